@@ -1,0 +1,75 @@
+# Everything a person does first. `make` alone lists the targets; each one sets up what it needs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# FFCV is compiled against these headers; without them it is left out, and the loader in memory gives the same pixels.
+FFCV := $(shell pkg-config --exists opencv4 libturbojpeg 2>/dev/null && echo ,ffcv)
+INSTALLED := .venv/installed-workflow,dev$(FFCV)
+
+SNAKEFILES := Snakefile workflow/rules
+
+.PHONY: help setup quickstart test lint constraints
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(INSTALLED)  ## install everything into .venv (a minute or two; nothing the second time)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+	  echo "setup: Python 3.11 or newer is needed, and $(PYTHON) is not; name another one: make PYTHON=python3.12" >&2; exit 2
+	fi
+	if [ ! -x $(BIN)/python ]; then
+	  if ! $(PYTHON) -c 'import ensurepip' 2>/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	    echo "setup: installing python3-venv"
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null || true
+	  fi
+	  if ! $(PYTHON) -c 'import ensurepip' 2>/dev/null; then
+	    echo "setup: $(PYTHON) cannot make virtual environments: sudo apt-get install python3-venv" >&2; exit 2
+	  fi
+	  $(PYTHON) -m venv .venv
+	fi
+	[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	if [ -z "$(FFCV)" ]; then
+	  echo "setup: without FFCV; for it: sudo apt-get install libopencv-dev libturbojpeg0-dev pkg-config, then make setup"
+	fi
+	echo "setup: installing into .venv (torch is large: this takes a minute or two)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[workflow,dev$(FFCV)]'
+	rm -f .venv/installed-*
+	touch '$@'
+
+# Progress is kept, and so is every error; what Snakemake says about itself is not.
+quickstart: setup  ## prune a small net on real 8 x 8 digits in both spaces: table, figures and report in minutes
+	@$(BIN)/snakemake --profile profiles/local --configfile config/quickstart.yaml --quiet host reason 2>&1 | sed -u -E \
+	  -e '/^(Using|Assuming|Building DAG|Provided|Rules claiming|Conda env|Select jobs|Execute|Finished jobid)/d' \
+	  -e '/^(Complete log|\[[A-Z][a-z]{2} [A-Z]|$$)/d' -e 's/^Job [0-9]+: /start  /' -e 's/^(.*) steps .*done$$/done   \1/'
+	$(BIN)/ipbench summary results/quickstart
+	echo
+	echo "figures  results/quickstart/figures/"
+	echo "report   results/quickstart/report.html"
+
+test: setup  ## every test; the last lines say what was skipped, and why
+	@$(BIN)/python -m pytest
+
+lint: setup  ## style, types and the workflow's own rules
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --line-length 120 --check $(SNAKEFILES)
+	$(BIN)/snakemake --lint --configfile config/quickstart.yaml
+
+constraints: setup  ## renew constraints.txt with the newest versions
+	@{ sed -n '/^#/p' constraints.txt
+	  $(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
+	    --quiet --no-annotate --no-header | sed "/== 'win32'$$/d"
+	  echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)"
+	} > constraints.new
+	mv constraints.new constraints.txt

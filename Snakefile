@@ -1,0 +1,30 @@
+# ipbench: every figure of one experiment.  snakemake --profile slurm --configfile config/NAME.yaml
+from snakemake.utils import min_version
+
+min_version("9.19")  # the first to read profile.yaml
+
+
+report: "workflow/report/experiment.rst"
+
+
+include: "workflow/rules/experiment.smk"  # which experiment: there is no default one to run by accident
+include: "workflow/rules/data.smk"
+include: "workflow/rules/run.smk"
+include: "workflow/rules/results.smk"
+
+
+localrules:
+    all,
+
+
+# Every product is named, the jobs too: Snakemake does not make a missing file anew while all that follows is there.
+rule all:
+    default_target: True
+    input:
+        expand(rules.collect.input, experiment=EXPERIMENT.name),
+        expand(rules.collect.output, experiment=EXPERIMENT.name),
+        expand(rules.tables.output, experiment=EXPERIMENT.name),
+        expand(rules.figures.output, experiment=EXPERIMENT.name),
+        expand(rules.report.output, experiment=EXPERIMENT.name),
+    message:
+        "{EXPERIMENT.name} is complete"

@@ -1,0 +1,189 @@
+"""All records of an experiment in one table: `runs.parquet`, written atomically, with a checksum of its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ipbench.analysis.grid import Grid, parse, read_grid, to_json
+from ipbench.analysis.records import COLUMNS, column_type, row
+from ipbench.errors import BadInput, BadProduct
+from ipbench.spec import canonical_json
+from ipbench.store import FORMAT, atomic, read_json
+
+#: Name of the product inside a results folder.
+RUNS = "runs.parquet"
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A record that exists but cannot be used, and why (one line that names the file)."""
+
+    cell: str
+    seed: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What an experiment planned and what has arrived.
+
+    Attributes:
+        grid: the plan.
+        runs: one row per readable record, ordered as the grid's cells and by seed; columns as `records.COLUMNS`.
+        missing: (cell, seed) of every planned run without a readable record.
+        unreadable: the missing ones whose record exists.
+    """
+
+    grid: Grid
+    runs: pd.DataFrame
+    missing: tuple[tuple[str, int], ...]
+    unreadable: tuple[Unreadable, ...]
+
+
+def collect(results: Path) -> Collection:
+    """Read the records of every planned run under `results`; a missing or damaged one is listed, not an error.
+
+    Records of runs that the grid does not plan (of an earlier version of it, say) are left alone.
+
+    Args:
+        results: a folder with `grid.json` and `runs/<cell>/<seed>.json`.
+
+    Raises:
+        BadInput: `grid.json` is not usable.
+    """
+    grid = read_grid(results)
+    rows, missing, unreadable = [], [], []
+    for cell in grid.cells:
+        for seed in sorted(cell.seeds):
+            path = results / "runs" / cell.id / f"{seed}.json"
+            if not path.exists():
+                missing.append((cell.id, seed))
+                continue
+            try:
+                rows.append(row(read_json(path), cell, seed))
+            except (BadProduct, ValueError) as error:
+                place = path.relative_to(results).as_posix()
+                reason = str(error).removeprefix(f"{path}: ")
+                missing.append((cell.id, seed))
+                unreadable.append(Unreadable(cell.id, seed, f"{place}: {reason}"))
+    return Collection(grid, _frame(_table(rows)), tuple(missing), tuple(unreadable))
+
+
+def write_parquet(collection: Collection, path: Path) -> None:
+    """Write a collection atomically; equal collections give equal bytes.
+
+    The schema's metadata carries `ipbench` (the grid and the lists of missing and unreadable runs, as JSON) and
+    `checksum` (SHA-256 of that text and of the canonical JSON of the rows).
+    """
+    table = _table(_rows(collection.runs))
+    facts = canonical_json(
+        {
+            "format": FORMAT,
+            "grid": to_json(collection.grid),
+            "missing": [list(run) for run in collection.missing],
+            "unreadable": [vars(record) for record in collection.unreadable],
+        }
+    )
+    table = table.replace_schema_metadata({"ipbench": facts, "checksum": _checksum(table, facts)})
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+def read_parquet(path: Path) -> Collection:
+    """Read and check what `write_parquet` wrote.
+
+    Raises:
+        BadProduct: the file is missing, truncated, altered or of another format; the message names it.
+    """
+    remedy = "collect the records again"
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+        metadata = table.schema.metadata or {}
+        facts, checksum = metadata[b"ipbench"].decode(), metadata[b"checksum"].decode()
+        table = table.replace_schema_metadata(None)
+        intact = checksum == _checksum(table, facts)
+        content = json.loads(facts)
+    except FileNotFoundError:
+        raise BadProduct(f"{path}: no such file; {remedy}") from None
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise BadProduct(f"{path}: not readable ({type(error).__name__}); {remedy}") from None
+    if not intact:
+        raise BadProduct(f"{path}: checksum does not match, the file was altered; {remedy}")
+    if content["format"] != FORMAT:
+        raise BadProduct(f"{path}: written in another format than {FORMAT}, the only one this version reads; {remedy}")
+    return Collection(
+        parse(content["grid"], str(path)),
+        _frame(table),
+        tuple((cell, seed) for cell, seed in content["missing"]),
+        tuple(Unreadable(**record) for record in content["unreadable"]),
+    )
+
+
+def load(results: Path) -> Collection:
+    """The collection in `results/runs.parquet`, which must be of the grid that stands beside it.
+
+    Raises:
+        BadProduct: `runs.parquet` is missing or damaged.
+        BadInput: `grid.json` has changed since it was collected.
+    """
+    path = results / RUNS
+    collection = read_parquet(path)
+    if (results / "grid.json").exists() and read_grid(results) != collection.grid:
+        raise BadInput(f"{path}: grid.json has changed since; collect the records again")
+    return collection
+
+
+def update(results: Path) -> Collection:
+    """Collect the records of `results` into its `runs.parquet`."""
+    collection = collect(results)
+    write_parquet(collection, results / RUNS)
+    return collection
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows as an Arrow table with the columns of `COLUMNS` and, behind them, those this version does not know."""
+    names = [*COLUMNS, *sorted({name for row in rows for name in row} - set(COLUMNS))]
+    arrays, fields = [], []
+    for name in names:
+        values = [row.get(name) for row in rows]
+        kind = column_type(name, values)
+        if kind == pa.string():  # an unknown field may be a number in one record and a text in the next
+            values = [value if value is None or isinstance(value, str) else canonical_json(value) for value in values]
+        arrays.append(pa.array(values, kind))
+        fields.append(pa.field(name, kind))
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    """As pandas; whole numbers stay whole where some are missing, and curves are lists."""
+    frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    for name in frame.columns:
+        if pa.types.is_list(table.schema.field(name).type):
+            frame[name] = pd.Series(table.column(name).to_pylist(), index=frame.index, dtype=object)
+    return frame
+
+
+def _rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as plain values, with None for whatever pandas writes in its place."""
+    columns = {
+        name: [value if isinstance(value, list) else None if pd.isna(value) else value for value in runs[name]]
+        for name in runs.columns
+    }
+    return [{str(name): values[index] for name, values in columns.items()} for index in range(len(runs))]
+
+
+def _checksum(table: pa.Table, facts: str) -> str:
+    digest = hashlib.sha256(facts.encode())
+    digest.update(canonical_json(table.column_names).encode())
+    for batch in table.to_batches(max_chunksize=256):
+        digest.update(canonical_json(batch.to_pylist()).encode())
+    return digest.hexdigest()

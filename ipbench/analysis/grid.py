@@ -1,0 +1,167 @@
+"""What an experiment planned: the cells of `grid.json` and which of them are compared (no pandas, quick to import)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ipbench.errors import BadInput
+from ipbench.spec import NAME, SPACES, canonical_json
+from ipbench.store import read_json
+
+#: The method of the cells that are trained without a mask; they are references, not comparisons.
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of a table before its seeds: every axis of a run but the seed, and the seeds that were planned.
+
+    `basis`, `options` and `recipe` are canonical JSON texts, so that a cell is hashable and two are easily compared.
+    """
+
+    id: str
+    dataset: str
+    model: str
+    method: str
+    family: str
+    space: str
+    off: str
+    sparsity: str
+    allocation: str
+    basis: str
+    options: str
+    recipe: str
+    mode: str
+    seeds: tuple[int, ...]
+    pair: str
+
+    @property
+    def dense(self) -> bool:
+        """Whether this is a dense reference."""
+        return self.method == DENSE
+
+
+@dataclass(frozen=True)
+class Row:
+    """The SP and the IP side of one line of a table; one of them may not be planned."""
+
+    sp: Cell | None
+    ip: Cell | None
+
+    @property
+    def any(self) -> Cell:
+        """A side that exists; both sides agree on every axis but space and basis."""
+        side = self.sp or self.ip
+        assert side is not None
+        return side
+
+    @property
+    def compared(self) -> bool:
+        """Whether both sides are planned and this is not a dense reference: one member of the family of tests."""
+        return self.sp is not None and self.ip is not None and not self.any.dense
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A planned experiment; cells are in the order of the tables (see `parse`)."""
+
+    name: str
+    title: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def nets(self) -> list[tuple[str, str]]:
+        """The pairs (data set, model), in order."""
+        return list(dict.fromkeys((cell.dataset, cell.model) for cell in self.cells))
+
+    @property
+    def planned(self) -> int:
+        """Number of runs."""
+        return sum(len(cell.seeds) for cell in self.cells)
+
+    def rows(self) -> list[Row]:
+        """SP and IP side by side, in the order of the cells.
+
+        Cells with the same `pair` differ in the space only. Where several filter bases share one SP cell, every IP
+        cell gets a row of its own, beside the same SP cell.
+        """
+        sides: dict[str, dict[str, list[Cell]]] = {}
+        for cell in self.cells:
+            sides.setdefault(cell.pair, {space: [] for space in SPACES})[cell.space].append(cell)
+        rows = []
+        nothing: list[Cell | None] = [None]
+        for side in sides.values():
+            rows += [Row(sp, ip) for sp in side["sp"] or nothing for ip in side["ip"] or nothing]
+        return rows
+
+
+def parse(value: Mapping[str, Any], where: str = "grid") -> Grid:
+    """Make a `Grid` of the plain JSON value that `grid.json` holds.
+
+    Cells are ordered by data set, model, method (each by first appearance, dense first), variant and sparsity.
+
+    Raises:
+        BadInput: a key is missing or of the wrong kind, a name is not a name, or a cell is listed twice.
+    """
+    try:
+        cells = [_cell(cell) for cell in value["cells"]]
+        name, title = str(value["name"]), str(value.get("title") or value["name"])
+    except KeyError as error:
+        raise BadInput(f"{where}: key {error} is missing") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BadInput(f"{where}: not a grid of cells ({error})") from None
+    if len({cell.id for cell in cells}) != len(cells):
+        raise BadInput(f"{where}: a cell is listed twice")
+    ranks = {
+        axis: {text: rank for rank, text in enumerate(dict.fromkeys(getattr(cell, axis) for cell in cells))}
+        for axis in ("dataset", "model", "method", "recipe", "off", "allocation", "options", "basis")
+    }
+
+    def place(cell: Cell) -> tuple[Any, ...]:
+        rank = {axis: ranks[axis][getattr(cell, axis)] for axis in ranks}
+        variant = tuple(rank[axis] for axis in ("recipe", "off", "allocation", "options"))
+        method = (not cell.dense, rank["method"])
+        return rank["dataset"], rank["model"], method, variant, float(cell.sparsity), cell.space != "sp", rank["basis"]
+
+    return Grid(name, title, tuple(sorted(cells, key=place)))
+
+
+def read_grid(results: Path) -> Grid:
+    """Read `results/grid.json`.
+
+    Raises:
+        BadProduct: the file is missing, truncated or altered.
+        BadInput: it does not hold a grid.
+    """
+    path = results / "grid.json"
+    return parse(read_json(path), str(path))
+
+
+def to_json(grid: Grid) -> dict[str, Any]:
+    """The plain JSON value of a grid; `parse(to_json(grid)) == grid`."""
+    return {
+        "name": grid.name,
+        "title": grid.title,
+        "cells": [vars(cell) | {"seeds": list(cell.seeds)} for cell in grid.cells],
+    }
+
+
+def _cell(value: Mapping[str, Any]) -> Cell:
+    names = {name: str(value[name]) for name in ("id", "dataset", "model", "method")}
+    for name, text in names.items():
+        if not NAME.fullmatch(text):  # these become parts of file names
+            raise ValueError(f"{name} {text!r:.60} is not a name")
+    if value["space"] not in SPACES:
+        raise ValueError(f"space {value['space']!r:.60} is none of {', '.join(SPACES)}")
+    if not 0 <= float(value["sparsity"]) < 1:
+        raise ValueError(f"sparsity {value['sparsity']!r:.60} is not in [0, 1)")
+    texts = {name: str(value[name]) for name in ("family", "space", "off", "sparsity", "allocation", "mode", "pair")}
+    # A text is taken as it is: that is how `to_json` writes these axes.
+    values = {
+        name: value[name] if isinstance(value[name], str) else canonical_json(value[name])
+        for name in ("basis", "options", "recipe")
+    }
+    return Cell(**names, **texts, **values, seeds=tuple(int(seed) for seed in value["seeds"]))

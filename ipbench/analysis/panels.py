@@ -1,0 +1,84 @@
+"""Which cells share a panel of a figure: one method, one variant, both spaces, all sparsities (no pandas)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ipbench.analysis.grid import Cell, Grid, Row
+from ipbench.analysis.labels import Labels, labels
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One method (and variant, if an experiment varies more than method, space, sparsity and seed) on one net.
+
+    Attributes:
+        method: its name.
+        title: the method and what tells the variant from others, e.g. "snip, frozen".
+        rows: by sparsity, growing: the SP and the IP cell.
+        dense: the dense references, by space; a space without one is absent.
+    """
+
+    method: str
+    title: str
+    rows: tuple[Row, ...]
+    dense: dict[str, Cell]
+
+    def side(self, space: str) -> list[Cell]:
+        """The cells of one space, by growing sparsity."""
+        return [cell for cell in (row.sp if space == "sp" else row.ip for row in self.rows) if cell is not None]
+
+    @property
+    def sparsities(self) -> list[str]:
+        """The sparsities as written, growing."""
+        return [row.any.sparsity for row in self.rows]
+
+
+def panels(grid: Grid, dataset: str, model: str) -> list[Panel]:
+    """The panels of one net, in the order of the grid; the dense nets are a panel only where there is nothing else."""
+    names = labels(grid)
+    rows = [row for row in grid.rows() if (row.any.dataset, row.any.model) == (dataset, model)]
+    references = [row for row in rows if row.any.dense]
+    grouped: dict[tuple[str, ...], list[Row]] = {}
+    for row in [row for row in rows if not row.any.dense] or references:
+        cell = row.any
+        # A filter basis belongs to the IP side; an SP cell without a partner is a group of its own only then.
+        basis = row.ip.basis if row.ip else ""
+        key = (cell.method, cell.recipe, cell.off, cell.allocation, cell.options, cell.mode, basis)
+        grouped.setdefault(key, []).append(row)
+    return [
+        Panel(
+            group[0].any.method,
+            _title(names, group[0]),
+            tuple(sorted(group, key=lambda row: float(row.any.sparsity))),
+            _dense(references, group[0].any),
+        )
+        for group in _merge(grouped)
+    ]
+
+
+def _merge(grouped: dict[tuple[str, ...], list[Row]]) -> list[list[Row]]:
+    """Put rows without an IP side (a partner not planned) into the first panel of the same method and variant."""
+    merged: dict[tuple[str, ...], list[Row]] = {key: list(rows) for key, rows in grouped.items() if key[-1]}
+    for key, rows in grouped.items():
+        if not key[-1]:
+            home = next((other for other in merged if other[:-1] == key[:-1]), key)
+            merged.setdefault(home, []).extend(rows)
+    order = list(dict.fromkeys(key[:-1] for key in grouped))
+    return [merged[key] for key in sorted(merged, key=lambda key: order.index(key[:-1]))]
+
+
+def _title(names: Labels, row: Row) -> str:
+    variant = names.variant(row.ip or row.any)
+    return f"{row.any.method}, {variant}" if variant else row.any.method
+
+
+def _dense(references: list[Row], cell: Cell) -> dict[str, Cell]:
+    """The dense net of each space that a panel is measured against: the one of the same recipe, or the only one."""
+    dense = {}
+    for space in ("sp", "ip"):
+        found = [side for side in (row.sp if space == "sp" else row.ip for row in references) if side is not None]
+        same = [reference for reference in found if reference.recipe == cell.recipe]
+        if len(same or found) == 1:
+            dense[space] = (same or found)[0]
+    return dense

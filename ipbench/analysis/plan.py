@@ -1,0 +1,91 @@
+"""Which files the analysis of an experiment produces, known from its grid alone (no pandas, no matplotlib)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ipbench.analysis.grid import Grid, parse
+from ipbench.errors import BadInput
+from ipbench.spec import SPACES
+
+#: Tables and the formats of each, under `tables/`.
+TABLES = ("accuracy", "paired", "global", "cost", "missing")
+TABLE_FORMATS = ("csv", "md", "tex")
+#: Figures, under `figures/`; those of `BY_METHOD` also come for a single method, and for a single space of it.
+FIGURES = ("accuracy", "difference", "training-loss", "generalisation", "density")
+BY_METHOD = ("accuracy", "training-loss", "density")
+FIGURE_FORMATS = ("svg", "pdf")
+#: What stands for "no one method" and "no one space" in names and labels.
+ALL, BOTH = "all", "both"
+
+
+@dataclass(frozen=True)
+class FigureFile:
+    """One file of a figure, with the labels an HTML report selects by."""
+
+    figure: str
+    dataset: str
+    model: str
+    method: str
+    space: str
+    format: str
+
+    @property
+    def stem(self) -> str:
+        """`<figure>.<dataset>-<model>.<method>.<space>`; the files of one stem show the same picture."""
+        return f"{self.figure}.{self.dataset}-{self.model}.{self.method}.{self.space}"
+
+    @property
+    def path(self) -> str:
+        """Where it is, relative to the results folder."""
+        return f"figures/{self.stem}.{self.format}"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels as plain text."""
+        names = ("figure", "dataset", "model", "method", "space")
+        return {name: getattr(self, name) for name in names}
+
+
+def plan(grid: Grid | Mapping[str, Any]) -> list[FigureFile]:
+    """Every figure file of an experiment, in a fixed order, whether or not a run has finished.
+
+    Per data set and model: each figure once over all methods and both spaces, then `BY_METHOD` per method for both
+    spaces and, where both are planned, for each. `difference` needs an SP/IP comparison to be planned.
+
+    Args:
+        grid: a `Grid`, or the plain value that `grid.json` holds.
+
+    Raises:
+        BadInput: the value is no grid, or two figures would have the same name.
+    """
+    grid = grid if isinstance(grid, Grid) else parse(grid)
+    files = [
+        FigureFile(figure, dataset, model, method, space, suffix)
+        for dataset, model in grid.nets
+        for figure, method, space in _of_net(grid, dataset, model)
+        for suffix in FIGURE_FORMATS
+    ]
+    if len({file.path for file in files}) != len(files):
+        raise BadInput(f"{grid.name}: two figures would have the same name; rename a data set or a model")
+    return files
+
+
+def plan_tables() -> list[str]:
+    """Every table file of an experiment, relative to the results folder."""
+    return [f"tables/{table}.{suffix}" for table in TABLES for suffix in TABLE_FORMATS]
+
+
+def _of_net(grid: Grid, dataset: str, model: str) -> list[tuple[str, str, str]]:
+    """(figure, method, space) of one net."""
+    cells = [cell for cell in grid.cells if (cell.dataset, cell.model) == (dataset, model)]
+    shown = [cell for cell in cells if not cell.dense] or cells
+    spaces = [space for space in SPACES if any(cell.space == space for cell in shown)]
+    compared = any(row.compared and (row.any.dataset, row.any.model) == (dataset, model) for row in grid.rows())
+    keys = [(figure, ALL, BOTH) for figure in FIGURES if figure != "difference" or compared]
+    for method in dict.fromkeys(cell.method for cell in shown):
+        for figure in BY_METHOD:
+            keys += [(figure, method, space) for space in [BOTH, *(spaces if len(spaces) > 1 else [])]]
+    return keys

@@ -1,0 +1,50 @@
+"""The tables of an experiment, from its `runs.parquet`: accuracy, paired, global, cost, missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ipbench.analysis import comparisons
+from ipbench.analysis.collect import Collection, load
+from ipbench.analysis.labels import labels
+from ipbench.analysis.plan import TABLE_FORMATS, TABLES
+from ipbench.analysis.render import Table, csv, latex, markdown
+from ipbench.analysis.tables.accuracy import accuracy_table
+from ipbench.analysis.tables.paired import global_table, paired_table
+from ipbench.analysis.tables.runs import cost_table, missing_table
+from ipbench.store import write_text
+
+_WRITERS = {"csv": csv, "md": markdown, "tex": latex}
+
+
+def write_tables(results: Path) -> list[Path]:
+    """Write every table of `results/runs.parquet` under `results/tables/`; returns the files, as `plan.plan_tables`.
+
+    Raises:
+        BadInput: `runs.parquet` is missing, damaged or of another grid, or a test would mix modes.
+    """
+    tables = make_tables(load(results))
+    paths = []
+    for name in TABLES:
+        for suffix in TABLE_FORMATS:
+            paths.append(results / "tables" / f"{name}.{suffix}")
+            write_text(paths[-1], _WRITERS[suffix](tables[name]))
+    return paths
+
+
+def make_tables(collection: Collection) -> dict[str, Table]:
+    """Every table of a collection, by name.
+
+    Raises:
+        BadInput: a test would mix modes or versions of the numerics.
+    """
+    names = labels(collection.grid)
+    pairs = comparisons.paired(collection)
+    makers = (
+        accuracy_table(collection, names, pairs),
+        paired_table(collection, names, pairs),
+        global_table(collection, pairs),
+        cost_table(collection, names),
+        missing_table(collection, names),
+    )
+    return {table.name: table for table in makers}

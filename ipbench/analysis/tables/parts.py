@@ -1,0 +1,87 @@
+"""What the tables share: notes on the setting, the columns of the axes, the assembly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from ipbench.analysis.collect import Collection
+from ipbench.analysis.grid import Cell, Row
+from ipbench.analysis.labels import AXES, HEADINGS, Labels
+from ipbench.analysis.render import Table
+from ipbench.analysis.statistics import INTERVAL_SEEDS, RESAMPLES
+
+#: How every interval is made, for the notes.
+INTERVALS = f"Intervals: 95 % BCa bootstrap of the mean, {RESAMPLES:,} resamples; none below {INTERVAL_SEEDS} seeds."
+
+
+def setting_notes(collection: Collection) -> tuple[str, ...]:
+    """What every number of a collection depends on: hardware, mode, versions, commit."""
+    runs = collection.runs
+
+    def found(*columns: str) -> str:
+        texts = {
+            ", ".join(str(value) for value in dict.fromkeys(values) if not pd.isna(value))
+            for values in zip(*(runs[column] for column in columns), strict=True)
+        }
+        return "; ".join(sorted(text for text in texts if text)) or "unknown"
+
+    return (
+        f"Hardware: {found('provenance_device', 'provenance_cpu')}; threads: {found('provenance_threads')}.",
+        f"Mode: {found('mode')}; numerics {found('provenance_numerics')}; torch {found('provenance_torch')}; "
+        f"commit {found('provenance_commit')}.",
+    )
+
+
+def table(
+    collection: Collection,
+    name: str,
+    title: str,
+    data: list[dict[str, Any]],
+    printed: list[dict[str, str]],
+    notes: tuple[str, ...],
+    columns: list[str] | None = None,
+    raw_columns: list[str] | None = None,
+) -> Table:
+    """Assemble a table.
+
+    Args:
+        collection: for the title of the experiment.
+        name: of its files.
+        title: what it shows.
+        data: rows of raw numbers.
+        printed: the same rows as text.
+        notes: sentences below it.
+        columns: the order of the printed columns.
+        raw_columns: the columns of the raw numbers, needed where there may be no row to tell them.
+    """
+    raw = pd.DataFrame(data) if data else pd.DataFrame(columns=raw_columns)
+    return Table(name, f"{collection.grid.title}: {title}", raw, pd.DataFrame(printed, columns=columns), notes)
+
+
+def describe(names: Labels, cell: Cell) -> str:
+    """A cell in words, by the axes that vary: 'digits lenet snip 0.9'."""
+    return " ".join(names.text(cell, axis) for axis in names.varying if names.text(cell, axis) not in ("–", "default"))
+
+
+def raw_axes(row: Row) -> dict[str, Any]:
+    """Every axis of a row but the space, as the grid writes it."""
+    texts = {axis: getattr(row.any, axis) for axis in AXES} | {"family": row.any.family}
+    return texts | ({"basis": row.ip.basis} if row.ip else {})
+
+
+def axes(names: Labels, row: Row) -> dict[str, str]:
+    """The axes of a row that vary, by the heading of their column."""
+    return {HEADINGS.get(axis, axis): names.row(row, axis) for axis in names.varying}
+
+
+def column_names(names: Labels) -> list[str]:
+    """The headings of the axes that vary."""
+    return [HEADINGS.get(axis, axis) for axis in names.varying]
+
+
+def common_notes(collection: Collection, names: Labels) -> tuple[str, ...]:
+    """The notes that most tables share: which axes were dropped as constant, and the setting."""
+    constant = ", ".join(f"{HEADINGS.get(axis, axis)} {text}" for axis, text in names.constant.items())
+    return (*((f"All rows: {constant}.",) if constant else ()), *setting_notes(collection))

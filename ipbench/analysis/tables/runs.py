@@ -1,0 +1,96 @@
+"""The tables about runs: what they cost, and which have no result."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from ipbench.analysis.collect import Collection
+from ipbench.analysis.grid import Row
+from ipbench.analysis.labels import AXES, Labels
+from ipbench.analysis.render import Table
+from ipbench.analysis.tables.parts import axes, column_names, common_notes, raw_axes, table
+from ipbench.analysis.text import NOTHING, quantity, ranges, seconds
+
+#: Columns of the cost table: its name in the CSV, its heading, and how a mean of it is printed.
+_COSTS = (
+    ("coefficients_kept", "kept", quantity),
+    ("basis_entries", "FB", quantity),
+    ("parameters", "parameters", quantity),
+    ("macs_dense", "MACs dense", quantity),
+    ("macs_sparse", "MACs sparse", quantity),
+    ("macs_sparse_two_stage", "MACs two-stage", quantity),
+    ("training_flops", "training FLOPs", quantity),
+    ("bytes_stored_bitmask", "stored, bitmask", lambda value: quantity(value, "B")),
+    ("bytes_stored_entropy", "stored, entropy", lambda value: quantity(value, "B")),
+    ("cost_wall_seconds", "wall time", seconds),
+    ("cost_peak_memory_bytes", "peak memory", lambda value: quantity(value, "B")),
+)
+
+
+def cost_table(collection: Collection, names: Labels) -> Table:
+    """One row per cell: means over its finished runs."""
+    runs = collection.runs[collection.runs["status"] == "done"].copy()
+    for kind in ("bitmask", "entropy"):
+        runs[f"bytes_stored_{kind}"] = runs[["bytes_values", f"bytes_{kind}", "bytes_other"]].sum(axis=1, skipna=False)
+    columns = ["achieved_sparsity", *(name for name, _, _ in _COSTS)]
+    means = {str(cell): group[columns].mean() for cell, group in runs.groupby("cell")}
+    number = {str(cell): len(group) for cell, group in runs.groupby("cell")}
+    data: list[dict[str, Any]] = []
+    printed: list[dict[str, str]] = []
+    # An SP cell that several filter bases are compared with is listed once.
+    for cell in dict.fromkeys(side for row in collection.grid.rows() for side in (row.sp, row.ip) if side):
+        n = number.get(cell.id, 0)
+        mean = {name: _float(means[cell.id][name]) if n else math.nan for name in columns}
+        data.append({"cell": cell.id, "space": cell.space} | raw_axes(Row(cell, None)) | {"n": n} | mean)
+        achieved = mean["achieved_sparsity"]
+        texts = axes(names, Row(cell, None)) | {"space": cell.space.upper(), "n": str(n)}
+        texts["achieved p"] = NOTHING if math.isnan(achieved) else f"{achieved:.5f}"
+        printed.append(texts | {heading: write(mean[name]) for name, heading, write in _COSTS})
+    notes = (
+        "Means over the finished runs. kept: non-zero coefficients; FB: filter-basis entries, which count against the"
+        " same budget; parameters: kept, FB and all that is never pruned.",
+        "MACs are per image: of the dense net, of the sparse one convolved directly, and of IP in two stages (basis"
+        " first). Stored: values in fp32 with the mask as a bitmask, or ideally entropy coded, and all other state.",
+        *common_notes(collection, names),
+    )
+    order = [*column_names(names), "space", "n", "achieved p", *(heading for _, heading, _ in _COSTS)]
+    return table(collection, "cost", "what a run costs", data, printed, notes, order)
+
+
+def missing_table(collection: Collection, names: Labels) -> Table:
+    """One row per cell and kind of loss: missing, unreadable, impossible, diverged; with the reason."""
+    lost: dict[str, dict[tuple[str, str], list[int]]] = {}  # by cell, then by (what, reason): the seeds
+
+    def note(cell: str, what: str, reason: str, seed: int) -> None:
+        lost.setdefault(cell, {}).setdefault((what, reason), []).append(seed)
+
+    broken = {(record.cell, record.seed): record.message for record in collection.unreadable}
+    for run in collection.missing:
+        note(run[0], "unreadable" if run in broken else "missing", broken.get(run, ""), run[1])
+    failed = collection.runs[collection.runs["status"] != "done"]
+    for name, status, reason, seed in failed[["cell", "status", "reason", "seed"]].itertuples(index=False, name=None):
+        note(name, status, "" if pd.isna(reason) else reason, int(seed))
+    data: list[dict[str, Any]] = []
+    printed: list[dict[str, str]] = []
+    for cell in collection.grid.cells:
+        for (what, why), seeds in lost.get(cell.id, {}).items():
+            listed = {"space": cell.space, "what": what, "runs": len(seeds), "seeds": ranges(seeds), "reason": why}
+            data.append({"cell": cell.id} | raw_axes(Row(cell, None)) | listed)
+            texts = axes(names, Row(cell, None)) | {"space": cell.space.upper(), "what": what}
+            printed.append(texts | {"runs": str(len(seeds)), "seeds": ranges(seeds), "reason": why or NOTHING})
+    done = int((collection.runs["status"] == "done").sum())
+    notes = (
+        f"{done} of {collection.grid.planned} planned runs are finished.",
+        "impossible: the budget cannot be met, for the reason given; diverged: a loss that is not finite.",
+    )
+    order = [*column_names(names), "space", "what", "runs", "seeds", "reason"]
+    raw = ["cell", *AXES, "family", "space", "what", "runs", "seeds", "reason"]
+    return table(collection, "missing", "runs without a result", data, printed, notes, order, raw)
+
+
+def _float(value: Any) -> float:
+    """A mean of pandas as a float; NaN where there was nothing to average."""
+    return math.nan if pd.isna(value) else float(value)

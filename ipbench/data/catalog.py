@@ -1,0 +1,131 @@
+"""What is known about every data set (floor 2): shapes, counts, statistics, defaults. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ipbench.errors import valid_choice
+from ipbench.spec import Augmentation, Recipe
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The facts about one data set.
+
+    Attributes:
+        name: as written in an experiment.
+        shape: (channels, height, width) of one image.
+        classes: number of classes; labels are 0 to classes - 1.
+        train: number of training images, before any validation part is held out.
+        test: number of test images.
+        mean: per channel, over the training images, of pixels in 0..1.
+        std: like `mean`.
+        model: name of the default model.
+        recipe: the default recipe.
+        source: where the images come from, in one sentence.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    classes: int
+    train: int
+    test: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    model: str
+    recipe: Recipe
+    source: str
+
+
+_CIFAR_RECIPE = Recipe(epochs=160, batch_size=128, augmentation=Augmentation(flip=True, translate=4))
+_CIFAR_SOURCE = "the binary version from cs.toronto.edu/~kriz/cifar.html, fetched by `ipbench data fetch {}`"
+
+DATASETS: dict[str, DataSet] = {
+    data.name: data
+    for data in (
+        DataSet(
+            name="digits",
+            shape=(1, 8, 8),
+            classes=10,
+            train=1500,
+            test=297,
+            mean=(0.3051,),
+            std=(0.3759,),
+            model="small-vgg",
+            # Digits have a handedness: no flip.
+            recipe=Recipe(
+                epochs=12, batch_size=64, schedule="cosine", warmup=1, augmentation=Augmentation(translate=1)
+            ),
+            source="shipped inside scikit-learn (1,797 scanned digits); the test images are a fixed keyed part of them",
+        ),
+        DataSet(
+            name="fashion-mnist",
+            shape=(1, 28, 28),
+            classes=10,
+            train=60_000,
+            test=10_000,
+            mean=(0.2860,),
+            std=(0.3530,),
+            model="small-vgg",
+            recipe=Recipe(
+                epochs=20,
+                batch_size=128,
+                schedule="cosine",
+                warmup=1,
+                augmentation=Augmentation(flip=True, translate=2),
+            ),
+            source="Debian's package dataset-fashion-mnist, else fetched by `ipbench data fetch fashion-mnist`",
+        ),
+        DataSet(
+            name="mnist",
+            shape=(1, 28, 28),
+            classes=10,
+            train=60_000,
+            test=10_000,
+            mean=(0.1307,),
+            std=(0.3081,),
+            model="lenet5-caffe",
+            # The SNIP setup of mil-ad/snip: 250 epochs of batch 100, lr / 10 every 30,000 of the 150,000 iterations,
+            # no augmentation.
+            recipe=Recipe(epochs=250, batch_size=100, milestones=(0.2, 0.4, 0.6, 0.8)),
+            source="the four IDX files of MNIST, fetched by `ipbench data fetch mnist`",
+        ),
+        DataSet(
+            name="cifar10",
+            shape=(3, 32, 32),
+            classes=10,
+            train=50_000,
+            test=10_000,
+            mean=(0.4914, 0.4822, 0.4465),
+            std=(0.2470, 0.2435, 0.2616),
+            model="vgg16",
+            recipe=_CIFAR_RECIPE,
+            source=_CIFAR_SOURCE.format("cifar10"),
+        ),
+        DataSet(
+            name="cifar100",
+            shape=(3, 32, 32),
+            classes=100,
+            train=50_000,
+            test=10_000,
+            mean=(0.5071, 0.4865, 0.4409),
+            std=(0.2673, 0.2564, 0.2762),
+            model="vgg16",
+            recipe=_CIFAR_RECIPE,
+            source=_CIFAR_SOURCE.format("cifar100"),
+        ),
+    )
+}
+
+
+def dataset(name: str, where: str = "") -> DataSet:
+    """The data set of that name.
+
+    Args:
+        name: one of `DATASETS`.
+        where: where the user wrote it, for the message.
+
+    Raises:
+        BadInput: there is none; the message names the nearest and all the valid ones.
+    """
+    return DATASETS[valid_choice(name, DATASETS, "data set", where)]

@@ -1,0 +1,223 @@
+"""All that one run reads (floor 2): `Data`, whose batches are the same bits whatever loader reads the images."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol, get_args
+
+import numpy as np
+import torch
+
+from ipbench import keys
+from ipbench.data import beton, splits
+from ipbench.data.augment import Keyed
+from ipbench.data.catalog import DataSet, dataset
+from ipbench.data.memory_loader import MemoryPixels
+from ipbench.data.sources import Split
+from ipbench.errors import BadInput, valid_choice
+from ipbench.spec import Recipe
+
+LoaderName = Literal["memory", "ffcv"]
+LOADERS: tuple[str, ...] = get_args(LoaderName)
+
+#: Images in a batch that is only evaluated; part of the numerics, since sums over batches are rounded.
+EVALUATION_BATCH = 500
+
+
+class Batch(NamedTuple):
+    """Images and labels on the device."""
+
+    images: torch.Tensor
+    """float32 (n, channels, height, width), normalised"""
+    labels: torch.Tensor
+    """int64 (n,)"""
+
+
+class Pixels(Protocol):
+    """One split of a data set, wherever it lies.
+
+    Attributes:
+        labels: (n,) int64 of the whole split.
+    """
+
+    labels: np.ndarray
+
+    def batches(
+        self, order: np.ndarray, size: int, keyed: Keyed | None
+    ) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
+        """Images uint8 (n, height, width, channels) and labels int64 (n,) on the device, in the given order.
+
+        Args:
+            order: int64 indices in the split.
+            size: images in a batch; the last one may be smaller.
+            keyed: how to augment; None for plain images.
+
+        Yields:
+            Images that are valid until the next batch is asked for, and labels.
+        """
+        ...
+
+
+class Data:
+    """The images of one run: its keyed split, order, augmentation and score batch.
+
+    All is a function of the data set, the recipe and the seed; any epoch may be read without those before it.
+
+    Args:
+        name: one of `catalog.DATASETS`.
+        recipe: batch size, augmentation, validation part and number of training images are read from it.
+        seed: the run's.
+        root: the data folder.
+        loader: "memory" holds the images on the device; "ffcv" reads .beton files.
+        workers: threads that prepare images (ffcv).
+        device: where the batches go.
+        channels_last: batches in torch's channels-last memory format.
+
+    Attributes:
+        shape: (channels, height, width).
+        classes: number of classes.
+        steps_per_epoch: full batches in the training part.
+        train_indices: sorted, of the training part.
+        validation_indices: sorted, of the validation part.
+
+    Raises:
+        BadInput: unknown name or loader, images or FFCV missing, or a recipe that does not fit the data set.
+        BadProduct: a file is broken; the message names it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        recipe: Recipe,
+        seed: int,
+        *,
+        root: Path,
+        loader: LoaderName = "memory",
+        workers: int = 1,
+        device: str = "cpu",
+        channels_last: bool = False,
+    ):
+        self.name, self.recipe, self.seed = name, recipe, seed
+        facts = dataset(name)
+        self.shape, self.classes = facts.shape, facts.classes
+        if recipe.augmentation.translate >= min(self.shape[1:]):
+            raise BadInput(
+                f"{name}: augmentation.translate is {recipe.augmentation.translate}, which moves images of"
+                f" {self.shape[1]} x {self.shape[2]} pixels out of sight"
+            )
+        self.train_indices, self.validation_indices = splits.split(
+            facts.train, seed, recipe.validation, recipe.train_examples
+        )
+        self.steps_per_epoch = len(self.train_indices) // recipe.batch_size
+        if not self.steps_per_epoch:
+            raise BadInput(
+                f"{name}: batch_size is {recipe.batch_size}, but the training part has only"
+                f" {len(self.train_indices)} images"
+            )
+        # Both splits at once: a test file that is missing should stop a run before it trains.
+        self._train, self._test = (_open(name, split, root, loader, workers, device) for split in get_args(Split))
+        self._normalise = partial(normalise, constants=_constants(facts, device), channels_last=channels_last)
+
+    def train(self, epoch: int) -> Iterator[Batch]:
+        """The augmented full batches of an epoch (0, 1, ...), in its keyed order."""
+        size = self.recipe.batch_size
+        order = splits.keyed_order(self.train_indices, keys.key(self.seed, "order", epoch))
+        keyed = Keyed(self.recipe.augmentation, self.seed, epoch)
+        return self._batches(self._train, order[: self.steps_per_epoch * size], size, keyed)
+
+    def train_plain(self) -> Iterator[Batch]:
+        """All images of the training part, in the order of the source, not augmented."""
+        return self._batches(self._train, self.train_indices, EVALUATION_BATCH)
+
+    def validation(self) -> Iterator[Batch]:
+        """All images of the validation part; nothing if the recipe holds none out."""
+        return self._batches(self._train, self.validation_indices, EVALUATION_BATCH)
+
+    def test(self) -> Iterator[Batch]:
+        """All test images."""
+        return self._batches(self._test, np.arange(len(self._test.labels)), EVALUATION_BATCH)
+
+    def score_batch(self, size: int | None = None, per_class: int | None = None) -> Batch:
+        """Plain images of the training part, chosen by key, on which a method computes its scores.
+
+        Smaller batches are parts of larger ones.
+
+        Args:
+            size: number of images; the recipe's batch size if None.
+            per_class: instead of `size`: so many images of every class.
+
+        Raises:
+            BadInput: there are not so many images, or both numbers are given.
+        """
+        order = splits.keyed_order(self.train_indices, keys.key(self.seed, "score batch"))
+        if per_class is None:
+            size = self.recipe.batch_size if size is None else size
+            if not 1 <= size <= len(order):
+                raise BadInput(f"{self.name}: a score batch of {size} images of the {len(order)} in the training part")
+            chosen = order[:size]
+        elif size is None:
+            chosen = order[self._first_of_each_class(order, per_class)]
+        else:
+            raise BadInput("a score batch has a size or a number per class, not both")
+        (batch,) = self._batches(self._train, chosen, len(chosen))
+        return batch
+
+    def _first_of_each_class(self, order: np.ndarray, per_class: int) -> np.ndarray:
+        """(n,) bool: which of `order` are among the first `per_class` of their class."""
+        one_hot = self._train.labels[order, None] == np.arange(self.classes)
+        fewest = int(one_hot.sum(axis=0).min())
+        if not 1 <= per_class <= fewest:
+            raise BadInput(
+                f"{self.name}: a score batch of {per_class} images per class, but the training part has only {fewest}"
+                " of one"
+            )
+        first: np.ndarray = (one_hot & (one_hot.cumsum(axis=0) <= per_class)).any(axis=1)
+        return first
+
+    def _batches(self, pixels: Pixels, order: np.ndarray, size: int, keyed: Keyed | None = None) -> Iterator[Batch]:
+        with closing(pixels.batches(order, size, keyed)) as batches:
+            for images, labels in batches:
+                yield Batch(self._normalise(images), labels)
+
+
+def normalise(
+    images: torch.Tensor, constants: tuple[torch.Tensor, torch.Tensor], channels_last: bool = False
+) -> torch.Tensor:
+    """Bytes to normalised numbers: one subtraction and one product in float32, so all devices agree to the bit.
+
+    Args:
+        images: uint8 (n, height, width, channels).
+        constants: float32 (channels, 1, 1) each: 255 mean, and 1 / (255 std).
+        channels_last: the memory format of the result.
+
+    Returns:
+        float32 (n, channels, height, width), new memory.
+    """
+    shift, factor = constants
+    if channels_last:
+        n, height, width, channels = images.shape
+        numbers = images.to(torch.float32).view(n, height, width * channels)
+        # Whole rows at a time; broadcasting over channels that lie innermost is several times slower on a CPU.
+        numbers.sub_(shift.flatten().repeat(width)).mul_(factor.flatten().repeat(width))
+        return numbers.view(n, height, width, channels).permute(0, 3, 1, 2)
+    numbers = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return numbers.sub_(shift).mul_(factor)
+
+
+def _constants(facts: DataSet, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    shift = torch.tensor(facts.mean, dtype=torch.float64) * 255
+    factor = 1 / (torch.tensor(facts.std, dtype=torch.float64) * 255)
+    return shift.float()[:, None, None].to(device), factor.float()[:, None, None].to(device)
+
+
+def _open(name: str, split: Split, root: Path, loader: LoaderName, workers: int, device: str) -> Pixels:
+    valid_choice(loader, LOADERS, "loader")
+    if loader == "memory":
+        return MemoryPixels(name, split, root, device)
+    beton.require()
+    from ipbench.data.ffcv_adapter import BetonPixels
+
+    return BetonPixels(name, split, root, device, workers)

@@ -1,0 +1,213 @@
+"""The images of a data set, from wherever they lie (floor 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from ipbench import keys
+from ipbench.data.catalog import DataSet, dataset
+from ipbench.data.formats import read_cifar, read_idx
+from ipbench.data.splits import keyed_order
+from ipbench.errors import BadInput, BadProduct, valid_choice
+
+Split = Literal["train", "test"]
+SPLITS: tuple[str, ...] = get_args(Split)
+
+#: Where Debian's package dataset-fashion-mnist puts its four files.
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+#: Folders below the data root: those of torchvision and of the archives.
+_FOLDERS = {
+    "mnist": "MNIST/raw",
+    "fashion-mnist": "FashionMNIST/raw",
+    "cifar10": "cifar-10-batches-bin",
+    "cifar100": "cifar-100-binary",
+}
+_CIFAR_FILES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("cifar10", "train"): tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+    ("cifar10", "test"): ("test_batch.bin",),
+    ("cifar100", "train"): ("train.bin",),
+    ("cifar100", "test"): ("test.bin",),
+}
+_CIFAR_LABEL_BYTES = {"cifar10": 1, "cifar100": 2}
+
+
+class Images(NamedTuple):
+    """One split of a data set, read-only."""
+
+    images: np.ndarray
+    """uint8 (n, height, width, channels)"""
+    labels: np.ndarray
+    """int64 (n,)"""
+
+
+class Download(NamedTuple):
+    """One file to fetch."""
+
+    file: str
+    md5: str
+    urls: tuple[str, ...]
+    """Tried in this order."""
+    folder: str
+    """Where it goes and is unpacked, below the data root."""
+
+
+@lru_cache(maxsize=16)
+def load(name: str, split: Split, root: Path) -> Images:
+    """Read one split of a data set; a process reads it once.
+
+    Args:
+        name: one of `catalog.DATASETS`.
+        split: "train" or "test".
+        root: the data folder; `digits`, and Debian's Fashion-MNIST, lie elsewhere.
+
+    Raises:
+        BadInput: there is no such data set, or a file is missing; the message says how to get it.
+        BadProduct: a file is truncated, corrupt or not of the expected size; the message names it.
+    """
+    facts = dataset(name)
+    valid_choice(split, SPLITS, "split")
+    if name == "digits":
+        images, labels, place = *_digits(split, facts.test), "scikit-learn's digits"
+    elif name in _CIFAR_LABEL_BYTES:
+        images, labels, place = _cifar(name, split, root)
+    else:
+        images, labels, place = _idx(name, split, root)
+    _check(facts, split, images, labels, place)
+    images, labels = np.ascontiguousarray(images), labels.astype(np.int64)
+    images.setflags(write=False)
+    labels.setflags(write=False)
+    return Images(images, labels)
+
+
+def fetch(name: str, root: Path) -> str:
+    """Download a data set if it is not there yet.
+
+    Returns:
+        One line: what was done, and where the files lie.
+
+    Raises:
+        BadInput: the download failed; the message says which file to put where by hand.
+        BadProduct: what was downloaded cannot be read.
+    """
+    dataset(name)
+    if name == "digits":
+        return "digits: nothing to fetch, they are part of scikit-learn"
+    try:
+        _read_both(name, root)
+        return f"{name}: already in {_folder(name, root)}"
+    except BadInput:
+        pass  # missing or broken: fetch it anew
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    for download in downloads(name):
+        target = root / download.folder
+        errors = []
+        for url in download.urls:
+            try:
+                download_and_extract_archive(url, str(target), filename=download.file, md5=download.md5)
+                break
+            except (OSError, RuntimeError, EOFError) as error:  # URLError is an OSError
+                errors.append(" ".join(str(error).split()) or type(error).__name__)
+        else:
+            raise BadInput(
+                f"{name}: could not download {download.file} ({errors[0]}); get {download.urls[0]} by hand, put it into"
+                f" {target}, and run `ipbench data fetch {name}` again, which unpacks it"
+            )
+    _read_both(name, root)
+    return f"{name}: fetched into {_folder(name, root)}"
+
+
+def downloads(name: str) -> Sequence[Download]:
+    """The files that `fetch` downloads for a data set."""
+    if name == "cifar10":
+        url = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+        return [Download("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530", (url,), "")]
+    if name == "cifar100":
+        url = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
+        return [Download("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", (url,), "")]
+    # Addresses and sums are torchvision's. Its data sets are not used to read: they would take a pickled file of an
+    # old version where they find one.
+    from torchvision import datasets
+
+    kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
+    return [
+        Download(file, md5, tuple(mirror + file for mirror in kind.mirrors), _FOLDERS[name])
+        for file, md5 in kind.resources
+    ]
+
+
+def _read_both(name: str, root: Path) -> None:
+    for split in get_args(Split):
+        load(name, split, root)
+
+
+def _digits(split: Split, test: int) -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's digits have no test part: a keyed one, the same for every run."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    order = keyed_order(np.arange(len(digits.target)), keys.key(0, "split", "digits", "test"))
+    chosen = np.sort(order[:test] if split == "test" else order[test:])
+    # The pixels are 0 to 16.
+    images = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)
+    return images[..., None], digits.target[chosen]
+
+
+def _idx(name: str, split: Split, root: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    folder = _folder(name, root)
+    stem = "train" if split == "train" else "t10k"
+    path = _existing(name, [folder / f"{stem}-images-idx3-ubyte{end}" for end in ("", ".gz")])
+    labels_path = _existing(name, [folder / f"{stem}-labels-idx1-ubyte{end}" for end in ("", ".gz")])
+    images, labels = read_idx(path), read_idx(labels_path)
+    if images.ndim != 3:
+        raise BadProduct(f"{path}: {images.ndim} dimensions where images have 3")
+    if labels.ndim != 1:
+        raise BadProduct(f"{labels_path}: {labels.ndim} dimensions where labels have 1")
+    return images[..., None], labels, f"{folder}/{stem}-*"
+
+
+def _cifar(name: str, split: Split, root: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    folder = _folder(name, root)
+    paths = [_existing(name, [folder / file]) for file in _CIFAR_FILES[name, split]]
+    parts = [read_cifar(path, _CIFAR_LABEL_BYTES[name]) for path in paths]
+    images = np.concatenate([images for images, _ in parts])
+    labels = np.concatenate([labels for _, labels in parts])
+    return images, labels, str(paths[0]) if len(paths) == 1 else f"{folder}/data_batch_*.bin"
+
+
+def _folder(name: str, root: Path) -> Path:
+    if name == "fashion-mnist" and (DEBIAN_FASHION_MNIST / "train-images-idx3-ubyte.gz").is_file():
+        return DEBIAN_FASHION_MNIST
+    return root / _FOLDERS[name]
+
+
+def _existing(name: str, candidates: Sequence[Path]) -> Path:
+    """The first of some paths that is a file."""
+    for path in candidates:
+        if path.is_file():
+            return path
+    names = " or ".join(path.name for path in candidates)
+    raise BadInput(
+        f"{name}: no {names} in {candidates[0].parent}; run `ipbench data fetch {name}`, or put the files of {name}"
+        " there by hand"
+    )
+
+
+def _check(facts: DataSet, split: Split, images: np.ndarray, labels: np.ndarray, place: str) -> None:
+    channels, height, width = facts.shape
+    count = facts.train if split == "train" else facts.test
+    if images.shape[1:] != (height, width, channels):
+        size = " x ".join(map(str, images.shape[1:]))
+        raise BadProduct(f"{place}: images of {size} where {facts.name} has {height} x {width} x {channels}")
+    if len(images) != len(labels):
+        raise BadProduct(f"{place}: {len(images)} images but {len(labels)} labels")
+    if len(images) != count:
+        raise BadProduct(f"{place}: {len(images)} images where the {split} part of {facts.name} has {count}")
+    if len(labels) and labels.max() >= facts.classes:
+        raise BadProduct(f"{place}: label {labels.max()} where {facts.name} has classes 0 to {facts.classes - 1}")

@@ -1,0 +1,218 @@
+"""How a method is declared: the decorator, the stages it is made of, its options (floor 4).
+
+A method that prunes before training is a score: a function of a net and a batch that gives a number per coefficient,
+larger = keep. Any other method is a function of its options that returns its stages as data.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ipbench.errors import BadInput, valid_choice
+from ipbench.spec import NAME, Option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ipbench.data.loaders import Batch
+    from ipbench.sparse_net import SparseNet
+
+    Score = Callable[..., Mapping[str, Tensor]]
+
+__all__ = ["Before", "Method", "Prune", "Stage", "Train", "before_training", "cross_entropy", "method"]
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Score all coefficients, keep the best of them.
+
+    With several rounds the density falls exponentially, density^(r / rounds) in round r, and what one round leaves out
+    stays out (Tanaka et al., NeurIPS 2020, alg. 1).
+    """
+
+    score: Score
+    name: str
+    rounds: int = 1
+    per_class: int = 0
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"prune by {self.name}" + (f" in {self.rounds} rounds" if self.rounds > 1 else "")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train what the masks leave, for the epochs of the recipe."""
+
+    def __str__(self) -> str:
+        return "train"
+
+
+Stage = Prune | Train
+
+
+@dataclass(frozen=True)
+class Before:
+    """Pruning before training; the fields are options of every such method, with these defaults."""
+
+    rounds: int = 1
+    per_class: int = 0
+
+    def __call__(self, rounds: int = 1, per_class: int = 0) -> Before:
+        """The same with other defaults.
+
+        Args:
+            rounds: how often to score and prune.
+            per_class: images of each class in the score batch; 0 for as many images as a training batch has.
+        """
+        return Before(rounds, per_class)
+
+
+before_training = Before()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy, so that a method's file needs no import of torch."""
+    from torch.nn import functional
+
+    return functional.cross_entropy(logits, labels)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method."""
+
+    name: str
+    family: str
+    paper: str
+    summary: str
+    options: Mapping[str, Option]
+    file: str
+    build: Callable[..., list[Stage]]
+
+    @property
+    def prunes(self) -> bool:
+        """False for `dense`: a method none of whose stages prunes has sparsity 0 only."""
+        return any(isinstance(stage, Prune) for stage in self.stages({}))
+
+    def stages(self, options: Mapping[str, Option]) -> list[Stage]:
+        """The stages of a run; `options` are those that differ from the defaults."""
+        return self.build(**{**self.options, **options})
+
+    def check_options(self, given: Mapping[str, Any], where: str) -> dict[str, Option]:
+        """The given options that differ from the defaults, converted to the types of the defaults.
+
+        Raises:
+            BadInput: an unknown option, a value of another type, or one that the method refuses.
+        """
+        result: dict[str, Option] = {}
+        for name, value in given.items():
+            valid_choice(name, self.options, f"option of method {self.name}", where)
+            default = self.options[name]
+            converted = _convert(value, default)
+            if converted is None:
+                kind = type(default).__name__
+                raise BadInput(f"{where}: option {name} of method {self.name} is of type {kind}, not {value!r:.60}")
+            if converted != default:
+                result[name] = converted
+        try:
+            self.stages(result)
+        except ValueError as error:
+            raise BadInput(f"{where}: method {self.name}: {error}") from None
+        return result
+
+    def describe(self) -> dict[str, Any]:
+        """What `ipbench methods --json` prints of it."""
+        options = {name: {"type": type(value).__name__, "default": value} for name, value in self.options.items()}
+        return {
+            "name": self.name,
+            "family": self.family,
+            "paper": self.paper,
+            "summary": self.summary,
+            "options": options,
+            "stages": [str(stage) for stage in self.stages({})],
+        }
+
+
+def _convert(value: object, default: Option) -> Option | None:
+    """`value` in the type of `default`; None if it is of another kind. Text comes from the command line."""
+    if isinstance(value, str) and not isinstance(default, str):
+        text = value.lower()
+        if isinstance(default, bool):
+            return {"true": True, "false": False}.get(text)
+        try:
+            value = int(text) if isinstance(default, int) else float(text)
+        except ValueError:
+            return None
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not type(default) or (isinstance(value, float) and not abs(value) < float("inf")):
+        return None
+    return value  # type: ignore[return-value]
+
+
+REGISTRY: dict[str, Method] = {}
+
+
+def method(
+    *, paper: str, when: Before | None = None, name: str | None = None, family: str | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a method under the name of the decorated function.
+
+    Args:
+        paper: authors, title, venue, arXiv number.
+        when: `before_training` makes the function a score, `score(net, batch, *, options)`, that prunes once before
+            training, or in `before_training(rounds=...)` rounds. Left out, the function takes options and returns the
+            list of stages.
+        name: the name, if it differs from the function's.
+        family: a heading to list it under.
+
+    Keyword-only parameters with defaults are the method's options; the type of a default is the type of the option.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        label = name or function.__name__.rstrip("_")
+        file = inspect.getsourcefile(function) or "?"
+        if not NAME.fullmatch(label):
+            raise BadInput(f"{file}: {label!r} cannot be the name of a method")
+        if label in REGISTRY and REGISTRY[label].file != file:
+            raise BadInput(f"{file}: there is a method {label!r} already, in {REGISTRY[label].file}")
+        options = _options(function, label, file)
+        build: Callable[..., list[Stage]] = function
+        if when is not None:
+            if clash := {"rounds", "per_class"} & set(options):
+                raise BadInput(f"{file}: method {label!r} redefines the option {min(clash)!r}")
+            own = tuple(options)
+            options = {**options, "rounds": when.rounds, "per_class": when.per_class}
+
+            def build(*, rounds: int, per_class: int, **values: Option) -> list[Stage]:
+                if rounds < 1 or per_class < 0:
+                    raise ValueError("rounds is 1 or more, per_class 0 or more")
+                return [Prune(function, label, rounds, per_class, {key: values[key] for key in own}), Train()]
+
+        REGISTRY[label] = Method(
+            name=label,
+            family=family or ("before training" if when is not None else "other"),
+            paper=paper,
+            summary=(inspect.getdoc(function) or "").partition("\n")[0],
+            options=options,
+            file=file,
+            build=build,
+        )
+        return function
+
+    return register
+
+
+def _options(function: Callable[..., Any], label: str, file: str) -> dict[str, Option]:
+    """The keyword-only parameters of a method's function and their defaults."""
+    options: dict[str, Option] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            if not isinstance(parameter.default, bool | int | float | str):
+                raise BadInput(f"{file}: option {parameter.name!r} of method {label!r} needs a default: a bool, number or text")
+            options[parameter.name] = parameter.default
+    return options

@@ -1,0 +1,98 @@
+"""A net from its name, with keyed initial weights (floor 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ipbench import keys
+from ipbench.errors import BadInput
+from ipbench.models import catalog, lenet, resnet, vgg
+from ipbench.models.initialise import initialise
+
+Shape = tuple[int, int, int]
+
+
+class _Own(NamedTuple):
+    make: Callable[[Shape, int], nn.Module]
+    smallest: int = 1  #: the fewest pixels per side that leave something after the last pooling
+
+
+_OWN: dict[str, _Own] = {
+    "lenet-300-100": _Own(lenet.lenet_300_100),
+    "lenet5-caffe": _Own(lenet.lenet5_caffe, smallest=16),
+    "small-vgg": _Own(vgg.small_vgg),
+    "vgg16": _Own(vgg.vgg16, smallest=32),
+    "resnet18-cifar": _Own(resnet.resnet18_cifar),
+    "resnet20-cifar": _Own(partial(resnet.resnet_cifar, n=3)),
+    "resnet56-cifar": _Own(partial(resnet.resnet_cifar, n=9)),
+}
+
+
+def build(name: str, shape: Shape, classes: int, seed: int, scheme: str = "kaiming_normal") -> nn.Module:
+    """Make the model `name` on the CPU in training mode.
+
+    Args:
+        name: one of `catalog.MODELS`, or any classification model of torchvision.models (never pretrained).
+        shape: (channels, height, width) of one image.
+        classes: the number of logits.
+        seed: the run's seed; all initial values are functions of it, of the names of the layers and of nothing else.
+        scheme: how weights are drawn, one of `initialise.SCHEMES`.
+
+    Returns:
+        A module that maps images (B, *shape) to logits (B, classes). The state of torch's global generators is as
+        before.
+
+    Raises:
+        BadInput: unknown model or scheme, or the model cannot take this shape.
+        ValueError: `shape` or `classes` is not positive.
+    """
+    catalog.check(name)
+    if len(shape) != 3 or min(shape) < 1 or classes < 1:
+        raise ValueError(f"not a shape (C, H, W) and a number of classes: {shape}, {classes}")
+    with torch.random.fork_rng(devices=[]):
+        # For parameters that are neither weights nor norms, which `initialise` leaves alone (embeddings, tokens).
+        # Not torch.manual_seed: it would also reseed the GPUs. A blank is in no layer's name, so no stream is shared.
+        torch.default_generator.set_state(keys.generator(seed, "init", "other parameters").get_state())
+        net = _own(name, shape, classes) if name in _OWN else _torchvision(name, shape, classes)
+    initialise(net, seed, scheme)
+    return net
+
+
+def _own(name: str, shape: Shape, classes: int) -> nn.Module:
+    make, smallest = _OWN[name]
+    if min(shape[1:]) < smallest:
+        raise BadInput(
+            f"model {name} needs images of at least {smallest} x {smallest} pixels (got {shape[1]} x {shape[2]})"
+        )
+    return make(shape, classes)
+
+
+def _torchvision(name: str, shape: Shape, classes: int) -> nn.Module:
+    import torchvision.models  # here, so that our own nets do not pay for it
+
+    if shape[0] != 3:
+        raise BadInput(f"model {name} of torchvision takes images of 3 channels (got {shape[0]})")
+    # With auxiliary classifiers these two return several outputs in training; their own initialisation is replaced.
+    plain = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    net: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **plain)
+    _try(net, name, shape)
+    return net
+
+
+def _try(net: nn.Module, name: str, shape: Shape) -> None:
+    """Raise `BadInput` if the net cannot take this shape: a forward pass of shapes alone, without values."""
+    shapes = {key: tensor.to("meta") for key, tensor in net.state_dict().items()}
+    net.eval()
+    try:
+        with torch.no_grad():
+            torch.func.functional_call(net, shapes, torch.empty(1, *shape, device="meta"))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        message = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"model {name} cannot take images of {shape[1]} x {shape[2]} pixels: {message}") from None
+    finally:
+        net.train()

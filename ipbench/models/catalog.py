@@ -1,0 +1,57 @@
+"""The names of the models, without torch (floor 2).
+
+Our own names pass at once; only a name that is not ours makes this module import torchvision, to look it up there.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import cache
+
+from ipbench.errors import BadInput
+
+#: Our own models: name -> one line. A name of ours wins over the same name in torchvision.
+MODELS: dict[str, str] = {
+    "lenet-300-100": "two hidden linear layers of 300 and 100, any input flattened (LeCun et al. 1998); no convolution",
+    "lenet5-caffe": "Caffe's LeNet-5: convolutions 20@5x5 and 50@5x5, linear 500; inputs of 16 px or more, usually 28",
+    "small-vgg": "six 3x3 convolutions with batch norm, widths 32 to 128, for quick runs; inputs of any size",
+    "vgg16": "VGG-16 for CIFAR: 13 convolutions with batch norm, one linear layer; inputs of 32 px or more",
+    "resnet18-cifar": "ResNet-18 with a 3x3 stem of stride 1 and no max pooling; inputs of any size",
+    "resnet20-cifar": "the CIFAR ResNet of He et al. with n = 3, parameter-free shortcuts; 0.27 M parameters",
+    "resnet56-cifar": "the CIFAR ResNet of He et al. with n = 9, parameter-free shortcuts; 0.85 M parameters",
+}
+
+
+def known(name: str) -> bool:
+    """Whether `build` can make a model of this name: one of ours or a classification model of torchvision."""
+    return name in MODELS or name in torchvision_models()
+
+
+def check(name: str, where: str = "") -> str:
+    """Return `name` if it is a known model.
+
+    Args:
+        name: what a user wrote.
+        where: how a user would find it, e.g. "config/x.yaml: model".
+
+    Raises:
+        BadInput: no such model; the line names the nearest and the valid choices.
+    """
+    if known(name):
+        return name
+    near = get_close_matches(str(name), [*MODELS, *torchvision_models()], n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    place = f" in {where}" if where else ""
+    # Not `errors.valid_choice`: with torchvision's eighty names its line would hide the ones that matter.
+    raise BadInput(
+        f"unknown model {name!r}{place}{hint}; valid: {', '.join(sorted(MODELS))}, "
+        "or any classification model of torchvision.models"
+    )
+
+
+@cache
+def torchvision_models() -> frozenset[str]:
+    """The names of torchvision's classification models (its detection, video and quantised ones live elsewhere)."""
+    import torchvision.models  # here, and only for names that are not ours: it takes seconds and imports torch
+
+    return frozenset(torchvision.models.list_models(module=torchvision.models))

@@ -1,0 +1,88 @@
+"""The initial weights of any `nn.Module`: a function of the seed and of each layer's name (floor 2).
+
+A layer draws from a stream of its own, so adding, removing or reordering layers leaves the others as they are, and
+both sides of every comparison start from the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ipbench import keys
+from ipbench.errors import valid_choice
+
+_WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_NORMS = (*_BATCH_NORMS, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+
+
+def _kaiming_normal(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """N(0, 2 / fan_in): fan-in mode, gain sqrt(2) for ReLU (He et al., ICCV 2015, eq. 10)."""
+    fan_in, _ = _fans(shape)
+    return torch.randn(shape, generator=generator, dtype=torch.float64) * math.sqrt(2 / fan_in)
+
+
+def _kaiming_uniform(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """U(-b, b), b = sqrt(6 / fan_in): the variance of kaiming_normal (and not the smaller one of torch's default)."""
+    fan_in, _ = _fans(shape)
+    return (torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1) * math.sqrt(6 / fan_in)
+
+
+def _xavier_normal(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """N(0, 2 / (fan_in + fan_out)), gain 1 (Glorot and Bengio, AISTATS 2010)."""
+    return torch.randn(shape, generator=generator, dtype=torch.float64) * math.sqrt(2 / sum(_fans(shape)))
+
+
+#: Name, as in `Recipe.init` -> float64 draws of a shape.
+SCHEMES: dict[str, Callable[[torch.Size, torch.Generator], Tensor]] = {
+    "kaiming_normal": _kaiming_normal,
+    "kaiming_uniform": _kaiming_uniform,
+    "xavier_normal": _xavier_normal,
+}
+
+
+def initialise(net: nn.Module, seed: int, scheme: str = "kaiming_normal") -> None:
+    """Redraw, in place, every weight of a convolution or linear layer; biases become 0, norms 1 and 0.
+
+    Values are drawn on the CPU in float64 and rounded to float32: the last bits in which mathematical libraries
+    disagree are rounded away almost always, so machines agree on the weights. Batch norms also forget their running
+    statistics. All other parameters (class tokens, position embeddings, ...) stay as they are, and so does the state
+    of torch's global generators.
+
+    Args:
+        net: any module, not yet parametrised.
+        seed: the run's seed.
+        scheme: one of `SCHEMES`.
+
+    Raises:
+        BadInput: unknown scheme.
+        ValueError: a weight is parametrised; its plain value cannot be set then.
+    """
+    draw = SCHEMES[valid_choice(scheme, SCHEMES, "init")]
+    with torch.no_grad():
+        for name, module in net.named_modules():
+            if isinstance(module, _WEIGHTED):
+                if parametrize.is_parametrized(module):
+                    raise ValueError(f"{name}: initialise a net before it is parametrised")
+                module.weight.copy_(draw(module.weight.shape, keys.generator(seed, "init", name)).to(torch.float32))
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif isinstance(module, _NORMS):
+                if isinstance(module, _BATCH_NORMS):
+                    module.reset_running_stats()
+                # Norms without affine parameters have None here; some have a weight only.
+                if module.weight is not None:
+                    module.weight.fill_(1)
+                if module.bias is not None:
+                    module.bias.zero_()
+
+
+def _fans(shape: torch.Size) -> tuple[int, int]:
+    """Fan-in and fan-out of a weight (outputs, inputs per group, *kernel); fan-out ignores groups, as in torch."""
+    kernel = math.prod(shape[2:])
+    return shape[1] * kernel, shape[0] * kernel

@@ -1,0 +1,93 @@
+"""ResNets for small images (floor 2): He et al., Deep Residual Learning, CVPR 2016, arXiv:1512.03385."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+#: Makes the shortcut of a block whose input and output differ, from (channels in, channels out, stride).
+Shortcut = Callable[[int, int, int], nn.Module]
+
+
+def resnet_cifar(shape: tuple[int, int, int], classes: int, n: int) -> nn.Module:
+    """The CIFAR ResNet with 6n + 2 layers (sec. 4.2): three stages of n blocks, widths 16, 32, 64, option A shortcuts.
+
+    For three channels and 10 classes 269,722 parameters with n = 3 (ResNet-20) and 853,018 with n = 9 (ResNet-56).
+    Maps (B, C, H, W) to logits (B, classes).
+    """
+    return _resnet(shape[0], classes, widths=(16, 32, 64), blocks=n, shortcut=PaddedShortcut)
+
+
+def resnet18_cifar(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """ResNet-18 (table 1) with a 3x3 stem of stride 1 and no max pooling, so that 32 px are not thrown away.
+
+    11,173,962 parameters for three channels and 10 classes. Maps (B, C, H, W) to logits (B, classes).
+    """
+    return _resnet(shape[0], classes, widths=(64, 128, 256, 512), blocks=2, shortcut=_projection)
+
+
+class PaddedShortcut(nn.Module):
+    """Option A: subsample the input and append zero channels; no parameters.
+
+    Maps (B, channels, H, W) to (B, width, ceil(H / stride), ceil(W / stride)).
+    """
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.extra = width - channels
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Every `stride`-th pixel, then `extra` channels of zeros."""
+        return functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm and a shortcut around them (fig. 5, left).
+
+    Maps (B, channels, H, W) to (B, width, ceil(H / stride), ceil(W / stride)).
+    """
+
+    def __init__(self, channels: int, width: int, stride: int, shortcut: Shortcut) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        same = channels == width and stride == 1
+        self.shortcut = nn.Identity() if same else shortcut(channels, width, stride)
+        self.relu1 = nn.ReLU()
+        self.relu2 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """relu(residual + shortcut), eq. 1 and 2."""
+        residual = self.norm2(self.conv2(self.relu1(self.norm1(self.conv1(x)))))
+        return self.relu2(residual + self.shortcut(x))
+
+
+def _projection(channels: int, width: int, stride: int) -> nn.Module:
+    """Option B: a 1x1 convolution with batch norm."""
+    conv = nn.Conv2d(channels, width, 1, stride, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(width)))
+
+
+def _resnet(channels: int, classes: int, widths: Sequence[int], blocks: int, shortcut: Shortcut) -> nn.Module:
+    """A 3x3 stem, a stage of `blocks` blocks per width, each but the first halving the resolution, and a classifier."""
+    net = nn.Sequential()
+    stem = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
+    net.add_module("stem", nn.Sequential(OrderedDict(conv=stem, norm=nn.BatchNorm2d(widths[0]), relu=nn.ReLU())))
+    channels = widths[0]
+    for number, width in enumerate(widths, start=1):
+        stage = nn.Sequential()
+        for block in range(1, blocks + 1):
+            stride = 2 if number > 1 and block == 1 else 1
+            stage.add_module(f"block{block}", BasicBlock(channels, width, stride, shortcut))
+            channels = width
+        net.add_module(f"stage{number}", stage)
+    net.add_module("pool", nn.AdaptiveAvgPool2d(1))
+    net.add_module("flatten", nn.Flatten())
+    net.add_module("classifier", nn.Linear(channels, classes))
+    return net

@@ -1,0 +1,68 @@
+"""Where a number came from: commit, versions, hardware (floor 1)."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("ipbench", "torch", "torchvision", "numpy")
+
+
+@cache
+def provenance(device: str) -> dict[str, str | None]:
+    """Commit, versions, processor and device of this process.
+
+    Args:
+        device: a torch device that computes, such as "cpu" or "cuda:0".
+    """
+    return {
+        "commit": commit(),
+        "python": platform.python_version(),
+        **{package: _version(package) for package in PACKAGES},
+        "platform": platform.platform(),
+        "cpu": _processor(),
+        "device": _device(device),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this package runs from, with "+changes" if tracked files differ; else None."""
+    folder = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if not git("ls-files", Path(__file__).name):  # installed into somebody else's repository
+            return None
+        head = git("rev-parse", "HEAD")
+        return head + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.machine()
+
+
+def _device(device: str) -> str:
+    if device == "cpu":
+        return "cpu"
+    import torch
+
+    return torch.cuda.get_device_name(device)

@@ -1,0 +1,204 @@
+"""`SparseNet`: a module in a space, with masks. It is what a method sees (floor 3).
+
+It shows coefficients, their gradients and masks, and nothing that tells one space from the other.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from ipbench import keys, measure, spaces
+from ipbench.masks import budget
+from ipbench.spec import Run
+
+
+class Group(NamedTuple):
+    """Parameters by name that share a weight decay and a factor of the learning rate."""
+
+    parameters: dict[str, nn.Parameter]
+    weight_decay: float
+    factor: float
+
+
+class SparseNet(nn.Module):
+    """A net whose prunable coefficients carry masks.
+
+    Attributes:
+        net: the module itself.
+        layers: its prunable layers by name, in the order of the net.
+        masks: boolean tensors in the shape of the coefficients; True = trained. All True at the start.
+        bases: the filter bases by name (empty in `sp`).
+        counted: parameters, MACs and shapes of the plain net.
+    """
+
+    def __init__(self, net: nn.Module, run: Run, shape: tuple[int, int, int]) -> None:
+        """Put `net` into the run's space.
+
+        Args:
+            net: freshly initialised, on the CPU; changed in place.
+            run: gives space, basis, off-value, sparsity and seed.
+            shape: of one image, (C, H, W).
+        """
+        super().__init__()
+        self.run = run
+        self.counted = measure.count(net, shape)
+        self.bases: dict[str, spaces.FilterBasis] = {}
+        if run.space == "ip":
+            # A stage is what works at one resolution: the number of output positions names it.
+            stages = {layer.name: f"stage{layer.positions}" for layer in self.counted.layers}
+            self.bases = spaces.enter_interspace(net, run.basis, run.seed, stages)
+        self.net = net
+        self.layers = spaces.prunable_layers(net)
+        self.masks = {name: torch.ones_like(c, dtype=torch.bool) for name, c in self.coefficients.items()}
+        # Nets are small beside their activations: a copy of the start is kept for off-values, drift and rewinding.
+        self.start = {name: c.detach().clone() for name, c in self.coefficients.items()}
+        self.basis_start = {name: basis.matrix.detach().clone() for name, basis in self.bases.items()}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of shape (N, classes) of images of shape (N, C, H, W)."""
+        logits: Tensor = self.net(images)
+        return logits
+
+    def _apply(self, function, recurse=True):  # type: ignore[no-untyped-def]  # noqa: ANN001
+        # What `to(device)` and `double()` call: masks and starts move along with the parameters.
+        super()._apply(function, recurse)
+        self.masks = {name: function(mask) for name, mask in self.masks.items()}
+        self.start = {name: function(value) for name, value in self.start.items()}
+        self.basis_start = {name: function(value) for name, value in self.basis_start.items()}
+        return self
+
+    @property
+    def coefficients(self) -> dict[str, nn.Parameter]:
+        """The prunable tensors by layer name, in the order of the net."""
+        return {name: spaces.coefficients(layer) for name, layer in self.layers.items()}
+
+    @property
+    def prunable(self) -> int:
+        """Number of prunable weights of the dense standard net."""
+        return sum(mask.numel() for mask in self.masks.values())
+
+    @property
+    def basis_entries(self) -> int:
+        """Entries of all trained FBs: what `ip` pays for inside the budget."""
+        return sum(basis.matrix.numel() for basis in self.bases.values() if isinstance(basis.matrix, nn.Parameter))
+
+    @property
+    def budget(self) -> int:
+        """How many coefficients the run's sparsity lets stay.
+
+        Raises:
+            Impossible: the FBs alone use it up.
+        """
+        return budget(self.prunable, self.run.density, self.basis_entries)
+
+    def gradients(self, loss: Tensor, *, create_graph: bool = False) -> list[tuple[str, nn.Parameter, Tensor]]:
+        """Name, coefficients and dense gradient of `loss` for every prunable layer, masked entries included.
+
+        Args:
+            loss: a scalar.
+            create_graph: keep the graph, to differentiate the gradients again.
+        """
+        coefficients = self.coefficients
+        values = torch.autograd.grad(loss, list(coefficients.values()), create_graph=create_graph, allow_unused=True)
+        return [
+            (name, c, torch.zeros_like(c) if gradient is None else gradient)
+            for (name, c), gradient in zip(coefficients.items(), values, strict=True)
+        ]
+
+    def uniform(self, layer: str) -> Tensor:
+        """Keyed uniform numbers in [0, 1) in the shape of a layer's coefficients; the same in both spaces."""
+        like = self.masks[layer]
+        draw = torch.rand(like.shape, generator=keys.generator(self.run.seed, "score", layer), dtype=torch.float64)
+        return draw.to(like.device)
+
+    @contextmanager
+    def linearised(self) -> Iterator[Self]:
+        """This net in double precision and evaluation mode, with the absolute value of all parameters and buffers.
+
+        SynFlow (Tanaka et al., NeurIPS 2020) sends ones through it: in double precision, since the sum over all paths
+        overflows in single precision for nets of some twenty layers. At the end of the block all is as before.
+        """
+        values = {name: tensor.clone() for name, tensor in self.tensors().items()}
+        training, kind = self.training, next(self.parameters()).dtype
+        self.double().eval()
+        with torch.no_grad():
+            for tensor in self.tensors().values():
+                if tensor.is_floating_point():
+                    tensor.abs_()
+        try:
+            yield self
+        finally:
+            self.to(kind).train(training)
+            self.load_tensors(values)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Self]:
+        """A copy in training mode, for scores: nothing they do (gradients, running statistics) reaches the net."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(keys.key(self.run.seed, "dropout", "score") >> 1)
+            yield copy.deepcopy(self).train()
+
+    def prune(self, masks: Mapping[str, Tensor]) -> None:
+        """Take over `masks` and set everything they leave out to its off-value."""
+        self.masks = {name: masks[name].to(mask.device) for name, mask in self.masks.items()}
+        with torch.no_grad():
+            for name, c in self.coefficients.items():
+                off = self.start[name] if self.run.off == "frozen" else torch.zeros_like(c)
+                c.copy_(torch.where(self.masks[name], c, off))
+
+    def zero(self, masks: Mapping[str, Tensor]) -> None:
+        """Set every coefficient that `masks` leaves out to zero; the net's own masks stay."""
+        with torch.no_grad():
+            for name, c in self.coefficients.items():
+                c.mul_(masks[name])
+
+    def mask_gradients(self, weight_decay: float) -> None:
+        """Make the gradients what a step of SGD may use: decay added, then zero wherever the mask is.
+
+        Decay is added here, not by the optimiser, which would move frozen coefficients. With a momentum buffer that is
+        zero where the mask is, every step of SGD leaves those coefficients as they are, bit for bit.
+        """
+        coefficients = self.coefficients
+        with_gradient = [name for name, c in coefficients.items() if c.grad is not None]
+        gradients: list[Tensor] = [coefficients[name].grad for name in with_gradient]  # type: ignore[misc]
+        with torch.no_grad():
+            if weight_decay:
+                torch._foreach_add_(gradients, [coefficients[name] for name in with_gradient], alpha=weight_decay)
+            torch._foreach_mul_(gradients, [self.masks[name] for name in with_gradient])
+
+    def parameter_groups(self, weight_decay: float) -> list[Group]:
+        """What SGD treats alike: coefficients (decayed by `mask_gradients`), filter bases, everything else."""
+        coefficients = {id(c) for c in self.coefficients.values()}
+        bases = {id(basis.matrix) for basis in self.bases.values()}
+        parts: tuple[dict[str, nn.Parameter], ...] = ({}, {}, {})
+        for name, parameter in self.net.named_parameters():
+            parts[0 if id(parameter) in coefficients else 1 if id(parameter) in bases else 2][name] = parameter
+        options = self.run.basis
+        groups = [Group(parts[0], 0.0, 1.0), Group(parts[1], options.weight_decay, options.lr), Group(parts[2], weight_decay, 1.0)]
+        return [group for group in groups if group.parameters]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers of the net, each once, and nothing else: its state."""
+        state = dict(self.net.named_parameters())
+        state.update(self.net.named_buffers())
+        return {name: tensor.detach() for name, tensor in state.items()}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over a state that `tensors` gave."""
+        with torch.no_grad():
+            for name, tensor in self.tensors().items():
+                tensor.copy_(tensors[name])
+
+    def spatial_weights(self) -> list[Tensor]:
+        """The weights of all convolutions with K > 1 as the convolution sees them, detached."""
+        return [
+            layer.weight.detach()
+            for layer in self.layers.values()
+            if not isinstance(layer, nn.Linear) and layer.weight[0, 0].numel() > 1  # type: ignore[union-attr, index, operator]
+        ]

@@ -1,0 +1,216 @@
+"""The values an experiment is made of, and their identities (floor 1): `Recipe`, `Basis`, `Run`.
+
+All are frozen and validated. An identity is a hash of the values that differ from their defaults, so a new field with
+a default never renames an old run. Names of methods, models and data sets are only checked for their form here; that
+they exist is checked where they are known (`ipbench.experiment`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ipbench.errors import BadInput, valid_choice
+
+Space = Literal["sp", "ip"]
+Off = Literal["zero", "frozen"]
+Allocation = Literal["global", "uniform", "erk"]
+Mode = Literal["strict", "fast"]
+SPACES: tuple[str, ...] = get_args(Space)
+OFFS: tuple[str, ...] = get_args(Off)
+ALLOCATIONS: tuple[str, ...] = get_args(Allocation)
+MODES: tuple[str, ...] = get_args(Mode)
+
+#: What may become part of a path or a shell word.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def _name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError("not a name: use letters, digits, '_', '-' and '.', at most 64, the first a letter or digit")
+    return value
+
+
+def _sparsity(value: object) -> str:
+    """Canonical decimal text of a sparsity: '0.9' for 0.90, '0' for 0.0."""
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        raise ValueError("a sparsity is a number from 0 up to, not including, 1") from None
+    if isinstance(value, bool) or not number.is_finite() or not 0 <= number < 1:
+        raise ValueError("a sparsity is a number from 0 up to, not including, 1")
+    text = format(number.normalize(), "f")
+    if len(text) > 14:
+        raise ValueError("a sparsity has at most 12 decimals")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Sparsity = Annotated[str, BeforeValidator(_sparsity)]
+Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
+Option = bool | int | float | str
+
+
+class Value(BaseModel):
+    """A frozen value; unknown keys and non-finite numbers are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def differences(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, as plain JSON values; fields without a default always."""
+        result = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, Value):
+                inner = value.differences()
+                if inner or field.is_required():
+                    result[name] = inner
+            elif field.is_required() or value != field.get_default(call_default_factory=True):
+                result[name] = value
+        return result
+
+
+class Augmentation(Value):
+    """Keyed augmentation of the training images, applied in this order."""
+
+    flip: bool = Field(False, description="mirror left-right with probability one half")
+    translate: int = Field(0, ge=0, le=64, description="shift by up to so many pixels in each direction, zeros move in")
+    cutout: int = Field(0, ge=0, le=256, description="side in pixels of a square set to zero")
+
+
+class Recipe(Value):
+    """How a net is trained. Fractions and epochs are of this run's own training."""
+
+    epochs: int = Field(20, ge=1, le=10_000)
+    batch_size: int = Field(128, ge=2, le=65_536)
+    lr: float = Field(0.1, gt=0, le=1000, description="peak learning rate of SGD")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(5e-4, ge=0, le=1)
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.5, 0.75), description="step schedule: the fractions of the training after which lr is multiplied by gamma"
+    )
+    gamma: float = Field(0.1, gt=0, le=1)
+    warmup: float = Field(0, ge=0, le=1000, description="epochs of linear warm-up from 0")
+    label_smoothing: float = Field(0, ge=0, lt=1)
+    augmentation: Augmentation = Augmentation()
+    validation: float = Field(0.1, ge=0, lt=1, description="fraction of the training images held out by key")
+    train_examples: int | None = Field(None, ge=2, description="a keyed subset of so many training images; all if null")
+    init: Literal["kaiming_normal", "kaiming_uniform", "xavier_normal"] = "kaiming_normal"
+    precision: Literal["float32", "bf16"] = Field("float32", description="bf16: autocast, on GPUs only")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.warmup > self.epochs:
+            raise ValueError(f"warmup ({self.warmup:g} epochs) is longer than the training ({self.epochs} epochs)")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError("milestones must increase")
+        return self
+
+
+class Basis(Value):
+    """The filter basis (FB) of space `ip`; has no meaning in `sp`."""
+
+    init: Literal["standard", "orthonormal"] = Field("standard", description="one-pixel basis or random orthonormal")
+    sharing: Literal["layer", "stage", "network"] = Field("layer", description="which layers share one FB per kernel size")
+    train: bool = Field(True, description="false: the FB stays at its start and costs nothing of the budget")
+    lr: float = Field(1.0, gt=0, le=1000, description="learning rate of the FB as a factor of the recipe's")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="weight decay of the FB")
+    large_kernels: bool = Field(True, description="kernels larger than 3 have an FB of their own size; false: none")
+
+
+class Run(Value):
+    """One training: everything that decides its numbers."""
+
+    dataset: Name
+    model: Name
+    method: Name
+    recipe: Recipe
+    space: Space = "sp"
+    basis: Basis = Basis()
+    off: Off = "zero"
+    sparsity: Sparsity = "0"
+    allocation: Allocation = "global"
+    options: dict[Name, Option] = Field(default_factory=dict, description="the method's options that differ from its defaults")
+    seed: Seed = 0
+    mode: Mode = "strict"
+
+    @model_validator(mode="after")
+    def _canonical(self) -> Run:
+        if self.space == "sp" and self.basis != Basis():
+            raise ValueError("basis: the filter basis belongs to space ip; leave it out in sp")
+        return self
+
+    @property
+    def density(self) -> Fraction:
+        """1 - sparsity, exactly."""
+        return 1 - Fraction(self.sparsity)
+
+    @property
+    def id(self) -> str:
+        """12 hex digits naming this run."""
+        return identity(self.differences())
+
+    @property
+    def cell(self) -> str:
+        """12 hex digits naming this run without its seed: a cell of a table."""
+        return identity({name: value for name, value in self.differences().items() if name != "seed"})
+
+
+V = TypeVar("V", bound=Value)
+
+
+def identity(values: dict[str, Any]) -> str:
+    """12 hex digits of a SHA-256 over canonical JSON."""
+    return hashlib.sha256(canonical_json(values).encode()).hexdigest()[:12]
+
+
+def canonical_json(value: Any) -> str:
+    """JSON text that is the same for equal values: sorted keys, no blanks, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def build(kind: type[V], values: object, where: str) -> V:
+    """Validate `values` as a `kind`; raise `BadInput` with the first error as one line that names the place.
+
+    Args:
+        kind: `Recipe`, `Run`, ...
+        values: what a user wrote.
+        where: how a user would find it, e.g. "config/x.yaml: recipe".
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise BadInput(one_line(error, kind, where)) from None
+
+
+def one_line(error: ValidationError, kind: type[BaseModel], where: str) -> str:
+    """The first problem of a pydantic error: where, what is wrong, what is valid."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    place = ": ".join([where, *([".".join(path)] if path else [])])
+    if first["type"] == "extra_forbidden":
+        owner: Any = kind
+        for part in path[:-1]:
+            owner = getattr(owner, "model_fields", {}).get(part)
+            owner = getattr(owner, "annotation", owner)
+        valid = getattr(owner, "model_fields", None)
+        if valid:
+            try:
+                valid_choice(path[-1], valid, "key", ": ".join([where, *([".".join(path[:-1])] if path[:-1] else [])]))
+            except BadInput as unknown:
+                return str(unknown)
+        return f"{place}: unknown key"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    got = "" if isinstance(first["input"], dict) or first["type"] == "missing" else f" (got {first['input']!r:.60})"
+    return f"{place}: {message}{got}"

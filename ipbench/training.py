@@ -1,0 +1,183 @@
+"""The training loop: SGD on what the masks leave, resumable after every epoch (floor 5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.sgd import sgd
+
+from ipbench import keys
+from ipbench.data.loaders import Batch, Data
+from ipbench.masks import NotFinite
+from ipbench.sparse_net import SparseNet
+from ipbench.spec import Recipe
+
+CURVES = ("train_loss", "validation_loss", "validation_accuracy", "gradient_norm")
+
+
+@dataclass
+class Progress:
+    """Where a training stands after a whole number of epochs: all that a resume needs beside the tensors of the net.
+
+    Attributes:
+        epoch: epochs finished.
+        curves: one number per finished epoch.
+        momentum: SGD's buffers by parameter name.
+        best: state of the net at the best validation accuracy so far (the earliest on a tie).
+        best_epoch: that epoch, counted from 1; 0 before the first.
+    """
+
+    epoch: int = 0
+    curves: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in CURVES})
+    momentum: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_epoch: int = 0
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step, counted from 0 over the whole training.
+
+    A linear warm-up rises to the peak over `recipe.warmup` epochs. The step schedule multiplies by gamma after its
+    milestones, fractions of all epochs; the cosine falls to 0 from the end of the warm-up to the end of the training.
+    """
+    total = recipe.epochs * steps_per_epoch
+    warm = recipe.warmup * steps_per_epoch
+    if step < warm:
+        return recipe.lr * (step + 1) / max(warm, 1)
+    if recipe.schedule == "constant":
+        return recipe.lr
+    if recipe.schedule == "step":
+        return recipe.lr * recipe.gamma ** sum(step >= milestone * total for milestone in recipe.milestones)
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+
+
+class Sgd:
+    """SGD with momentum: torch's own step on groups of parameters, with buffers by name.
+
+    Not `torch.optim.SGD`: its first step imports torch's compiler, four seconds in every process; and buffers by name
+    are what a resume stores and what a method clears.
+
+    Attributes:
+        momentum: the buffers by parameter name; those that start at a parameter's first step are missing until then.
+    """
+
+    def __init__(self, net: SparseNet, recipe: Recipe, momentum: Mapping[str, Tensor]) -> None:
+        self.groups = net.parameter_groups(recipe.weight_decay)
+        self.recipe = recipe
+        parameters = dict(net.net.named_parameters())
+        self.momentum = {name: buffer.to(parameters[name]) for name, buffer in momentum.items()}
+
+    def step(self, lr: float) -> None:
+        """One step at this learning rate along the gradients; parameters without one stay."""
+        for group in self.groups:
+            named = {name: p for name, p in group.parameters.items() if p.grad is not None}
+            buffers = [self.momentum.get(name) for name in named]
+            with torch.no_grad():
+                sgd(
+                    list(named.values()),
+                    [p.grad for p in named.values()],
+                    buffers,
+                    foreach=True,
+                    weight_decay=group.weight_decay,
+                    momentum=self.recipe.momentum,
+                    lr=lr * group.factor,
+                    dampening=0.0,
+                    nesterov=self.recipe.nesterov,
+                    maximize=False,
+                )
+            self.momentum.update({name: b for name, b in zip(named, buffers, strict=True) if b is not None})
+
+
+def train(
+    net: SparseNet,
+    data: Data,
+    recipe: Recipe,
+    progress: Progress,
+    *,
+    after_epoch: Callable[[Progress], None] = lambda progress: None,
+) -> None:
+    """Train from where `progress` stands to the recipe's last epoch; `net` and `progress` are changed in place.
+
+    Args:
+        net: on the device where it trains.
+        data: what the run reads.
+        recipe: optimiser, schedule, epochs.
+        progress: fresh, or as a former process left it.
+        after_epoch: called after every epoch, when `net` and `progress` may be saved.
+
+    Raises:
+        NotFinite: a training loss is not finite.
+    """
+    optimiser = Sgd(net, recipe, progress.momentum)
+    steps = data.steps_per_epoch
+    for epoch in range(progress.epoch, recipe.epochs):
+        # Dropout draws from the global generator: keyed here, so that a resumed epoch drops the same units.
+        torch.manual_seed(keys.key(net.run.seed, "dropout", epoch) >> 1)
+        total, norm = _epoch(net, data, recipe, optimiser, epoch * steps, data.train(epoch))
+        if not math.isfinite(total):
+            raise NotFinite(f"the training loss of epoch {epoch + 1} is not finite")
+        accuracy, loss = evaluate(net, data.validation(), recipe)
+        curves = progress.curves
+        for name, value in zip(CURVES, (total / steps, loss, accuracy, norm), strict=True):
+            curves[name].append(value)
+        # Without a validation part (accuracy nan) the last epoch is the selected one.
+        if not progress.best_epoch or math.isnan(accuracy) or accuracy > curves["validation_accuracy"][progress.best_epoch - 1]:
+            progress.best_epoch = epoch + 1
+            progress.best = {name: tensor.clone() for name, tensor in net.tensors().items()}
+        progress.epoch, progress.momentum = epoch + 1, optimiser.momentum
+        after_epoch(progress)
+
+
+def _epoch(
+    net: SparseNet, data: Data, recipe: Recipe, optimiser: Sgd, step: int, batches: Iterable[Batch]
+) -> tuple[float, float]:
+    """One epoch; returns the sum of the batch losses and the gradient norm of the first batch."""
+    net.train()
+    total = torch.zeros((), dtype=torch.float64, device=next(net.parameters()).device)
+    norm = torch.zeros(())
+    for place, (images, labels) in enumerate(batches):
+        rate = learning_rate(recipe, step + place, data.steps_per_epoch)
+        net.zero_grad(set_to_none=True)
+        with _precision(recipe, images):
+            loss = functional.cross_entropy(net(images), labels, label_smoothing=recipe.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        net.mask_gradients(recipe.weight_decay)
+        if place == 0:
+            norm = gradient_norm(net)
+        optimiser.step(rate)
+        total += loss.detach()
+    return float(total), float(norm)
+
+
+def gradient_norm(net: SparseNet) -> Tensor:
+    """Euclidean norm of the gradient in the coefficients, as `mask_gradients` left it; a scalar."""
+    gradients = [c.grad for c in net.coefficients.values() if c.grad is not None]
+    return torch.stack(torch._foreach_norm(gradients)).norm() if gradients else torch.zeros(())
+
+
+@torch.no_grad()
+def evaluate(net: SparseNet, batches: Iterable[Batch], recipe: Recipe) -> tuple[float, float]:
+    """Accuracy and mean cross entropy (without label smoothing) over `batches`; both nan if there are none."""
+    net.eval()
+    correct, loss, count = 0.0, 0.0, 0
+    for images, labels in batches:
+        with _precision(recipe, images):
+            logits = net(images)
+        logits = logits.float()
+        correct += float((logits.argmax(1) == labels).sum())
+        loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+        count += len(labels)
+    return (correct / count, loss / count) if count else (math.nan, math.nan)
+
+
+def _precision(recipe: Recipe, images: Tensor) -> AbstractContextManager[object]:
+    """bf16 autocast on GPUs where the recipe asks for it."""
+    if recipe.precision == "bf16" and images.device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()

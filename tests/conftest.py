@@ -1,0 +1,48 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ipbench import methods
+from ipbench.data.loaders import Batch
+from ipbench.sparse_net import SparseNet
+from tests.tiny import make_run, tiny_conv
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--method-file", action="append", default=[], help="put the methods of this file under the contract test too"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "registered_method" in metafunc.fixturenames:
+        methods.load(metafunc.config.getoption("--method-file"))
+        metafunc.parametrize("registered_method", list(methods.methods().values()), ids=lambda entry: entry.name)
+
+
+@pytest.fixture
+def pair() -> Callable[..., tuple[SparseNet, SparseNet]]:
+    """Builds the same net in sp and in ip."""
+
+    def build(net: Callable[[], nn.Module] = tiny_conv, shape: tuple[int, int, int] = (2, 6, 6), **values: Any):
+        basis = {"basis": values.pop("basis")} if "basis" in values else {}
+        return (
+            SparseNet(net(), make_run(space="sp", **values), shape),
+            SparseNet(net(), make_run(space="ip", **basis, **values), shape),
+        )
+
+    return build
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Eight random images of shape (2, 6, 6) and labels of three classes."""
+    generator = torch.Generator().manual_seed(1)
+    return Batch(torch.randn(8, 2, 6, 6, generator=generator), torch.arange(8) % 3)

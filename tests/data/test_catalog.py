@@ -1,0 +1,50 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ipbench.data import catalog, sources
+from ipbench.errors import BadInput
+
+
+def test_the_catalogue_imports_no_torch():
+    code = "import sys, ipbench.data.catalog; assert 'torch' not in sys.modules and 'torchvision' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_and_default_models():
+    assert {name: data.model for name, data in catalog.DATASETS.items()} == {
+        "digits": "small-vgg",
+        "fashion-mnist": "small-vgg",
+        "mnist": "lenet5-caffe",
+        "cifar10": "vgg16",
+        "cifar100": "vgg16",
+    }
+    assert all(catalog.dataset(name).name == name for name in catalog.DATASETS)
+
+
+@pytest.mark.parametrize("data", catalog.DATASETS.values(), ids=str)
+def test_facts_fit_each_other(data):
+    assert len(data.mean) == len(data.std) == data.shape[0]
+    assert data.recipe.augmentation.translate < min(data.shape[1:])
+    assert data.recipe.batch_size < data.train
+    assert "\n" not in data.source
+
+
+def test_unknown_name():
+    with pytest.raises(BadInput) as error:
+        catalog.dataset("cifar-10", "config/x.yaml: dataset")
+    assert str(error.value) == (
+        "unknown data set 'cifar-10' in config/x.yaml: dataset (did you mean 'cifar10'?);"
+        " valid: cifar10, cifar100, digits, fashion-mnist, mnist"
+    )
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist"])
+def test_statistics_are_those_of_the_training_images(name, tmp_path):
+    if name == "fashion-mnist" and not sources.DEBIAN_FASHION_MNIST.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    pixels = sources.load(name, "train", tmp_path).images / np.float32(255)
+    assert pixels.mean() == pytest.approx(catalog.dataset(name).mean[0], abs=5e-5)
+    assert pixels.std() == pytest.approx(catalog.dataset(name).std[0], abs=5e-5)

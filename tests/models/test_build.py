@@ -1,0 +1,122 @@
+import pytest
+import torch
+from torch import nn
+
+from ipbench.errors import BadInput
+from ipbench.models import catalog
+from ipbench.models.build import _OWN, _Own, build
+from ipbench.models.resnet import PaddedShortcut
+
+
+def parameters(net: nn.Module) -> int:
+    return sum(tensor.numel() for tensor in net.parameters())
+
+
+def test_catalogue_and_builders_agree():
+    assert set(_OWN) == set(catalog.MODELS)
+
+
+@pytest.mark.parametrize("name", catalog.MODELS)
+@pytest.mark.parametrize("shape", [(1, 32, 32), (3, 40, 33)])
+def test_ours_take_grey_and_colour_and_odd_sizes(name, shape):
+    net = build(name, shape, 7, seed=0)
+    assert net.training
+    assert net(torch.zeros(2, *shape)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["lenet-300-100", "small-vgg", "resnet18-cifar", "resnet20-cifar"])
+@pytest.mark.parametrize("side", [1, 7, 8, 16])
+def test_small_images(name, side):
+    assert build(name, (1, side, side), 3, seed=0).eval()(torch.zeros(1, 1, side, side)).shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("lenet-300-100", (1, 28, 28), 266_610),
+        ("lenet5-caffe", (1, 28, 28), 431_080),
+        ("vgg16", (3, 32, 32), 14_715_584 + 10 + 2 * 4_224),
+        ("resnet18-cifar", (3, 32, 32), 11_173_962),
+        ("resnet20-cifar", (3, 32, 32), 269_722),
+        ("resnet56-cifar", (3, 32, 32), 853_018),
+    ],
+)
+def test_parameters(name, shape, expected):
+    assert parameters(build(name, shape, 10, seed=0)) == expected
+
+
+@pytest.mark.parametrize(("side", "first"), [(16, (1, 1)), (17, (2, 2))])
+def test_small_vgg_strides(side, first):
+    net = build("small-vgg", (1, side, side), 10, seed=0)
+    convs = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    assert [conv.stride for conv in convs] == [first, (1, 1), (2, 2), (1, 1), (2, 2), (1, 1)]
+    assert [conv.out_channels for conv in convs] == [32, 32, 64, 64, 128, 128]
+    assert all(conv.bias is None for conv in convs)
+
+
+def test_padded_shortcut():
+    x = torch.arange(9.0).reshape(1, 1, 3, 3)
+    y = PaddedShortcut(1, 3, 2)(x)
+    assert y.tolist() == [[[[0, 2], [6, 8]], [[0, 0], [0, 0]], [[0, 0], [0, 0]]]]
+
+
+@pytest.mark.parametrize("name", ["small-vgg", "resnet20-cifar", "shufflenet_v2_x0_5"])
+def test_keyed(name):
+    state = torch.get_rng_state()
+    one = build(name, (3, 64, 64), 10, seed=5).state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    two = build(name, (3, 64, 64), 10, seed=5).state_dict()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    other = build(name, (3, 64, 64), 10, seed=6).state_dict()
+    changed = {key for key in one if not torch.equal(one[key], other[key])}
+    assert changed == {key for key in one if key.endswith("weight") and one[key].dim() > 1}
+
+
+def test_parameters_of_other_kinds_are_keyed_too(monkeypatch):
+    tokens = _Own(lambda shape, classes: nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, classes)))
+    monkeypatch.setitem(_OWN, "small-vgg", tokens)
+    one, two, other = (build("small-vgg", (1, 1, 1), 2, seed=seed)[0].weight for seed in (1, 1, 2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+def test_layers_of_one_name_are_shared_between_nets():
+    one, two = (build(name, (3, 32, 32), 10, seed=0) for name in ("resnet20-cifar", "resnet56-cifar"))
+    name = "stage1.block3.conv2.weight"
+    assert torch.equal(one.state_dict()[name], two.state_dict()[name])
+
+
+def test_scheme_is_passed_on():
+    one = build("lenet-300-100", (1, 8, 8), 10, seed=0, scheme="xavier_normal")
+    two = build("lenet-300-100", (1, 8, 8), 10, seed=0)
+    assert not torch.equal(one.fc1.weight, two.fc1.weight)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_torchvision_without_auxiliary_outputs(name):
+    net = build(name, (3, 96, 96), 4, seed=0)
+    assert net.training and isinstance(net(torch.zeros(2, 3, 96, 96)), torch.Tensor)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "words"),
+    [
+        ("lenet5-caffe", (1, 8, 8), "at least 16 x 16 pixels .got 8 x 8."),
+        ("vgg16", (3, 32, 28), "at least 32 x 32 pixels .got 32 x 28."),
+        ("resnet18", (1, 32, 32), "takes images of 3 channels .got 1."),
+        ("vit_b_32", (3, 32, 32), "cannot take images of 32 x 32 pixels: Wrong image height"),
+        ("alexnet", (3, 32, 32), "cannot take images of 32 x 32 pixels"),
+        ("resnet57-cifar", (3, 32, 32), "did you mean 'resnet56-cifar'"),
+    ],
+)
+def test_bad_input_is_one_line(name, shape, words):
+    with pytest.raises(BadInput, match=words) as error:
+        build(name, shape, 10, seed=0)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("shape", "classes"), [((0, 8, 8), 10), ((8, 8), 10), ((1, 8, 8), 0)])
+def test_not_a_shape(shape, classes):
+    with pytest.raises(ValueError, match="not a shape"):
+        build("lenet-300-100", shape, classes, seed=0)

@@ -1,0 +1,22 @@
+# The training: one job per cell and block of seeds.
+
+
+# The only declared output is the list of finished runs. Snakemake deletes the declared outputs of a job that fails;
+# the records in runs/ and the resume states in state/ must outlive it, for they are where the next try goes on.
+rule run:
+    input:
+        data_of,
+    output:
+        "results/{experiment}/jobs/{dataset}/{model}/{method}/{setting}/{sparsity}/{cell}.{seeds}.json",
+    log:
+        "results/{experiment}/logs/{dataset}/{model}/{method}/{setting}/{sparsity}/{cell}.{seeds}.log",
+    conda:
+        "../envs/ipbench.yaml"
+    params:
+        arguments=job_arguments,
+        numerics=ipbench.NUMERICS,
+    message:
+        "{wildcards.dataset} {wildcards.model} {wildcards.method} {wildcards.setting} p={wildcards.sparsity} seeds {wildcards.seeds}"
+    shell:
+        "python -m ipbench run {params.arguments:q} --threads {threads} --workers {threads}"
+        " --out results/{wildcards.experiment:q} --done {output:q} > {log:q} 2>&1"
