@@ -230,7 +230,7 @@ class Experiment:
             partner = {key: value for key, value in runs[0].differences().items() if key not in ("seed", "space", "basis")}
             cells.append(
                 {
-                    "cell": cell,
+                    "id": cell,
                     **values,
                     "family": methods.get(runs[0].method).family,
                     "pair": identity(partner),
