@@ -42,7 +42,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  echo "setup: without FFCV; for it: sudo apt-get install libopencv-dev libturbojpeg0-dev pkg-config, then make setup"
 	fi
 	echo "setup: installing into .venv (torch is large: this takes a minute or two)"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[workflow,dev$(FFCV)]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[workflow,dev$(FFCV)]'
 	rm -f .venv/installed-*
 	touch '$@'
 

@@ -76,16 +76,22 @@ def run(
     seed: Annotated[list[str] | None, typer.Option(help="Seed; repeat it for several runs.")] = None,
     mode: Annotated[str, typer.Option(help="strict (bit-equal on one machine) or fast.")] = "strict",
     option: Annotated[list[str] | None, typer.Option(help="An option of the method, NAME=VALUE.")] = None,
-    basis: Annotated[list[str] | None, typer.Option(help="Of the filter basis, NAME=VALUE, e.g. sharing=stage.")] = None,
+    basis: Annotated[
+        list[str] | None, typer.Option(help="Of the filter basis, NAME=VALUE, e.g. sharing=stage.")
+    ] = None,
     recipe: Annotated[list[str] | None, typer.Option(help="Of the recipe, NAME=VALUE, e.g. epochs=3.")] = None,
     method_file: MethodFiles = None,
     loader: Annotated[str, typer.Option(help="memory or ffcv; the pixels are the same.")] = "memory",
     workers: Annotated[int, typer.Option(help="Threads of the FFCV loader.", min=1, max=1024)] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads of torch; 0: one if strict, else all.", min=0, max=1024)] = 0,
+    threads: Annotated[
+        int, typer.Option(help="CPU threads of torch; 0: one if strict, else all.", min=0, max=1024)
+    ] = 0,
     data: DataFolder = Path("data"),
     out: Annotated[Path, typer.Option(help="The folder that takes the records.")] = Path("results/single"),
-    done: Annotated[Path | None, typer.Option(help="A file to write when all runs are finished (for Snakemake).")] = None,
+    done: Annotated[
+        Path | None, typer.Option(help="A file to write when all runs are finished (for Snakemake).")
+    ] = None,
 ) -> None:
     """Train one run, or the same run with several seeds; the defaults of the data set fill what is left out.
 
@@ -118,7 +124,15 @@ def run(
 
 
 def _train(
-    runs: Sequence[Run], out: Path, done: Path | None, *, data: Path, device: str, threads: int, loader: str, workers: int
+    runs: Sequence[Run],
+    out: Path,
+    done: Path | None,
+    *,
+    data: Path,
+    device: str,
+    threads: int,
+    loader: str,
+    workers: int,
 ) -> None:
     """Train runs one after the other; one that fails does not stop the others."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # strict mode needs it before CUDA starts
@@ -197,7 +211,8 @@ def grid(
             )
         )  # fmt: skip
         return
-    typer.echo(f"{experiment.name}: {len(experiment.cells)} cells, {len(experiment.runs)} runs ({dense} dense), {len(jobs)} jobs")
+    runs = f"{len(experiment.runs)} runs ({dense} dense)"
+    typer.echo(f"{experiment.name}: {len(experiment.cells)} cells, {runs}, {len(jobs)} jobs")
     for job in jobs:
         typer.echo(f"  {job.label}")
 
@@ -291,9 +306,7 @@ def beton(name: Annotated[str, typer.Argument(help="A data set.")], data: DataFo
 
     splits: tuple[Literal["train", "test"], ...] = ("train", "test")
     for split in splits:
-        path = files.path(name, split, data)
-        files.write(name, split, data, path)
-        typer.echo(path)
+        typer.echo(files.write(name, split, data))
 
 
 def _folder(results: Path) -> Path:
@@ -345,7 +358,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     command = typer.main.get_command(app)
     try:
-        code = command.main(args=list(arguments) if arguments is not None else None, prog_name="ipbench", standalone_mode=False)
+        code = command.main(
+            args=list(arguments) if arguments is not None else None, prog_name="ipbench", standalone_mode=False
+        )
         return code if isinstance(code, int) else 0
     except BadInput as error:
         message = str(error)

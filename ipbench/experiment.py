@@ -41,7 +41,9 @@ class Axes(Value):
 
     title: str = Field("", max_length=200)
     datasets: Annotated[tuple[Name, ...], BeforeValidator(_listed), Field(min_length=1)]
-    models: Annotated[tuple[Name, ...], BeforeValidator(_listed)] = Field((), description="empty: each data set's default")
+    models: Annotated[tuple[Name, ...], BeforeValidator(_listed)] = Field(
+        (), description="empty: each data set's default"
+    )
     recipe: dict[str, Any] = Field(default_factory=dict, description="changes to each data set's default recipe")
     methods: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_listed), Field(min_length=1)]
     sparsities: Annotated[tuple[Sparsity, ...], BeforeValidator(_listed), Field(min_length=1)]
@@ -77,9 +79,8 @@ class Job:
     def path(self) -> str:
         """Where the job's product lies in the experiment's folder."""
         run = self.runs[0]
-        return (
-            f"jobs/{run.dataset}/{run.model}/{run.method}/{run.space}-{run.off}/{run.sparsity}/{run.cell}.{self.seeds}.json"
-        )
+        cell = f"{run.dataset}/{run.model}/{run.method}/{run.space}-{run.off}/{run.sparsity}/{run.cell}"
+        return f"jobs/{cell}.{self.seeds}.json"
 
     @property
     def arguments(self) -> list[str]:
@@ -162,7 +163,7 @@ class Experiment:
 
     @property
     def loader(self) -> str:
-        """"memory" or "ffcv"."""
+        """ "memory" or "ffcv"."""
         return self.axes.loader
 
     @cached_property
@@ -227,7 +228,9 @@ class Experiment:
         for cell, runs in self.cells.items():
             values = runs[0].model_dump(mode="json")
             del values["seed"]
-            partner = {key: value for key, value in runs[0].differences().items() if key not in ("seed", "space", "basis")}
+            partner = {
+                key: value for key, value in runs[0].differences().items() if key not in ("seed", "space", "basis")
+            }
             cells.append(
                 {
                     "id": cell,
@@ -250,7 +253,9 @@ class Experiment:
                 continue
             given = {key: value for key, value in entry.items() if key not in ("name", "file")}
             if not isinstance(entry.get("name"), str):
-                raise BadInput(f"{self.where}: methods: {entry!r:.60} has no name (write `- name: snip` and its options)")
+                raise BadInput(
+                    f"{self.where}: methods: {entry!r:.60} has no name (write `- name: snip` and its options)"
+                )
             chosen = methods.get(entry["name"], self.where)
             values = [value if isinstance(value, list) else [value] for value in given.values()]
             for combination in product(*values):

@@ -14,7 +14,9 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-Purpose = Literal["augmentation", "basis", "dropout", "growth", "init", "order", "score", "score batch", "split", "ties"]
+Purpose = Literal[
+    "augmentation", "basis", "dropout", "growth", "init", "order", "score", "score batch", "split", "ties"
+]
 PURPOSES: tuple[str, ...] = get_args(Purpose)
 
 _MASK = (1 << 64) - 1

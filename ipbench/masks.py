@@ -39,7 +39,9 @@ def budget(prunable: int, density: Fraction, basis_entries: int = 0) -> int:
     if total < 1:
         raise Impossible(f"the budget of {total} parameters keeps nothing of {prunable:,} weights")
     if total <= basis_entries:
-        raise Impossible(f"the filter bases alone ({basis_entries:,} entries) use up the budget of {total:,} parameters")
+        raise Impossible(
+            f"the filter bases alone ({basis_entries:,} entries) use up the budget of {total:,} parameters"
+        )
     return total - basis_entries
 
 

@@ -65,7 +65,7 @@ class SparseNet(nn.Module):
         logits: Tensor = self.net(images)
         return logits
 
-    def _apply(self, function, recurse=True):  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def _apply(self, function, recurse=True):  # type: ignore[no-untyped-def]
         # What `to(device)` and `double()` call: masks and starts move along with the parameters.
         super()._apply(function, recurse)
         self.masks = {name: function(mask) for name, mask in self.masks.items()}
@@ -180,12 +180,16 @@ class SparseNet(nn.Module):
         for name, parameter in self.net.named_parameters():
             parts[0 if id(parameter) in coefficients else 1 if id(parameter) in bases else 2][name] = parameter
         options = self.run.basis
-        groups = [Group(parts[0], 0.0, 1.0), Group(parts[1], options.weight_decay, options.lr), Group(parts[2], weight_decay, 1.0)]
+        groups = [
+            Group(parts[0], 0.0, 1.0),
+            Group(parts[1], options.weight_decay, options.lr),
+            Group(parts[2], weight_decay, 1.0),
+        ]
         return [group for group in groups if group.parameters]
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers of the net, each once, and nothing else: its state."""
-        state = dict(self.net.named_parameters())
+        state: dict[str, Tensor] = dict(self.net.named_parameters())
         state.update(self.net.named_buffers())
         return {name: tensor.detach() for name, tensor in state.items()}
 
@@ -197,8 +201,10 @@ class SparseNet(nn.Module):
 
     def spatial_weights(self) -> list[Tensor]:
         """The weights of all convolutions with K > 1 as the convolution sees them, detached."""
-        return [
-            layer.weight.detach()
-            for layer in self.layers.values()
-            if not isinstance(layer, nn.Linear) and layer.weight[0, 0].numel() > 1  # type: ignore[union-attr, index, operator]
-        ]
+        weights = []
+        for layer in self.layers.values():
+            weight = layer.weight
+            assert isinstance(weight, Tensor)
+            if not isinstance(layer, nn.Linear) and weight[0, 0].numel() > 1:
+                weights.append(weight.detach())
+        return weights

@@ -121,7 +121,9 @@ class Basis(Value):
     """The filter basis (FB) of space `ip`; has no meaning in `sp`."""
 
     init: Literal["standard", "orthonormal"] = Field("standard", description="one-pixel basis or random orthonormal")
-    sharing: Literal["layer", "stage", "network"] = Field("layer", description="which layers share one FB per kernel size")
+    sharing: Literal["layer", "stage", "network"] = Field(
+        "layer", description="which layers share one FB per kernel size"
+    )
     train: bool = Field(True, description="false: the FB stays at its start and costs nothing of the budget")
     lr: float = Field(1.0, gt=0, le=1000, description="learning rate of the FB as a factor of the recipe's")
     weight_decay: float = Field(0.0, ge=0, le=1, description="weight decay of the FB")
@@ -140,7 +142,9 @@ class Run(Value):
     off: Off = "zero"
     sparsity: Sparsity = "0"
     allocation: Allocation = "global"
-    options: dict[Name, Option] = Field(default_factory=dict, description="the method's options that differ from its defaults")
+    options: dict[Name, Option] = Field(
+        default_factory=dict, description="the method's options that differ from its defaults"
+    )
     seed: Seed = 0
     mode: Mode = "strict"
 

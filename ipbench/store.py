@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -74,7 +75,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise BadProduct(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise BadProduct(f"{path}: not readable as JSON ({type(error).__name__}); delete it to have it made again") from None
+        raise BadProduct(
+            f"{path}: not readable as JSON ({type(error).__name__}); delete it to have it made again"
+        ) from None
     if not isinstance(value, dict) or "checksum" not in value:
         raise BadProduct(f"{path}: not a product of ipbench (no checksum)")
     if value.pop("format", None) != FORMAT:
@@ -83,6 +86,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if digest != hashlib.sha256(canonical_json(value).encode()).hexdigest():
         raise BadProduct(f"{path}: checksum does not match, the file was altered; delete it to have it made again")
     return value
+
+
+def without_nan(value: Any) -> Any:
+    """The same with None for numbers that are not finite: JSON has no word for them."""
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -77,11 +77,12 @@ class Sgd:
         """One step at this learning rate along the gradients; parameters without one stay."""
         for group in self.groups:
             named = {name: p for name, p in group.parameters.items() if p.grad is not None}
+            gradients = [p.grad for p in named.values() if p.grad is not None]
             buffers = [self.momentum.get(name) for name in named]
             with torch.no_grad():
                 sgd(
                     list(named.values()),
-                    [p.grad for p in named.values()],
+                    gradients,
                     buffers,
                     foreach=True,
                     weight_decay=group.weight_decay,
@@ -127,7 +128,8 @@ def train(
         for name, value in zip(CURVES, (total / steps, loss, accuracy, norm), strict=True):
             curves[name].append(value)
         # Without a validation part (accuracy nan) the last epoch is the selected one.
-        if not progress.best_epoch or math.isnan(accuracy) or accuracy > curves["validation_accuracy"][progress.best_epoch - 1]:
+        best = curves["validation_accuracy"][progress.best_epoch - 1] if progress.best_epoch else -1.0
+        if math.isnan(accuracy) or accuracy > best:
             progress.best_epoch = epoch + 1
             progress.best = {name: tensor.clone() for name, tensor in net.tensors().items()}
         progress.epoch, progress.momentum = epoch + 1, optimiser.momentum
@@ -146,7 +148,7 @@ def _epoch(
         net.zero_grad(set_to_none=True)
         with _precision(recipe, images):
             loss = functional.cross_entropy(net(images), labels, label_smoothing=recipe.label_smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         net.mask_gradients(recipe.weight_decay)
         if place == 0:
             norm = gradient_norm(net)

@@ -19,6 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--method-file", action="append", default=[], help="put the methods of this file under the contract test too"
     )
+    parser.addoption("--write-golden", action="store_true", help="write tests/golden anew instead of comparing")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

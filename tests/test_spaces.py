@@ -14,7 +14,7 @@ from ipbench import methods
 from ipbench.data.loaders import Batch
 from ipbench.measure import count
 from ipbench.methods import Prune
-from ipbench.running import pruned_masks
+from ipbench.pruning import pruned_masks
 from ipbench.spaces import FilterBasis, Interspace, enter_interspace, orthonormal_basis, prunable_layers
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Basis
@@ -61,7 +61,7 @@ def test_an_untrained_standard_basis_is_sp_bit_for_bit(name, pair):
     assert sum(int(mask.sum()) for mask in sp.masks.values()) == sp.budget
     sp.eval(), ip.eval()
     assert torch.equal(sp(images), ip(images))
-    first = [dict((n, g) for n, _, g in side.gradients(functional.cross_entropy(side(images), labels))) for side in (sp, ip)]
+    first = [{n: g for n, _, g in side.gradients(functional.cross_entropy(side(images), labels))} for side in (sp, ip)]
     assert all(torch.equal(first[0][layer], first[1][layer]) for layer in sp.masks)
     assert steps(sp, images, labels, 3) == steps(ip, images, labels, 3)
     assert all(torch.equal(sp.coefficients[layer], ip.coefficients[layer]) for layer in sp.masks)
@@ -98,9 +98,7 @@ def test_an_orthonormal_start_computes_the_same_function(pair, batch):
 
 
 def test_orthonormal_bases_are_keyed_by_layer_and_seed():
-    first, second, other = (
-        enter_interspace(tiny_conv(), Basis(init="orthonormal"), seed) for seed in (0, 0, 1)
-    )
+    first, second, other = (enter_interspace(tiny_conv(), Basis(init="orthonormal"), seed) for seed in (0, 0, 1))
     names = list(first)
     assert all(torch.equal(first[name].matrix, second[name].matrix) for name in names)
     assert not torch.equal(first[names[0]].matrix, first[names[1]].matrix)
@@ -178,7 +176,10 @@ def test_counting_sees_the_plain_net():
 def test_an_fb_is_trained_at_its_own_rate_and_decay(batch):
     net = SparseNet(tiny_conv(), make_run(space="ip", basis=Basis(lr=0.5, weight_decay=0.1)), (2, 6, 6))
     groups = {group.factor: group for group in net.parameter_groups(0.01)}
-    assert set(groups[0.5].parameters) == {"0.parametrizations.weight.0.basis.matrix", "3.parametrizations.weight.0.basis.matrix"}
+    assert set(groups[0.5].parameters) == {
+        "0.parametrizations.weight.0.basis.matrix",
+        "3.parametrizations.weight.0.basis.matrix",
+    }
     assert groups[0.5].weight_decay == 0.1
     before = net.bases["0/3x3"].matrix.detach().clone()
     net.zero_grad()

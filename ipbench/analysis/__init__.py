@@ -1,6 +1,39 @@
 """From records to numbers, tables and figures (floor 5, no torch): knows records and grids, never models or methods.
 
 `grid` -> what was planned; `collect` -> `runs.parquet`; `statistics` (pure) and `comparisons` (on a collection) -> the
-numbers; `tables`, `summary` and `figures` -> what is printed; `plan` -> which files that will be, without drawing them.
-Nothing is imported here, so that planning stays quick.
+numbers; `tables`, `terminal` and `figures` -> what is shown; `plan` -> which files that will be, without making them.
+
+Below is what the command line calls. Each imports what it needs when it is called, so that planning stays quick.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def write_runs(results: Path) -> Path:
+    """Gather the records under `results` into its `runs.parquet`; see `ipbench.analysis.collect.write_runs`."""
+    from ipbench.analysis import collect
+
+    return collect.write_runs(results)
+
+
+def write_tables(results: Path) -> list[Path]:
+    """Write the tables of `results/runs.parquet`; see `ipbench.analysis.tables.write_tables`."""
+    from ipbench.analysis import tables
+
+    return tables.write_tables(results)
+
+
+def write_figures(results: Path) -> list[Path]:
+    """Draw the figures of `results/runs.parquet`; see `ipbench.analysis.figures.write_figures`."""
+    from ipbench.analysis import figures
+
+    return figures.write_figures(results)
+
+
+def summary(results: Path) -> str:
+    """The result table of `results/runs.parquet` as plain text; see `ipbench.analysis.terminal.summary`."""
+    from ipbench.analysis import terminal
+
+    return terminal.summary(results)

@@ -142,11 +142,15 @@ def load(results: Path) -> Collection:
     return collection
 
 
-def update(results: Path) -> Collection:
-    """Collect the records of `results` into its `runs.parquet`."""
-    collection = collect(results)
-    write_parquet(collection, results / RUNS)
-    return collection
+def write_runs(results: Path) -> Path:
+    """Collect the records of `results` into its `runs.parquet`; returns that file.
+
+    Raises:
+        BadInput: `grid.json` is not usable.
+    """
+    path = results / RUNS
+    write_parquet(collect(results), path)
+    return path
 
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:

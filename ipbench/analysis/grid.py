@@ -142,11 +142,8 @@ def read_grid(results: Path) -> Grid:
 
 def to_json(grid: Grid) -> dict[str, Any]:
     """The plain JSON value of a grid; `parse(to_json(grid)) == grid`."""
-    return {
-        "name": grid.name,
-        "title": grid.title,
-        "cells": [vars(cell) | {"seeds": list(cell.seeds)} for cell in grid.cells],
-    }
+    cells = [{**vars(cell), "seeds": list(cell.seeds)} for cell in grid.cells]
+    return {"name": grid.name, "title": grid.title, "cells": cells}
 
 
 def _cell(value: Mapping[str, Any]) -> Cell:

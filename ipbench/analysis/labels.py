@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipbench.analysis.grid import Cell, Grid, Row
+from ipbench.spec import Basis
 
 #: Axes that can tell two rows of a table apart, in the order of its columns; space is a column group of its own.
 AXES = ("dataset", "model", "method", "recipe", "off", "allocation", "options", "basis", "mode", "sparsity")
@@ -92,11 +93,16 @@ def _varying_keys(cells: Iterable[Cell], axis: str) -> frozenset[str]:
 
 
 def _constant(cells: Iterable[Cell], axis: str) -> str:
-    """The text of a structured axis that does not vary; '' for the options, which belong to single methods."""
+    """The text of a structured axis that does not vary: the main keys of a recipe, what is unusual about a basis.
+
+    '' for the options, which belong to single methods.
+    """
     if axis == "options":
         return ""
     values = next((_flat(getattr(cell, axis)) for cell in cells if axis != "basis" or cell.space == "ip"), {})
-    return " ".join(f"{key}={_short(values[key])}" for key in sorted(values) if axis != "recipe" or key in _HEADLINE)
+    usual = Basis().model_dump(mode="json")  # type: ignore[call-arg]
+    keys = [key for key in values if (key in _HEADLINE if axis == "recipe" else values[key] != usual.get(key))]
+    return " ".join(f"{key}={_short(values[key])}" for key in sorted(keys))
 
 
 def _flat(text: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -149,14 +150,18 @@ def _read_both(name: str, root: Path) -> None:
 
 def _digits(split: Split, test: int) -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's digits have no test part: a keyed one, the same for every run."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    order = keyed_order(np.arange(len(digits.target)), keys.key(0, "split", "digits", "test"))
+    # The file itself: importing scikit-learn takes seconds, in every job.
+    package = importlib.util.find_spec("sklearn")
+    file = Path(package.origin or "").parent / "datasets/data/digits.csv.gz" if package else Path("digits.csv.gz")
+    if not file.is_file():
+        raise BadInput("digits: scikit-learn, which ships the images, is not installed: pip install scikit-learn")
+    table = np.loadtxt(file, delimiter=",", dtype=np.int64)
+    pixels, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
+    order = keyed_order(np.arange(len(labels)), keys.key(0, "split", "digits", "test"))
     chosen = np.sort(order[:test] if split == "test" else order[test:])
     # The pixels are 0 to 16.
-    images = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)
-    return images[..., None], digits.target[chosen]
+    images = np.rint(pixels[chosen] * (255 / 16)).astype(np.uint8)
+    return images[..., None], labels[chosen]
 
 
 def _idx(name: str, split: Split, root: Path) -> tuple[np.ndarray, np.ndarray, str]:

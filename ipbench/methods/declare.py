@@ -17,8 +17,6 @@ from ipbench.spec import NAME, Option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ipbench.data.loaders import Batch
-    from ipbench.sparse_net import SparseNet
 
     Score = Callable[..., Mapping[str, Tensor]]
 
@@ -151,7 +149,7 @@ def _convert(value: object, default: Option) -> Option | None:
         value = float(value)
     if type(value) is not type(default) or (isinstance(value, float) and not abs(value) < float("inf")):
         return None
-    return value  # type: ignore[return-value]
+    return value
 
 
 REGISTRY: dict[str, Method] = {}
@@ -213,6 +211,8 @@ def _options(function: Callable[..., Any], label: str, file: str) -> dict[str, O
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
             if not isinstance(parameter.default, bool | int | float | str):
-                raise BadInput(f"{file}: option {parameter.name!r} of method {label!r} needs a default: a bool, number or text")
+                raise BadInput(
+                    f"{file}: option {parameter.name!r} of method {label!r} needs a default: a bool, number or text"
+                )
             options[parameter.name] = parameter.default
     return options

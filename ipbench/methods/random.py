@@ -3,7 +3,9 @@
 from ipbench.methods import before_training, method
 
 
-@method(when=before_training, paper="the usual baseline, e.g. Frankle et al.: Pruning Neural Networks at Initialization, ICLR 2021, arXiv:2009.08576")
+@method(
+    when=before_training, paper="Frankle et al.: Pruning Neural Networks at Initialization, ICLR 2021, arXiv:2009.08576"
+)
 def random(net, batch):
     """Keep coefficients drawn uniformly at random."""
     return {name: net.uniform(name) for name in net.coefficients}

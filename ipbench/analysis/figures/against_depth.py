@@ -43,10 +43,10 @@ def training_loss(scene: Scene, file: FigureFile) -> Figure:
                 axes.plot(epochs, curves.mean(0), color=colour, linestyle=dashes, marker=marker)
                 drawn = True
         if not drawn:
-            empty(axes)
+            empty(axes, scene.nothing(cell for _, cell in _sides(row, file)))
         anything = anything or drawn
     sheet.panels[0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    _log_axis(sheet.panels)
+    _log_axis(sheet.panels[0], None if anything else (0.1, 1))
     ticks(sheet, anything)
     handles: list[Artist] = [
         Line2D([], [], color=style.COLOUR[space], linestyle=_DASHES[space], label=style.LABEL[space])
@@ -78,7 +78,7 @@ def density(scene: Scene, file: FigureFile) -> Figure:
                 _profile(axes, share, floor, space)
                 drawn = True
         if not drawn:
-            empty(axes)
+            empty(axes, scene.nothing(cell for _, cell in _sides(row, file)))
         anything = anything or drawn
     first = sheet.panels[0]
     count = max(len(names), 1)
@@ -88,8 +88,7 @@ def density(scene: Scene, file: FigureFile) -> Figure:
             axes.set_xticks(range(1, len(names) + 1), names, rotation=90)
     else:
         first.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    _log_axis(sheet.panels)
-    first.set_ylim(floor / 1.4, 1.4)
+    _log_axis(first, (floor / 1.4, 1.4))
     ticks(sheet, anything)
     handles: list[Artist] = [
         Line2D(
@@ -171,9 +170,15 @@ def _titles(spots: Sequence[tuple[Panel, Row]]) -> list[str]:
     return [f"{panel.title}, p = {row.any.sparsity}" for panel, row in spots]
 
 
-def _log_axis(panels: Sequence[Axes]) -> None:
-    """One logarithmic y-axis for all; with 1, 2, 5 labelled where powers of ten alone would be too few."""
-    first = panels[0]
+def _log_axis(first: Axes, limits: tuple[float, float] | None) -> None:
+    """Make the y-axis that all panels share logarithmic; with 1, 2, 5 labelled where powers of ten would be too few.
+
+    Args:
+        first: the panel whose axis the others share.
+        limits: of the axis; by default those of the data.
+    """
+    if limits:
+        first.set_ylim(limits)
     first.set_yscale("log")
     low, high = first.get_ylim()
     if high / low < 100:

@@ -76,7 +76,7 @@ def _metric(scene: Scene, file: FigureFile, metric: str, y: str) -> Figure:
             _reference(axes, scene.cells(metric)[cell.id], space, drawn)
         found = [_series(axes, scene, metric, panel, space, len(shown) > 1) for space in shown]
         if not any(found):
-            empty(axes)
+            empty(axes, scene.nothing(cell for space in shown for cell in panel.side(space)))
         anything = anything or any(found)
     _sparsities(sheet, panels, anything or bool(drawn))
     handles: list[Artist] = [_marker(style.LABEL[s], style.COLOUR[s], style.MARKER[s], style.COLOUR[s]) for s in shown]

@@ -66,13 +66,15 @@ def page(rows: Sequence[int], titles: Sequence[str], note: str, tick_room: float
     lines = textwrap.wrap(note, int((total - 0.08) * _NOTE_CHARACTERS))
     room_for = int((width + 0.6 * _GAP) * _TITLE_CHARACTERS)
     broken = ["\n".join(textwrap.wrap(title, room_for, max_lines=2, placeholder="…")) for title in titles]
-    title_height = _TITLE + (_LINE if any("\n" in title for title in broken) else 0)
     places = [(row, column) for row, number in enumerate(rows) for column in range(number)]
+    two_lines = {row for (row, _), title in zip(places, broken, strict=False) if "\n" in title}
+    above = [_TITLE + (_LINE if row in two_lines else 0.0) for row in range(len(rows))]
     # Where a row is shorter than the one above it, the panels above its gap have tick labels of their own.
     room = [tick_room if row and number < rows[row - 1] else 0.0 for row, number in enumerate(rows)]
     top = 0.36 if total < _NARROW else 0.22
     below = 0.24 + _LINE * len(lines)
-    ends = [top + (row + 1) * (title_height + height) + row * _SPACE + sum(room[: row + 1]) for row in range(len(rows))]
+    heights = [title + height + _SPACE + gap for title, gap in zip(above, room, strict=True)]
+    ends = [top + sum(heights[: row + 1]) - _SPACE for row in range(len(rows))]
     whole = ends[-1] + tick_room + below
     figure = Figure(figsize=(total, whole), facecolor="white")
     panels: list[Axes] = []
@@ -126,7 +128,7 @@ def ticks(page: Page, drawn: bool = True) -> None:
         axes.tick_params(which="minor", labelleft=False)
 
 
-def empty(axes: Axes, text: str = "no finished runs") -> None:
+def empty(axes: Axes, text: str) -> None:
     """Say in the middle of a panel why nothing is drawn there."""
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
     where = axes.transAxes

@@ -60,6 +60,11 @@ class Scene:
         found = panels(self.collection.grid, file.dataset, file.model)
         return [panel for panel in found if file.method in (ALL, panel.method)]
 
+    def nothing(self, cells: Iterable[Cell]) -> str:
+        """Why a panel of these cells, none of which has a finished run, is empty."""
+        ended = [self.counts[cell.id] for cell in cells]
+        return "impossible" if ended and all(count.impossible for count in ended) else "no finished runs"
+
     def note(self, cells: Iterable[Cell], text: str) -> str:
         """`text` with how many of the runs of `cells` it rests on."""
         counts = [self.counts[name] for name in dict.fromkeys(cell.id for cell in cells)]

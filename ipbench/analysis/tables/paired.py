@@ -8,7 +8,7 @@ import pandas as pd
 
 from ipbench.analysis import comparisons as stats
 from ipbench.analysis.collect import Collection
-from ipbench.analysis.labels import Labels, labels
+from ipbench.analysis.labels import AXES, Labels, labels
 from ipbench.analysis.render import Table
 from ipbench.analysis.statistics import CLAIM_SEEDS, FLIPS
 from ipbench.analysis.tables.parts import (
@@ -21,7 +21,7 @@ from ipbench.analysis.tables.parts import (
     setting_notes,
     table,
 )
-from ipbench.analysis.text import points, probability, with_interval
+from ipbench.analysis.text import NOTHING, points, probability, with_interval
 
 _DIFFERENCE = (("difference", "mean"), ("lower", "lower"), ("upper", "upper"))
 
@@ -40,12 +40,9 @@ def paired_table(collection: Collection, names: Labels, pairs: pd.DataFrame) -> 
         numbers |= {f"{to}_pp": 100 * record[of] for to, of in _DIFFERENCE}
         numbers |= {name: record[name] for name in ("interval", "p", "p_kind", "p_holm", "claim", "reference")}
         data.append(numbers)
-        number = str(record["n"]) if record["n"] == record["planned"] else f"{record['n']} of {record['planned']}"
         texts = axes(names, row) | {
             "IP − SP": with_interval(*(points(record[of]) for _, of in _DIFFERENCE)),
-            "n": "–"
-            if record["impossible"]
-            else number + (f" ({record['diverged']} diverged)" if record["diverged"] else ""),
+            "n": NOTHING if record["impossible"] else _number(record),
             "p": probability(record["p"]),
             "p (Holm)": probability(record["p_holm"]),
             "claim": claim_text(record),
@@ -62,7 +59,8 @@ def paired_table(collection: Collection, names: Labels, pairs: pd.DataFrame) -> 
         *common_notes(collection, names),
     )
     columns = [*column_names(names), "IP − SP", "n", "p", "p (Holm)", "claim"]
-    return table(collection, "paired", "IP against SP, paired by seed", data, printed, notes, columns)
+    raw = [*AXES, "family", "sp_cell", "ip_cell", "n"]  # of a grid without comparisons
+    return table(collection, "paired", "IP against SP, paired by seed", data, printed, notes, columns, raw)
 
 
 def claim_text(record: Any) -> str:
@@ -70,6 +68,12 @@ def claim_text(record: Any) -> str:
     if record["impossible"]:
         return "impossible"
     return "reference" if record["reference"] else str(record["claim"])
+
+
+def _number(record: Any) -> str:
+    """'6', or '4 of 6 (1 diverged)'."""
+    number = str(record["n"]) if record["n"] == record["planned"] else f"{record['n']} of {record['planned']}"
+    return number + (f" ({record['diverged']} diverged)" if record["diverged"] else "")
 
 
 def global_table(collection: Collection, pairs: pd.DataFrame) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,9 @@ from ipbench.analysis.statistics import INTERVAL_SEEDS, RESAMPLES
 
 #: How every interval is made, for the notes.
 INTERVALS = f"Intervals: 95 % BCa bootstrap of the mean, {RESAMPLES:,} resamples; none below {INTERVAL_SEEDS} seeds."
+
+#: A full commit hash, of which a caption shows the start; the records keep all of it.
+_COMMIT, _ABBREVIATED = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b"), r"\1"
 
 
 def setting_notes(collection: Collection) -> tuple[str, ...]:
@@ -30,7 +34,7 @@ def setting_notes(collection: Collection) -> tuple[str, ...]:
     return (
         f"Hardware: {found('provenance_device', 'provenance_cpu')}; threads: {found('provenance_threads')}.",
         f"Mode: {found('mode')}; numerics {found('provenance_numerics')}; torch {found('provenance_torch')}; "
-        f"commit {found('provenance_commit')}.",
+        f"commit {_COMMIT.sub(_ABBREVIATED, found('provenance_commit'))}.",
     )
 
 

@@ -1,0 +1,88 @@
+"""The deterministic part of a record: what was kept, what it costs, how well it classifies (floor 5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.nn.utils.parametrize import is_parametrized
+
+from ipbench import measure
+from ipbench.data.loaders import Data
+from ipbench.resume import State
+from ipbench.sparse_net import SparseNet
+from ipbench.store import tensors_digest
+from ipbench.training import evaluate, gradient_norm
+
+
+def starting_gradient_norm(net: SparseNet, data: Data) -> float:
+    """Norm of the loss gradient in the trained coefficients before the first step, on the score batch."""
+    batch = data.score_batch()
+    with net.scratch() as twin:
+        functional.cross_entropy(twin(batch.images), batch.labels).backward()
+    twin.mask_gradients(0.0)
+    return float(gradient_norm(twin))
+
+
+def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
+    """The part of the outcome that needs no evaluation: what was kept, what it costs, how the training went."""
+    kept = {name: int(mask.sum()) for name, mask in net.masks.items()}
+    total, counted = sum(kept.values()), net.counted
+    images = state.progress.epoch * data.steps_per_epoch * net.run.recipe.batch_size
+    macs_dense = counted.macs
+    others = counted.parameters - net.prunable
+    with_basis = [name for name, layer in net.layers.items() if is_parametrized(layer, "weight")]
+    return {
+        "curves": state.progress.curves,
+        "selected_epoch": state.progress.best_epoch,
+        **state.facts,
+        "achieved_sparsity": 1 - (total + net.basis_entries) / net.prunable,
+        "coefficients_kept": total,
+        "basis_entries": net.basis_entries,
+        "prunable": net.prunable,
+        "parameters": total + net.basis_entries + others,
+        "parameters_dense": counted.parameters,
+        "layers": [
+            {"name": name, "shape": list(mask.shape), "size": mask.numel(), "kept": kept[name]}
+            for name, mask in net.masks.items()
+        ],
+        "collapsed_layers": [name for name, count in kept.items() if count == 0],
+        "spatial_zeros_end": measure.spatial_zeros(net.spatial_weights()),
+        "basis_drift": {
+            name: float((basis.matrix.detach() - net.basis_start[name]).norm()) for name, basis in net.bases.items()
+        },
+        "basis_condition": {
+            name: float(torch.linalg.cond(basis.matrix.detach().double().cpu())) for name, basis in net.bases.items()
+        },
+        "macs_dense": macs_dense,
+        "macs_sparse": measure.sparse_macs(counted.layers, kept),
+        "macs_sparse_two_stage": measure.two_stage_macs(counted.layers, kept, with_basis),
+        "training_flops": measure.training_flops(macs_dense, images),
+        **measure.stored_bytes(
+            [(mask.numel(), kept[name]) for name, mask in net.masks.items()], net.basis_entries, counted.other_values
+        ),
+        "masks_sha256": tensors_digest(net.masks),
+        "weights_sha256": tensors_digest(net.tensors()),
+    }
+
+
+def assess(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
+    """Accuracy and loss of the last epoch, and the test accuracy at the epoch of the best validation accuracy."""
+    recipe, progress = net.run.recipe, state.progress
+    test_accuracy, test_loss = evaluate(net, data.test(), recipe)
+    train_accuracy, train_loss = evaluate(net, data.train_plain(), recipe)
+    selected = test_accuracy
+    if progress.best_epoch != progress.epoch:
+        last = {name: tensor.clone() for name, tensor in net.tensors().items()}
+        net.load_tensors(progress.best)
+        selected, _ = evaluate(net, data.test(), recipe)
+        net.load_tensors(last)
+    return {
+        "test_accuracy": test_accuracy,
+        "test_accuracy_selected": selected,
+        "test_loss": test_loss,
+        "validation_accuracy": progress.curves["validation_accuracy"][-1],
+        "train_accuracy": train_accuracy,
+        "train_loss": train_loss,
+    }

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ipbench.analysis.grid import parse, read_grid, to_json
+from ipbench.analysis.labels import labels
+from ipbench.analysis.panels import panels
+from ipbench.analysis.plan import plan, plan_tables
+from ipbench.errors import BadInput
+from ipbench.store import write_json
+
+from .synthetic import cell, grid
+
+
+def of(*cells, **rest):
+    return parse({"name": "g", "title": "G", "cells": list(cells), **rest})
+
+
+def test_a_grid_round_trips(tmp_path):
+    write_json(tmp_path / "grid.json", grid())
+    found = read_grid(tmp_path)
+    assert parse(to_json(found)) == found
+    assert found.planned == 9 * 6
+
+
+def test_a_grid_is_ordered_dense_first_then_by_sparsity():
+    found = parse(grid(methods=("snip",), sparsities=("0.98", "0.9")))
+    assert [(c.method, c.space, c.sparsity) for c in found.cells] == [
+        ("dense", "sp", "0"),
+        ("snip", "sp", "0.9"), ("snip", "ip", "0.9"), ("snip", "sp", "0.98"), ("snip", "ip", "0.98"),
+    ]  # fmt: skip
+
+
+def test_rows_pair_spaces_and_share_an_sp_cell_between_bases():
+    sp = cell("snip", "sp", "0.9")
+    standard, orthonormal = (cell("snip", "ip", "0.9", basis={"init": init}) for init in ("standard", "orthonormal"))
+    rows = of(sp, standard, orthonormal).rows()
+    assert [(row.sp.id, row.ip.id) for row in rows] == [(sp["id"], ip["id"]) for ip in (standard, orthonormal)]
+    (lone,) = of(sp).rows()
+    assert lone.ip is None and not lone.compared
+
+
+def test_dense_references_are_no_comparison():
+    rows = parse(grid(methods=("snip",), sparsities=("0.9",), dense=("sp", "ip"))).rows()
+    assert [row.compared for row in rows] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": "../etc"}, "is not a name"),
+        ({"id": "a/b"}, "is not a name"),
+        ({"space": "xp"}, "is none of sp, ip"),
+        ({"sparsity": "1.0"}, r"not in \[0, 1\)"),
+        ({"sparsity": "much"}, "could not convert"),
+        ({"seeds": 3}, "not iterable"),
+    ],
+)
+def test_bad_cells_are_one_line(change, message):
+    with pytest.raises(BadInput, match=message) as error:
+        of(cell("snip", "sp", "0.9") | change)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_key_and_a_double_cell():
+    broken = cell("snip", "sp", "0.9")
+    del broken["pair"]
+    with pytest.raises(BadInput, match="key 'pair' is missing"):
+        of(broken)
+    twice = cell("snip", "sp", "0.9")
+    with pytest.raises(BadInput, match="listed twice"):
+        of(twice, twice)
+
+
+def test_labels_drop_what_is_constant():
+    names = labels(parse(grid()))
+    assert names.varying == ("method", "sparsity")
+    assert names.constant["dataset"] == "digits" and names.constant["recipe"] == "epochs=8"
+
+
+def test_labels_tell_variants_apart():
+    cells = [cell("lt", "ip", "0.9", options={"levels": n}, basis={"init": i}) for n in (2, 5) for i in ("a", "b")]
+    cells.append(cell("imp", "sp", "0.9", options={"other": 1}, off="frozen"))
+    found = of(*cells)
+    names = labels(found)
+    # The option of another method is no axis; neither is what the dense nets would have.
+    assert names.varying == ("method", "off", "options", "basis", "sparsity")
+    assert [names.variant(c) for c in found.cells] == [
+        "zero, levels=2, init=a", "zero, levels=2, init=b",
+        "zero, levels=5, init=a", "zero, levels=5, init=b", "frozen",
+    ]  # fmt: skip
+
+
+def test_nested_recipes_are_named_by_the_key_that_differs():
+    recipes = [{"epochs": 8, "augmentation": {"flip": flip, "cutout": 4}} for flip in (True, False)]
+    found = of(*(cell("snip", "sp", "0.9", recipe=recipe) for recipe in recipes))
+    assert [labels(found).variant(c) for c in found.cells] == ["augmentation.flip=true", "augmentation.flip=false"]
+
+
+def test_panels_hold_one_variant_each_with_its_dense_net():
+    plan = grid(methods=("snip",), off="zero")
+    plan["cells"] += grid(methods=("snip",), off="frozen", dense=())["cells"]
+    found = panels(parse(plan), "digits", "lenet")
+    assert [panel.title for panel in found] == ["snip, zero", "snip, frozen"]
+    assert [panel.sparsities for panel in found] == [["0.9", "0.98"]] * 2
+    assert all(set(panel.dense) == {"sp"} for panel in found)
+
+
+def test_panels_of_several_bases_share_the_sp_side():
+    sp, lone = cell("snip", "sp", "0.9"), cell("snip", "sp", "0.5")
+    ips = [cell("snip", "ip", "0.9", basis={"init": init}) for init in ("standard", "orthonormal")]
+    first, second = panels(of(sp, lone, *ips), "digits", "lenet")
+    assert [c.id for c in first.side("sp")] == [lone["id"], sp["id"]]
+    assert [c.id for c in second.side("sp")] == [sp["id"]]
+
+
+def test_a_grid_of_dense_nets_has_a_panel_of_them():
+    (panel,) = panels(of(cell("dense", "sp", "0"), cell("dense", "ip", "0")), "digits", "lenet")
+    assert panel.method == "dense" and panel.sparsities == ["0"]
+
+
+def test_plan_names_every_file():
+    files = plan(grid())
+    assert [file.path for file in files if file.format == "svg"] == [
+        "figures/accuracy.digits-lenet.all.both.svg",
+        "figures/difference.digits-lenet.all.both.svg",
+        "figures/training-loss.digits-lenet.all.both.svg",
+        "figures/generalisation.digits-lenet.all.both.svg",
+        "figures/density.digits-lenet.all.both.svg",
+        *(
+            f"figures/{figure}.digits-lenet.{method}.{space}.svg"
+            for method in ("snip", "grasp")
+            for figure in ("accuracy", "training-loss", "density")
+            for space in ("both", "sp", "ip")
+        ),
+    ]
+    assert {file.path.replace(".svg", ".pdf") for file in files} <= {file.path for file in files}
+    assert files[0].labels == {
+        "figure": "accuracy", "dataset": "digits", "model": "lenet", "method": "all", "space": "both",
+    }  # fmt: skip
+    assert len(plan_tables()) == 15
+
+
+def test_plan_of_one_space_has_no_difference():
+    files = plan(grid(spaces=("ip",)))
+    assert {file.space for file in files} == {"both"}
+    assert "difference" not in {file.figure for file in files}
+
+
+def test_plan_refuses_names_that_collide():
+    cells = [cell("snip", "sp", "0.9", dataset=d, model=m) for d, m in (("a-b", "c"), ("a", "b-c"))]
+    with pytest.raises(BadInput, match="same name"):
+        plan(of(*cells))
+
+
+def test_planning_imports_nothing_heavy():
+    code = (
+        "import sys, ipbench.analysis.plan; "
+        "print([name for name in ('torch', 'pandas', 'matplotlib', 'scipy', 'pyarrow') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_analysis_imports_no_torch():
+    code = (
+        "import sys, ipbench.analysis.figures, ipbench.analysis.tables, ipbench.analysis.terminal; "
+        "print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

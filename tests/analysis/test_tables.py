@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import csv as reader
+import math
+import re
+
+import pandas as pd
+import pytest
+
+from ipbench.analysis import summary, write_runs, write_tables
+from ipbench.analysis.collect import collect
+from ipbench.analysis.plan import plan_tables
+from ipbench.analysis.render import Table, csv, escape_latex, latex, markdown
+from ipbench.analysis.tables import make_tables
+from ipbench.analysis.text import points, probability, quantity, ranges, seconds
+
+from .synthetic import cell, grid, put, record, write
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A partial grid with one of everything that can go wrong."""
+    plan = grid(methods=("snip", "grasp"), sparsities=("0.9", "0.98"), dense=("sp", "ip"))
+    by = {(c["method"], c["sparsity"], c["space"]): c for c in plan["cells"]}
+    write(tmp_path, plan, skip=[(by["snip", "0.98", "ip"]["id"], seed) for seed in (3, 4)])
+    put(tmp_path, record(by["grasp", "0.9", "sp"], 5, "diverged", "loss is nan in epoch 2", test_accuracy=None))
+    for seed in range(6):
+        put(tmp_path, record(by["grasp", "0.98", "ip"], seed, "impossible", "the FB alone (162 entries) exceeds 100"))
+    (tmp_path / "runs" / by["dense", "0", "ip"]["id"] / "0.json").write_text("{}")
+    write_runs(tmp_path)
+    return tmp_path
+
+
+def rows(results, name):
+    with (results / "tables" / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(reader.DictReader(file))
+
+
+def test_every_planned_file_is_written_and_stays_the_same(results):
+    files = write_tables(results)
+    assert [path.relative_to(results).as_posix() for path in files] == plan_tables()
+    before = [path.read_bytes() for path in files]
+    write_runs(results)
+    assert [path.read_bytes() for path in write_tables(results)] == before
+
+
+def test_csv_holds_raw_numbers(results):
+    write_tables(results)
+    collection = collect(results)
+    snip = next(row for row in rows(results, "accuracy") if row["method"] == "snip" and row["sparsity"] == "0.9")
+    values = collection.runs[collection.runs["cell"] == snip["sp_cell"]]["test_accuracy"]
+    assert float(snip["sp_mean_percent"]) == pytest.approx(100 * values.mean(), rel=1e-14)
+    assert float(snip["sp_std_percent"]) == pytest.approx(100 * values.std(), rel=1e-12)
+    pair = next(row for row in rows(results, "paired") if row["method"] == "snip" and row["sparsity"] == "0.9")
+    expected = float(snip["ip_mean_percent"]) - float(snip["sp_mean_percent"])
+    assert float(pair["difference_pp"]) == pytest.approx(expected, rel=1e-9)
+    assert float(pair["p"]) == 2 / 64 and pair["claim"] == "no claim"
+
+
+def test_diverged_and_impossible_are_told(results):
+    tables = make_tables(collect(results))
+    accuracy = tables["accuracy"].printed.set_index(["method", "sparsity p"])
+    assert accuracy.loc[("grasp", "0.9"), "SP n"] == "5 of 6 (1 diverged)"
+    assert accuracy.loc[("grasp", "0.98"), "IP"] == "impossible"
+    assert accuracy.loc[("snip", "0.98"), "IP n"] == "4 of 6"
+    pairs = tables["paired"].printed.set_index(["method", "sparsity p"])
+    assert pairs.loc[("grasp", "0.9"), "n"] == "5 of 6 (1 diverged)"
+    assert pairs.loc[("grasp", "0.98"), "claim"] == "impossible"
+    assert pairs.loc[("dense", "0"), "claim"] == "reference"
+
+
+def test_the_missing_table_lists_each_kind_once(results):
+    missing = make_tables(collect(results))["missing"].data
+    kinds = {what: list(missing[missing["what"] == what]["seeds"]) for what in missing["what"]}
+    assert kinds == {"unreadable": ["0"], "missing": ["3–4"], "diverged": ["5"], "impossible": ["0–5"]}
+    reasons = dict(zip(missing["what"], missing["reason"], strict=True))
+    assert reasons["impossible"] == "the FB alone (162 entries) exceeds 100"
+    assert reasons["unreadable"].startswith("runs/") and "not a product" in reasons["unreadable"]
+
+
+def test_the_global_table_names_what_is_excluded(results):
+    notes = " ".join(make_tables(collect(results))["global"].notes)
+    assert "Excluded as impossible or incomplete: snip 0.98; grasp 0.9; grasp 0.98." in notes
+
+
+def test_notes_tell_the_setting_and_the_seeds_that_are_needed(results):
+    notes = " ".join(make_tables(collect(results))["accuracy"].notes)
+    for part in ("data set digits", "Test CPU", "Mode: strict", "commit abc1234", "BCa", "3 comparisons needs 7 seeds"):
+        assert part in notes
+
+
+def test_constant_axes_are_dropped_and_varying_ones_shown(tmp_path):
+    plan = grid(methods=("snip",), sparsities=("0.9",))
+    assert list(make_tables(collect(write(tmp_path / "a", plan)))["accuracy"].printed.columns)[:3] == [
+        "method", "sparsity p", "SP",
+    ]  # fmt: skip
+    plan["cells"].append(cell("snip", "sp", "0.9", dataset="mnist", off="frozen"))
+    columns = list(make_tables(collect(write(tmp_path / "b", plan)))["accuracy"].printed.columns)
+    assert columns[:4] == ["data set", "method", "off", "sparsity p"]
+
+
+def test_costs_are_means(tmp_path):
+    plan = grid(methods=("snip",), sparsities=("0.9",), seeds=range(3))
+    data = make_tables(collect(write(tmp_path, plan)))["cost"].data.set_index("cell")
+    found = data.loc[plan["cells"][2]["id"]]
+    assert found["cost_wall_seconds"] == 11.0 and found["basis_entries"] == 162 and found["n"] == 3
+    # 4 bytes each of values, the bitmask, and 944 bytes of the rest
+    runs = collect(tmp_path).runs
+    kept = runs[runs["cell"] == plan["cells"][2]["id"]]["coefficients_kept"].astype(float).mean()
+    assert found["bytes_stored_bitmask"] == pytest.approx(4 * (kept + 162) + 59934 // 8 + 944, abs=1)
+
+
+def test_tables_of_a_grid_without_runs_and_without_pairs(tmp_path):
+    plan = grid(methods=("snip",), sparsities=("0.9",), spaces=("sp",))
+    write(tmp_path, plan, [(c["id"], seed) for c in plan["cells"] for seed in c["seeds"]])
+    write_runs(tmp_path)
+    for path in write_tables(tmp_path):
+        assert path.read_text(encoding="utf-8").strip()
+    assert "No SP/IP comparison" in summary(tmp_path)
+
+
+def test_latex_escapes():
+    assert escape_latex(r"a_b & 50 % \ {x} ~^ #1 $") == (
+        r"a\_b \& 50 \% \textbackslash{} \{x\} \textasciitilde{}\textasciicircum{} \#1 \$"
+    )
+    assert escape_latex("−1.2 ± 3") == r"$-$1.2 $\pm$ 3"
+    assert escape_latex("[0.1, 0.2]") == "{[}0.1, 0.2{]}"  # not an optional argument of the \\ before it
+    assert escape_latex("two\nlines") == "two lines"
+
+
+def test_markdown_and_latex_of_a_table():
+    table = Table(
+        "t_1",
+        "A & B",
+        pd.DataFrame({"x": [0.1, math.nan]}),
+        pd.DataFrame({"name": ["a|b", "c_d"], "x": ["0.1", "–"]}),
+        ("n = 2.",),
+    )
+    assert csv(table) == 'x\n0.1\n""\n'
+    assert markdown(table).splitlines()[2:6] == [
+        "| name |   x |",
+        "| ---- | --: |",
+        "| a\\|b | 0.1 |",
+        "| c\\_d |   – |",
+    ]
+    text = latex(table)
+    assert r"\caption{A \& B. n = 2.}" in text and r"\label{tab:t-1}" in text and r"c\_d & -- \\" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_latex_tables_are_balanced(results):
+    write_tables(results)
+    for path in (results / "tables").glob("*.tex"):
+        body = path.read_text(encoding="utf-8")
+        columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", body).group(1))
+        lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert all(len(re.findall(r"(?<!\\)&", line)) == columns - 1 for line in lines)
+
+
+def test_the_summary_fits_a_terminal(results):
+    text = summary(results)
+    assert max(map(len, text.splitlines())) <= 100
+    assert re.search(r"snip +0\.9 +\d\d\.\d\d ± 0\.\d\d +\d\d\.\d\d ± 0\.\d\d +\+\d\.\d\d \[", text)
+    assert "impossible" in text and "Unreadable records: 1" in text and "46 of 60 runs finished" not in text
+
+
+def test_long_names_do_not_widen_the_summary(tmp_path):
+    plan = grid(methods=("a_method_with_quite_a_long_name",), sparsities=("0.9", "0.98"), off="frozen")
+    plan["cells"].append(cell("snip", "sp", "0.9", options={"fraction": 0.25, "schedule": "cosine"}))
+    plan["cells"].append(cell("snip", "sp", "0.9", options={"fraction": 0.5, "schedule": "constant"}))
+    write_runs(write(tmp_path, plan))
+    lines = summary(tmp_path).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "a_method_with_quite_a_long_name, frozen" in lines
+
+
+def test_numbers_for_readers():
+    assert [quantity(v) for v in (0, 12, 999, 1000, 59_900, 1_234_567, 999_999, 1.5e12)] == [
+        "0", "12", "999", "1.00 k", "59.9 k", "1.23 M", "1.00 M", "1.50 T",
+    ]  # fmt: skip
+    assert quantity(123_456_789, "B") == "123 MB" and quantity(12, "B") == "12 B"
+    assert [seconds(v) for v in (4.21, 59.99, 200, 7500, math.nan)] == [
+        "4.2 s",
+        "1 min 00 s",
+        "3 min 20 s",
+        "2 h 05 min",
+        "–",
+    ]
+    assert ranges([5, 0, 1, 2]) == "0–2, 5"
+    assert [points(v) for v in (0.0123, -0.0123, -0.00001)] == ["+1.23", "−1.23", "0.00"]
+    assert [probability(p) for p in (0.03125, 0.0001, math.nan)] == ["0.031", "<0.001", "–"]
