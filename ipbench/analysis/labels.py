@@ -100,7 +100,7 @@ def _constant(cells: Iterable[Cell], axis: str) -> str:
     if axis == "options":
         return ""
     values = next((_flat(getattr(cell, axis)) for cell in cells if axis != "basis" or cell.space == "ip"), {})
-    usual = Basis().model_dump(mode="json")  # type: ignore[call-arg]
+    usual = Basis().model_dump(mode="json")
     keys = [key for key in values if (key in _HEADLINE if axis == "recipe" else values[key] != usual.get(key))]
     return " ".join(f"{key}={_short(values[key])}" for key in sorted(keys))
 

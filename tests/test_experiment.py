@@ -1,0 +1,133 @@
+"""Experiments: the grid they expand to, what is folded away, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ipbench.cli import main
+from ipbench.errors import BadInput
+from ipbench.experiment import Experiment
+
+ROOT = Path(__file__).parent.parent
+BASE = {"datasets": "digits", "methods": ["dense", "snip"], "sparsities": [0.9, 0.95], "seeds": 3}
+
+
+def expand(**values) -> Experiment:
+    return Experiment.from_config({**BASE, **values}, "test")
+
+
+def test_the_product_of_all_axes():
+    experiment = expand(methods=["snip", "random"], off=["zero", "frozen"], allocations=["global", "erk"])
+    assert len(experiment.cells) == 2 * 2 * 2 * 2 * 2  # methods, off, allocations, sparsities, spaces
+    assert len(experiment.runs) == 32 * 3 == len({run.id for run in experiment.runs})
+
+
+def test_what_has_no_meaning_is_folded_away():
+    experiment = expand(off=["zero", "frozen"], basis={"init": ["standard", "orthonormal"]})
+    dense = [run for run in experiment.runs if run.method == "dense" and run.seed == 0]
+    assert [(run.space, run.basis.init) for run in dense] == [
+        ("sp", "standard"),
+        ("ip", "standard"),
+        ("ip", "orthonormal"),
+    ]
+    assert all(run.sparsity == "0" and run.off == "zero" for run in dense)
+    snip = [run for run in experiment.runs if run.method == "snip" and run.seed == 0]
+    assert len(snip) == 2 * 2 * (1 + 2)
+
+
+def test_partners_share_a_pair():
+    cells = expand(basis={"sharing": ["layer", "stage"]}).grid()["cells"]
+    groups: dict[str, list[str]] = {}
+    for cell in cells:
+        groups.setdefault(cell["pair"], []).append(cell["space"])
+    assert sorted(groups.values()) == [["sp", "ip", "ip"]] * 3  # dense and two sparsities
+
+
+def test_options_are_axes_and_defaults_disappear():
+    experiment = expand(methods=[{"name": "synflow", "rounds": [1, 100]}], sparsities=0.9, spaces="sp")
+    assert [run.options for run in experiment.runs if run.seed == 0] == [{"rounds": 1}, {}]
+
+
+def test_jobs_cover_all_runs_once_whatever_the_block():
+    experiment = expand(seeds=5)
+    for size in (1, 2, 5, 50):
+        jobs = experiment.jobs(size)
+        assert [run.id for job in jobs for run in job.runs] == [run.id for run in experiment.runs]
+        assert len({job.path for job in jobs}) == len(jobs)
+
+
+def test_a_jobs_command_line_gives_back_its_runs(tmp_path, monkeypatch):
+    """The words that Snakemake runs describe exactly the runs that the grid holds."""
+    import ipbench.cli as cli
+
+    experiment = expand(
+        methods=[{"name": "grasp", "temperature": 50.0}, "dense"],
+        basis={"init": "orthonormal", "lr": 0.25, "train": False},
+        recipe={"epochs": 7, "train_examples": 500, "augmentation": {"cutout": 2}, "milestones": [0.25, 0.5]},
+        allocations="erk",
+        off="frozen",
+        mode="fast",
+    )
+    seen = []
+    monkeypatch.setattr(cli, "_train", lambda runs, *_, **__: seen.extend(runs))
+    for job in experiment.jobs(2):
+        assert main(["run", *job.arguments, "--out", str(tmp_path)]) == 0
+    assert seen == experiment.runs
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"dataset": "digits"}, "unknown key 'dataset' in test (did you mean 'datasets'?); valid: allocations, basis"),
+        ({"datasets": "digit"}, "unknown data set 'digit' in test (did you mean 'digits'?); valid: cifar10"),
+        ({"methods": "snap"}, "unknown method 'snap' in test (did you mean 'snip'?); valid: dense, grasp"),
+        ({"models": "small-vg"}, "unknown model 'small-vg' in test (did you mean 'small-vgg'?)"),
+        ({"methods": []}, "test: methods: value should have at least 1 item"),
+        ({"methods": [{"rounds": 1}]}, "has no name"),
+        ({"methods": [{"name": "snip", "round": 1}]}, "unknown option of method snip 'round' in test (did you mean"),
+        ({"methods": [{"name": "snip", "rounds": 0}]}, "method snip: rounds is 1 or more"),
+        ({"methods": [{"name": "snip", "rounds": "x"}]}, "option rounds of method snip is of type int, not 'x'"),
+        ({"methods": "gone.py"}, "gone.py: no such file"),
+        ({"sparsities": [0.9, 1.2]}, "a sparsity is a number from 0 up to, not including, 1 (got 1.2)"),
+        ({"seeds": 0}, "a number of seeds is from 1 to 100000"),
+        ({"seeds": [1, 1]}, "seeds: 1 appears twice"),
+        ({"seeds": "six"}, "test: seeds"),
+        ({"recipe": {"epoch": 1}}, "unknown key 'epoch' in test: recipe (did you mean 'epochs'?)"),
+        ({"basis": {"sharing": "all"}}, "input should be 'layer', 'stage' or 'network' (got 'all')"),
+        ({"name": "../../etc"}, "test: name: not a name"),
+        ({"mode": "exact"}, "input should be 'strict' or 'fast' (got 'exact')"),
+    ],
+)  # fmt: skip
+def test_bad_experiments_are_one_line(values, message):
+    with pytest.raises(BadInput) as error:
+        Experiment.from_config({**BASE, **values}, "test", "test")
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n", "", "\x00"])
+def test_unreadable_files_are_one_line(tmp_path, text):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=r"bad\.yaml: not ") as error:
+        Experiment.load(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_preset_is_valid(path):
+    assert Experiment.load(path).runs
+
+
+def test_planning_imports_no_torch():
+    """Snakemake parses the workflow in every job: it must not pay for torch or pandas."""
+    code = (
+        "import sys; from pathlib import Path; from ipbench.experiment import Experiment;"
+        "Experiment.load(Path('config/quickstart.yaml')).grid(); import ipbench.cli;"
+        "print([m for m in ('torch', 'pandas', 'sklearn', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,58 @@
+"""Values and identities."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipbench.errors import BadInput
+from ipbench.spec import Basis, Recipe, Run, build
+from tests.tiny import make_run
+
+
+def test_an_identity_is_a_hash_of_what_differs_from_the_defaults():
+    run = make_run()
+    assert run.differences() == {"dataset": "digits", "model": "small-vgg", "method": "snip", "recipe": {"epochs": 2}}
+    assert run.id == make_run(sparsity="0", seed=0, mode="strict").id
+    assert run.id == "7631b7627d71"  # pinned: a new field with a default never renames an old run
+
+
+def test_every_axis_is_in_the_identity_and_only_the_seed_is_not_in_the_cell():
+    runs = [
+        make_run(), make_run(seed=1), make_run(sparsity="0.5"), make_run(space="ip"), make_run(off="frozen"),
+        make_run(allocation="erk"), make_run(options={"rounds": 2}), make_run(mode="fast"),
+        make_run(space="ip", basis=Basis(lr=0.5)), make_run(recipe=Recipe(epochs=3)),
+    ]  # fmt: skip
+    assert len({run.id for run in runs}) == len(runs)
+    assert len({run.cell for run in runs}) == len(runs) - 1 and runs[0].cell == runs[1].cell
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical"), [(0.9, "0.9"), ("0.90", "0.9"), (0, "0"), ("1e-2", "0.01"), (0.995, "0.995")]
+)
+def test_sparsity_is_canonical_text(written, canonical):
+    run = make_run(sparsity=written)
+    assert run.sparsity == canonical and 1 - run.density == run.density.__class__(canonical)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sparsity": 1}, "run: sparsity: a sparsity is a number from 0 up to, not including, 1 (got 1)"),
+        ({"sparsity": "nan"}, "not including, 1 (got 'nan')"),
+        ({"sparsity": True}, "not including, 1 (got True)"),
+        ({"space": "xp"}, "run: space: input should be 'sp' or 'ip' (got 'xp')"),
+        ({"seed": -1}, "run: seed: input should be greater than or equal to 0 (got -1)"),
+        ({"seed": 1.0}, "run: seed: input should be a valid integer (got 1.0)"),
+        ({"dataset": "../up"}, "run: dataset: not a name"),
+        ({"sparcity": 0.9}, "unknown key 'sparcity' in run (did you mean 'sparsity'?); valid: allocation, basis"),
+        ({"recipe": {"lr": float("nan")}}, "run: recipe.lr"),
+        ({"recipe": {"epochs": 2, "warmup": 3}}, "warmup (3 epochs) is longer than the training (2 epochs)"),
+        ({"recipe": {"augmentation": {"flop": 1}}}, "unknown key 'flop' in run: recipe.augmentation (did you mean"),
+        ({"basis": {"lr": 2.0}}, "the filter basis belongs to space ip"),
+    ],
+)  # fmt: skip
+def test_bad_values_are_one_line(values, message):
+    good = {"dataset": "digits", "model": "small-vgg", "method": "snip", "recipe": {}}
+    with pytest.raises(BadInput) as error:
+        build(Run, {**good, **values}, "run")
+    assert message in str(error.value) and "\n" not in str(error.value)
