@@ -5,7 +5,7 @@ from ipbench.methods import before_training, method
 
 @method(when=before_training(rounds=100), paper="Tanaka et al.: SynFlow, NeurIPS 2020, arXiv:2006.05467")
 def synflow(net, batch):
-    """|c| * dR/d|c| where R is the sum of all paths' absolute weights: ones sent through |net| (alg. 1, eq. 3)."""
+    """|c| * dR/d|c| where R is the sum of all paths' absolute weights: ones sent through |net| (alg. 1)."""
     with net.linearised() as twin:
         paths = twin(batch.images[:1].double() * 0 + 1).sum()
         return {name: (c * g).detach() for name, c, g in twin.gradients(paths)}
