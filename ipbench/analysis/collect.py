@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,11 +146,19 @@ def load(results: Path) -> Collection:
 def write_runs(results: Path) -> Path:
     """Collect the records of `results` into its `runs.parquet`; returns that file.
 
+    A file that says the same already is left alone, its date too: what was made from it is not out of date then.
+
     Raises:
         BadInput: `grid.json` is not usable.
     """
     path = results / RUNS
-    write_parquet(collect(results), path)
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / RUNS
+        write_parquet(collect(results), fresh)
+        content = fresh.read_bytes()
+    if not path.is_file() or path.read_bytes() != content:
+        with atomic(path) as temporary:
+            temporary.write_bytes(content)
     return path
 
 

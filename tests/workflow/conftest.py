@@ -44,11 +44,15 @@ class Checkout:
         path.parent.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump({**TINY, **changes}))
 
-    def command(self, *arguments: str, profile: str = "profiles/local", config: str | None = "config/tiny.yaml") -> list[str]:
+    def command(
+        self, *arguments: str, profile: str = "profiles/local", config: str | None = "config/tiny.yaml"
+    ) -> list[str]:
         chosen = ["--configfile", config] if config else []
         return [sys.executable, "-m", "snakemake", "--profile", profile, *chosen, *arguments]
 
-    def snakemake(self, *arguments: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+    def snakemake(
+        self, *arguments: str, env: dict[str, str] | None = None, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake here; stdout and stderr together in `stdout`."""
         return subprocess.run(
             self.command(*arguments, **options),

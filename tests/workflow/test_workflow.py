@@ -79,7 +79,9 @@ def test_fewer_seeds_train_nothing(finished: Checkout) -> None:
 
 def test_new_numerics_train_again(finished: Checkout) -> None:
     (finished.folder / "sitecustomize.py").write_text("import ipbench\nipbench.NUMERICS = 1_000_000\n")
-    counts = finished.planned(env={"PYTHONPATH": os.pathsep.join([str(finished.folder), os.environ.get("PYTHONPATH", "")])})
+    counts = finished.planned(
+        env={"PYTHONPATH": os.pathsep.join([str(finished.folder), os.environ.get("PYTHONPATH", "")])}
+    )
     assert counts["run"] == 2
 
 
@@ -144,7 +146,9 @@ def test_the_loader_ffcv_writes_betons_first(checkout: Checkout) -> None:
         ({"seeds_per_job": 3}, ["config/tiny.yaml", "seeds_per_job"]),
     ],
 )
-def test_a_mistake_in_an_experiment_is_one_line(checkout: Checkout, changes: dict[str, object], words: list[str]) -> None:
+def test_a_mistake_in_an_experiment_is_one_line(
+    checkout: Checkout, changes: dict[str, object], words: list[str]
+) -> None:
     checkout.write(**changes)
     _one_line(checkout.snakemake("--dry-run"), words)
 
@@ -164,7 +168,9 @@ def test_seeds_per_job_is_a_number(checkout: Checkout, number: str) -> None:
 
 def _one_line(process: subprocess.CompletedProcess[str], words: list[str]) -> None:
     """Exit code 2 and a single line of ours; Snakemake says beforehand which profile it reads."""
-    lines = [line for line in process.stdout.splitlines() if not line.startswith(("Using profile", "Assuming unrestricted"))]
+    lines = [
+        line for line in process.stdout.splitlines() if not line.startswith(("Using profile", "Assuming unrestricted"))
+    ]
     assert process.returncode == 2, process.stdout
     assert len(lines) == 1, process.stdout
     assert all(word in lines[0] for word in words), lines[0]
