@@ -17,7 +17,6 @@ from ipbench.spec import NAME, Option
 if TYPE_CHECKING:
     from torch import Tensor
 
-
     Score = Callable[..., Mapping[str, Tensor]]
 
 __all__ = ["Before", "Method", "Prune", "Stage", "Train", "before_training", "cross_entropy", "method"]

@@ -69,8 +69,8 @@ def test_a_new_sparsity_trains_only_its_cells(finished: Checkout) -> None:
     assert finished.planned() == {"grid": 1, "run": 2, **RESULTS}
 
 
-def test_fewer_seeds_train_nothing(finished: Checkout) -> None:
-    """Blocks of other seeds are other jobs, but all their records are there."""
+def test_smaller_blocks_of_seeds_train_nothing(finished: Checkout) -> None:
+    """They are other jobs, but all their records are there."""
     records = finished.files("runs/*/*.json")
     assert finished.planned("--config", "seeds_per_job=1") == {"run": 4, **RESULTS}
     finished.done("--config", "seeds_per_job=1", "--until", "run")
@@ -87,7 +87,7 @@ def test_new_numerics_train_again(finished: Checkout) -> None:
 
 def test_partial_results_of_what_is_there(finished: Checkout) -> None:
     finished.write(seeds=3)
-    finished.done("partial")
+    finished.done("--", "partial")
     assert "2" in (finished.results / "tables/missing.csv").read_text()
     assert finished.planned() == {"run": 2, **RESULTS}
 

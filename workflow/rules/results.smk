@@ -103,7 +103,7 @@ rule report:
     conda:
         "../envs/ipbench.yaml"
     params:
-        snakefile=workflow.main_snakefile,
+        snakefile=os.path.relpath(workflow.main_snakefile),
         experiment=str(EXPERIMENT_FILE),
         seeds_per_job=SEEDS_PER_JOB,
     message:
@@ -113,7 +113,7 @@ rule report:
         " --config seeds_per_job={params.seeds_per_job} --report {output:q} -- {input:q} > {log:q} 2>&1"
 
 
-# Numbers and figures of what is finished so far; beside a Snakemake at work, call it with --nolock.
+# Tables and figures of what is finished so far:  snakemake partial --nolock ...  (no lock: another one may be at work)
 rule partial:
     input:
         expand(rules.grid.output, experiment=EXPERIMENT.name),

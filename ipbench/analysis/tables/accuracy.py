@@ -11,6 +11,7 @@ from ipbench.analysis import comparisons as stats
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.grid import Cell
 from ipbench.analysis.labels import Labels
+from ipbench.analysis.published import find
 from ipbench.analysis.render import Table
 from ipbench.analysis.tables.parts import INTERVALS, axes, column_names, common_notes, raw_axes, table
 from ipbench.analysis.text import NOTHING, percent, with_interval
@@ -24,12 +25,18 @@ def accuracy_table(collection: Collection, names: Labels, pairs: pd.DataFrame) -
     ended = stats.counts(collection)
     data: list[dict[str, Any]] = []
     printed: list[dict[str, str]] = []
+    sources: list[str] = []
     for row in collection.grid.rows():
         numbers, texts = raw_axes(row), axes(names, row)
         for space, heading in _SIDES:
             cell = row.sp if space == "sp" else row.ip
             numbers |= _numbers(space, cell, primary, selected, ended)
             texts |= _texts(heading, cell, primary, selected, ended)
+            known = find(cell)
+            numbers[f"{space}_published_percent"] = 100 * known.accuracy if known else math.nan
+            numbers[f"{space}_published_source"] = known.source if known else None
+            texts[f"{heading} published"] = percent(known.accuracy) if known else NOTHING
+            sources += [known.source] if known else []
         data.append(numbers)
         printed.append(texts)
     notes = (
@@ -38,8 +45,10 @@ def accuracy_table(collection: Collection, names: Labels, pairs: pd.DataFrame) -
         "n: finished runs, one per seed; diverged runs are counted and left out of the means.",
         *common_notes(collection, names),
         stats.seeds_note(pairs),
+        *(f"Published: {source}." for source in dict.fromkeys(sources)),
     )
-    order = [f"{heading}{what}" for what in ("", " n", " selected") for _, heading in _SIDES]
+    headings = ["", " n", " selected", *([" published"] if sources else [])]
+    order = [f"{heading}{what}" for what in headings for _, heading in _SIDES]
     return table(collection, "accuracy", "test accuracy", data, printed, notes, [*column_names(names), *order])
 
 

@@ -1,0 +1,58 @@
+"""Numbers that others published, each with its source, for the cells whose setting is the same (`published.csv`).
+
+A value without a source does not enter the file. For interspace pruning itself, FreezeNet and COPS no accuracy could be
+verified in a source, so there is none.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from ipbench.analysis.grid import Cell
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published test accuracy.
+
+    Attributes:
+        setting: axes that a cell must agree with, to the letter.
+        recipe: values of the recipe that a cell must agree with; the others were not stated or do not matter.
+        accuracy: a fraction.
+        source: where it stands.
+    """
+
+    setting: dict[str, str]
+    recipe: dict[str, Any]
+    accuracy: float
+    source: str
+
+    def matches(self, cell: Cell) -> bool:
+        """Whether the cell has the setting, with the method's default options."""
+        recipe = json.loads(cell.recipe)
+        return (
+            all(getattr(cell, axis) == value for axis, value in self.setting.items())
+            and all(recipe.get(name) == value for name, value in self.recipe.items())
+            and json.loads(cell.options) == {}
+        )
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """All of the file, in its order."""
+    text = resources.files(__package__).joinpath("published.csv").read_text(encoding="utf-8")
+    rows = []
+    for row in csv.DictReader(text.splitlines()):
+        recipe, accuracy, source = json.loads(row.pop("recipe")), row.pop("accuracy_percent"), row.pop("source")
+        rows.append(Published(row, recipe, float(accuracy) / 100, source))
+    return tuple(rows)
+
+
+def find(cell: Cell | None) -> Published | None:
+    """The published number of a cell's setting, if there is one."""
+    return next((entry for entry in published() if cell is not None and entry.matches(cell)), None)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from ipbench.analysis import published, write_runs, write_tables
+from ipbench.analysis.grid import parse
+from ipbench.analysis.published import Published, find
+
+from .synthetic import grid, write
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """A number for the setting of one cell of the synthetic grid."""
+    plan = grid(methods=("snip",), sparsities=("0.9",))
+    cell = next(c for c in parse(plan).cells if c.method == "snip" and c.space == "sp")
+    setting = {
+        axis: getattr(cell, axis) for axis in ("dataset", "model", "method", "space", "off", "sparsity", "allocation")
+    }
+    name, value = next(iter(json.loads(cell.recipe).items()))
+    entry = Published(setting, {name: value}, 0.875, "Somebody, table 1")
+    monkeypatch.setattr(published, "published", lambda: (entry,))
+    return plan, cell, name
+
+
+def test_the_file_is_whole():
+    for entry in published.published():
+        assert 0 < entry.accuracy < 1 and entry.source and entry.setting["sparsity"]
+
+
+def test_only_the_same_setting_matches(known):
+    _, cell, name = known
+    assert find(cell) is not None and find(None) is None
+    others = [{"space": "ip"}, {"sparsity": "0.95"}, {"options": '{"rounds":2}'}, {"off": "frozen"}]
+    recipe = {**json.loads(cell.recipe), name: -1}
+    assert not any(find(replace(cell, **other)) for other in [*others, {"recipe": json.dumps(recipe)}])
+
+
+def test_it_stands_beside_ours(known, tmp_path):
+    write(tmp_path, known[0])
+    write_runs(tmp_path)
+    write_tables(tmp_path)
+    text = (tmp_path / "tables/accuracy.md").read_text()
+    assert "SP published" in text and "87.50" in text and "Published: Somebody, table 1." in text
+
+
+def test_without_a_match_there_is_no_column(tmp_path):
+    write(tmp_path, grid(methods=("snip",), sparsities=("0.9",)))
+    write_runs(tmp_path)
+    write_tables(tmp_path)
+    assert "published" not in (tmp_path / "tables/accuracy.md").read_text().lower()
