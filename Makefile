@@ -42,6 +42,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  echo "setup: without FFCV; for it: sudo apt-get install libopencv-dev libturbojpeg0-dev pkg-config, then make setup"
 	fi
 	echo "setup: installing into .venv (torch is large: this takes a minute or two)"
+	# Compiled once here, not in every job: a process that may not write into .venv would pay seconds for it each time.
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[workflow,dev$(FFCV)]'
 	rm -f .venv/installed-*
 	touch '$@'

@@ -125,6 +125,8 @@ def execute(
         return record
     begin = time.perf_counter()
     set_mode(run.mode, environment)
+    if torch.device(environment.device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(environment.device)  # of this run alone, though a job trains several
     data = Data(
         run.dataset,
         run.recipe,

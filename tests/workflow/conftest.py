@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 #: Two cells of two seeds, each trained in a second.
 TINY: dict[str, Any] = {
-    "title": "tiny",
+    "title": "A *tiny* `grid_` | of 2",
     "datasets": "digits",
     "recipe": {"epochs": 1, "train_examples": 200},
     "methods": ["random"],

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ipbench.analysis.plan import plan, plan_tables
-from tests.workflow.conftest import Checkout
+from tests.workflow.conftest import TINY, Checkout
 
 pytestmark = pytest.mark.workflow
 
@@ -30,6 +30,7 @@ def test_one_call_makes_everything(first_call: Checkout) -> None:
     report = (results / "report.html").read_text()
     assert "difference.digits-small-vgg.all.both.svg" in report
     assert "paired by seed" in report  # a caption
+    assert TINY["title"] in report
 
 
 def test_a_second_call_has_nothing_to_do(finished: Checkout) -> None:

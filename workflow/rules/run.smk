@@ -6,6 +6,7 @@
 rule run:
     input:
         data_of,
+        methods=list(EXPERIMENT.method_files),
     output:
         "results/{experiment}/jobs/{dataset}/{model}/{method}/{setting}/{sparsity}/{cell}.{seeds}.json",
     log:
