@@ -264,9 +264,9 @@ def collect(results: Results) -> None:
 @app.command()
 def tables(results: Results) -> None:
     """Write the tables of an experiment, of all the runs there are so far (CSV, Markdown, LaTeX)."""
-    from ipbench.analysis import write_runs, write_tables
+    from ipbench.analysis import write_tables
 
-    write_runs(_folder(results))
+    _up_to_date(results)
     for path in write_tables(results):
         typer.echo(path)
 
@@ -274,9 +274,9 @@ def tables(results: Results) -> None:
 @app.command()
 def figures(results: Results) -> None:
     """Draw the figures of an experiment, of all the runs there are so far (SVG, PDF)."""
-    from ipbench.analysis import write_figures, write_runs
+    from ipbench.analysis import write_figures
 
-    write_runs(_folder(results))
+    _up_to_date(results)
     for path in write_figures(results):
         typer.echo(path)
 
@@ -314,6 +314,14 @@ def _folder(results: Path) -> Path:
     if not (results / "grid.json").is_file():
         raise BadInput(f"{results}: not an experiment's folder, it holds no grid.json (run the experiment first)")
     return results
+
+
+def _up_to_date(results: Path) -> None:
+    """Bring runs.parquet up to its records. Published results come without records: their parquet is all there is."""
+    from ipbench.analysis import write_runs
+
+    if (_folder(results) / "runs").is_dir() or not (results / "runs.parquet").is_file():
+        write_runs(results)
 
 
 def _pairs(words: Sequence[str] | None, option: str) -> dict[str, Any]:

@@ -189,7 +189,8 @@ def _execute_stages(
         state.save(net, time.perf_counter() - begin)
 
     def after_epoch(progress: Progress) -> None:
-        save()
+        if progress.epoch < run.recipe.epochs:  # the stage's own product follows the last epoch at once
+            save()
         on_epoch(progress.epoch, run.recipe.epochs)
 
     for place, stage in enumerate(stages):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,7 @@ def test_a_run_with_the_defaults_of_the_data_set(tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.startswith("digits small-vgg snip ip p=0.95 seed 0: test accuracy")
     (record,) = tmp_path.glob("runs/*/0.json")
-    assert json.loads(record.read_text())["run"]["recipe"]["batch_size"] == 128
+    assert json.loads(record.read_text())["run"]["recipe"]["batch_size"] == 64
 
 
 def test_fused_seeds_change_no_record(tmp_path, capsys):
@@ -145,3 +146,20 @@ def test_one_failing_run_does_not_lose_the_others(tmp_path, capsys, monkeypatch)
     assert "1 of 3 runs failed: seeds 1" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.glob("runs/*/*.json")) == ["0.json", "2.json"]
     assert not (tmp_path / "done.json").exists()
+
+
+def test_published_results_without_records_are_tabulated_not_destroyed(tmp_path, capsys):
+    """A folder with grid.json and runs.parquet alone is what results/reference/ holds."""
+    config = tmp_path / "mine.yaml"
+    config.write_text("datasets: digits\nmethods: random\nsparsities: 0.5\nspaces: sp\nseeds: 1\n")
+    results = tmp_path / "results"
+    assert main(["grid", str(config), "--out", str(results / "grid.json")]) == 0
+    words = ["run", "--method", "random", "--sparsity", "0.5", "--out", str(results)]
+    assert main(words) == 0 and main(["tables", str(results)]) == 0
+    table, parquet = results / "tables/accuracy.csv", results / "runs.parquet"
+    before = table.read_bytes(), parquet.read_bytes()
+    shutil.rmtree(results / "runs")
+    table.unlink()
+    assert main(["tables", str(results)]) == 0
+    assert (table.read_bytes(), parquet.read_bytes()) == before
+    assert b",1,1,0,0,0," in before[0]  # planned, done, diverged, impossible, missing: it does hold the run
