@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from html import escape
 
 import pandas as pd
 
@@ -60,6 +61,41 @@ def markdown(table: Table) -> str:
     body = [line(header), line(rule), *map(line, rows)] if rows else ["(no rows)"]
     return "\n".join(
         [f"**{_markdown(table.title)}**", "", *body, "", *(f"* {_markdown(note)}" for note in table.notes), ""]
+    )
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 14px/1.5 sans-serif; margin: 1.5em; color: #222; background: #fff; }}
+table {{ border-collapse: collapse; }}
+th, td {{ padding: 0.2em 0.8em; text-align: left; white-space: nowrap; }}
+thead th {{ border-bottom: 1px solid #222; }}
+tbody tr:hover {{ background: #eef; }}
+.right {{ text-align: right; font-variant-numeric: tabular-nums; }}
+</style>
+<h1>{title}</h1>
+<table><thead>{head}</thead><tbody>
+{body}
+</tbody></table>
+<ul>{notes}</ul>
+</html>
+"""
+
+
+def page(table: Table) -> str:
+    """A page of its own, with nothing to load: what an HTML report shows."""
+    right = _right(table.printed)
+
+    def line(tag: str, cells: list[str]) -> str:
+        marked = [(' class="right"' if flush else "", escape(cell)) for cell, flush in zip(cells, right, strict=True)]
+        return "<tr>" + "".join(f"<{tag}{style}>{text}</{tag}>" for style, text in marked) + "</tr>"
+
+    return _PAGE.format(
+        title=escape(table.title),
+        head=line("th", [str(name) for name in table.printed.columns]),
+        body="\n".join(line("td", row) for row in _texts(table.printed)) or "<tr><td>(no rows)</td></tr>",
+        notes="".join(f"<li>{escape(note)}</li>" for note in table.notes),
     )
 
 

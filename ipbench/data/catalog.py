@@ -53,9 +53,7 @@ DATASETS: dict[str, DataSet] = {
             std=(0.3759,),
             model="small-vgg",
             # Digits have a handedness: no flip.
-            recipe=Recipe(
-                epochs=8, batch_size=64, schedule="cosine", warmup=1, augmentation=Augmentation(translate=1)
-            ),
+            recipe=Recipe(epochs=8, batch_size=64, schedule="cosine", warmup=1, augmentation=Augmentation(translate=1)),
             source="shipped inside scikit-learn (1,797 scanned digits); the test images are a fixed keyed part of them",
         ),
         DataSet(

@@ -10,7 +10,7 @@ import pytest
 from ipbench.analysis import summary, write_runs, write_tables
 from ipbench.analysis.collect import collect
 from ipbench.analysis.plan import plan_tables
-from ipbench.analysis.render import Table, csv, escape_latex, latex, markdown
+from ipbench.analysis.render import Table, csv, escape_latex, latex, markdown, page
 from ipbench.analysis.tables import make_tables
 from ipbench.analysis.text import points, probability, quantity, ranges, seconds
 
@@ -189,3 +189,12 @@ def test_numbers_for_readers():
     assert ranges([5, 0, 1, 2]) == "0–2, 5"
     assert [points(v) for v in (0.0123, -0.0123, -0.00001)] == ["+1.23", "−1.23", "0.00"]
     assert [probability(p) for p in (0.03125, 0.0001, math.nan)] == ["0.031", "<0.001", "–"]
+
+
+def test_a_page_escapes_its_text_and_loads_nothing():
+    frame = pd.DataFrame({"method": ["<b>&"], "SP": ["87.50"]})
+    text = page(Table("t", "a < b", frame, frame, ("note & more",)))
+    assert (
+        "<title>a &lt; b</title>" in text and "<td>&lt;b&gt;&amp;</td>" in text and "<li>note &amp; more</li>" in text
+    )
+    assert '<td class="right">87.50</td>' in text and "http" not in text and "src=" not in text

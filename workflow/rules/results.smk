@@ -49,7 +49,7 @@ rule tables:
     input:
         rules.collect.output,
     output:
-        [f"results/{{experiment}}/{path}" for path in plan_tables() if not path.endswith(".csv")],
+        [f"results/{{experiment}}/{path}" for path in plan_tables() if not path.endswith(".html")],
         [
             report(
                 f"results/{{experiment}}/{path}",
@@ -58,7 +58,7 @@ rule tables:
                 labels={"table": Path(path).stem},
             )
             for path in plan_tables()
-            if path.endswith(".csv")
+            if path.endswith(".html")
         ],
     log:
         "results/{experiment}/logs/tables.log",

@@ -8,13 +8,13 @@ from ipbench.analysis import comparisons
 from ipbench.analysis.collect import Collection, load
 from ipbench.analysis.labels import labels
 from ipbench.analysis.plan import TABLE_FORMATS, TABLES
-from ipbench.analysis.render import Table, csv, latex, markdown
+from ipbench.analysis.render import Table, csv, latex, markdown, page
 from ipbench.analysis.tables.accuracy import accuracy_table
 from ipbench.analysis.tables.paired import global_table, paired_table
 from ipbench.analysis.tables.runs import cost_table, missing_table
 from ipbench.store import write_text
 
-_WRITERS = {"csv": csv, "md": markdown, "tex": latex}
+_WRITERS = {"csv": csv, "md": markdown, "tex": latex, "html": page}
 
 
 def write_tables(results: Path) -> list[Path]:
