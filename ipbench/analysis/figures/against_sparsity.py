@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from ipbench.analysis import comparisons as stats
 from ipbench.analysis import style
@@ -34,6 +35,11 @@ def generalisation(scene: Scene, file: FigureFile) -> Figure:
     return _metric(scene, file, stats.GAP, "train − test (points)")
 
 
+#: A range of differences, in points, from which the axis is logarithmic on both sides of a linear middle.
+_WIDE, _LINEAR = 15, 2
+_TICKS = (-100, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 100)
+
+
 def difference(scene: Scene, file: FigureFile) -> Figure:
     """IP - SP in percentage points against sparsity: means with intervals, single seeds; filled where claimed."""
     panels = scene.panels(file)
@@ -44,9 +50,15 @@ def difference(scene: Scene, file: FigureFile) -> Figure:
     for axes, panel in zip(sheet.panels, panels, strict=False):
         drawn = _difference_panel(axes, scene, panel) or drawn
     _sparsities(sheet, panels, drawn)
+    wide = any(axes.get_ylim()[1] - axes.get_ylim()[0] > _WIDE for axes in sheet.panels)
     for axes in sheet.panels:
         low, high = axes.get_ylim()
         low, high = min(low, -0.05 * (high - low)), max(high, 0.05 * (high - low))
+        if wide:  # a collapse in one cell would hide what happens in all the others
+            axes.set_yscale("symlog", linthresh=_LINEAR)
+            axes.set_yticks([tick for tick in _TICKS if low <= tick <= high])
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+            axes.yaxis.set_minor_locator(NullLocator())
         axes.set_ylim(low, high)  # zero is always in sight
         axes.axhspan(0, high, color=style.COLOUR["ip"], alpha=0.07, linewidth=0, zorder=0)
         axes.axhspan(low, 0, color=style.COLOUR["sp"], alpha=0.07, linewidth=0, zorder=0)
@@ -57,7 +69,7 @@ def difference(scene: Scene, file: FigureFile) -> Figure:
         Patch(color=style.COLOUR["ip"], alpha=0.2, linewidth=0, label="IP better"),
         Patch(color=style.COLOUR["sp"], alpha=0.2, linewidth=0, label="SP better"),
     ]
-    label(sheet, title(file), "sparsity p", "IP − SP (points)", handles)
+    label(sheet, title(file), "sparsity p", "IP − SP (points)" + ("\nlogarithmic beyond ±2" if wide else ""), handles)
     return sheet.figure
 
 
