@@ -19,7 +19,7 @@ import yaml
 from ipbench import __version__, methods
 from ipbench.data import catalog as datasets
 from ipbench.errors import BadInput, valid_choice
-from ipbench.experiment import Experiment, merged_recipe
+from ipbench.experiment import Experiment, Job, merged_recipe
 from ipbench.models import catalog as models
 from ipbench.spec import Basis, Run, build
 
@@ -89,6 +89,9 @@ def run(
     ] = 0,
     data: DataFolder = Path("data"),
     out: Annotated[Path, typer.Option(help="The folder that takes the records.")] = Path("results/single"),
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep where the runs end, for others that continue them.")
+    ] = False,
     done: Annotated[
         Path | None, typer.Option(help="A file to write when all runs are finished (for Snakemake).")
     ] = None,
@@ -120,13 +123,14 @@ def run(
     runs = [build(Run, {**values, "seed": _integer(word, "--seed")}, "run") for word in seed or ["0"]]
     if len({item.seed for item in runs}) < len(runs):
         raise BadInput("--seed: the same seed is given twice")
-    _train(runs, out, done, data=data, device=device, threads=threads, loader=loader, workers=workers)
+    _train(runs, out, done, keep, data=data, device=device, threads=threads, loader=loader, workers=workers)
 
 
 def _train(
     runs: Sequence[Run],
     out: Path,
     done: Path | None,
+    keep: bool,
     *,
     data: Path,
     device: str,
@@ -153,7 +157,7 @@ def _train(
         label = f"{item.dataset} {item.model} {item.method} {item.space} p={item.sparsity} seed {item.seed}"
         try:
             with epochs_bar(label) as on_epoch:
-                record = running.execute(item, out, environment, on_epoch=on_epoch)
+                record = running.execute(item, out, environment, keep=keep, on_epoch=on_epoch)
         except BadInput:
             raise
         except Exception:
@@ -195,26 +199,41 @@ def grid(
     if out:
         write_json(out, experiment.grid())
         return
-    dense = sum(not methods.get(item.method).prunes for item in experiment.runs)
+    counts = _counts(experiment, jobs)
     if as_json:
         typer.echo(
             json.dumps(
                 {
                     **experiment.grid(),
                     "runs": [{"id": item.id, "cell": item.cell, "seed": item.seed} for item in experiment.runs],
-                    "jobs": [{"path": job.path, "runs": [item.id for item in job.runs]} for job in jobs],
-                    "counts": {
-                        "cells": len(experiment.cells), "runs": len(experiment.runs), "jobs": len(jobs), "dense": dense,
-                    },
+                    "jobs": [
+                        {"path": job.path, "runs": [item.id for item in job.runs], "continues": job.parent}
+                        for job in jobs
+                    ],
+                    "counts": counts,
                 },
                 indent=1,
             )
         )  # fmt: skip
         return
-    runs = f"{len(experiment.runs)} runs ({dense} dense)"
-    typer.echo(f"{experiment.name}: {len(experiment.cells)} cells, {runs}, {len(jobs)} jobs")
+    before = f"; {counts['levels']} runs more that others continue" if counts["levels"] else ""
+    typer.echo(
+        f"{experiment.name}: {counts['cells']} cells, {counts['runs']} runs{before}; "
+        f"{counts['jobs']} jobs, {counts['dense']} of them dense"
+    )
     for job in jobs:
         typer.echo(f"  {job.label}")
+
+
+def _counts(experiment: Experiment, jobs: Sequence[Job]) -> dict[str, int]:
+    """How much there is to do: `levels` are runs that no table asks for, but that others continue."""
+    return {
+        "cells": len(experiment.cells),
+        "runs": len(experiment.runs),
+        "levels": sum(len(runs) for runs in experiment.trained.values()) - len(experiment.runs),
+        "jobs": len(jobs),
+        "dense": sum(not methods.get(job.runs[0].method).prunes for job in jobs),
+    }
 
 
 @app.command()

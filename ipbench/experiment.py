@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -58,11 +58,21 @@ class Axes(Value):
 
 @dataclass(frozen=True)
 class Job:
-    """What Snakemake schedules: one cell, several seeds."""
+    """What Snakemake schedules: one cell, several seeds.
+
+    Attributes:
+        runs: of the cell, in the order of their seeds.
+        loader: that reads the images.
+        method_files: that declare methods of the experiment.
+        parent: path of the job whose runs these ones continue; None if they start from initial values.
+        keep: whether others continue these runs, so that their ends must be kept.
+    """
 
     runs: tuple[Run, ...]
     loader: str
     method_files: tuple[str, ...]
+    parent: str | None = None
+    keep: bool = False
 
     @property
     def label(self) -> str:
@@ -78,9 +88,7 @@ class Job:
     @property
     def path(self) -> str:
         """Where the job's product lies in the experiment's folder."""
-        run = self.runs[0]
-        cell = f"{run.dataset}/{run.model}/{run.method}/{run.space}-{run.off}/{run.sparsity}/{run.cell}"
-        return f"jobs/{cell}.{self.seeds}.json"
+        return _job_path(self.runs[0], self.seeds)
 
     @property
     def arguments(self) -> list[str]:
@@ -98,7 +106,14 @@ class Job:
                 words += ["--recipe", f"{name}={_word(value)}"]
         for file in self.method_files:
             words += ["--method-file", file]
+        if self.keep:
+            words.append("--keep")
         return [*words, "--loader", self.loader, *(word for r in self.runs for word in ("--seed", str(r.seed)))]
+
+
+def _job_path(run: Run, seeds: str) -> str:
+    cell = f"{run.dataset}/{run.model}/{run.method}/{run.space}-{run.off}/{run.sparsity}/{run.cell}"
+    return f"jobs/{cell}.{seeds}.json"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -177,8 +192,8 @@ class Experiment:
             recipe = merged_recipe(facts.recipe, axes.recipe, f"{where}: recipe")
             for model in axes.models or (facts.model,):
                 models.check(model, where)
-                for (name, options), off, allocation, p, space, basis in product(
-                    variants, axes.off, axes.allocations, axes.sparsities, axes.spaces, self._bases()
+                for (name, options, off, allocation), p, space, basis in product(
+                    variants, axes.sparsities, axes.spaces, self._bases()
                 ):
                     values: dict[str, Any] = {
                         "dataset": data, "model": model, "recipe": recipe, "method": name, "options": options,
@@ -206,15 +221,39 @@ class Experiment:
             result.setdefault(run.cell, []).append(run)
         return result
 
+    @cached_property
+    def parents(self) -> dict[str, Run]:
+        """For every cell whose runs continue another cell's: a run of that one. Levels in between have one, too."""
+        result: dict[str, Run] = {}
+        for runs in self.cells.values():
+            run = runs[0]
+            while run.cell not in result and (parent := methods.parent(run)):
+                result[run.cell] = parent
+                run = parent
+        return result
+
+    @cached_property
+    def trained(self) -> dict[str, list[Run]]:
+        """The runs of every cell that is trained: those of the grid, then those that only others continue."""
+        cells = dict(self.cells)
+        for parent in self.parents.values():
+            if parent.cell not in cells:
+                cells[parent.cell] = [parent.model_copy(update={"seed": seed}) for seed in self.axes.seeds]
+        return cells
+
     def jobs(self, seeds_per_job: int = 6) -> list[Job]:
         """The runs in blocks that one process trains; the block size changes no record."""
         if seeds_per_job < 1:
             raise BadInput(f"{self.where}: seeds_per_job is 1 or more, not {seeds_per_job}")
-        return [
-            Job(tuple(runs[start : start + seeds_per_job]), self.axes.loader, self.method_files)
-            for runs in self.cells.values()
-            for start in range(0, len(runs), seeds_per_job)
-        ]
+        continued = {parent.cell for parent in self.parents.values()}
+        jobs = []
+        for cell, runs in self.trained.items():
+            for start in range(0, len(runs), seeds_per_job):
+                job = Job(tuple(runs[start : start + seeds_per_job]), self.axes.loader, self.method_files)
+                parent = self.parents.get(cell)
+                path = _job_path(parent, job.seeds) if parent else None
+                jobs.append(replace(job, parent=path, keep=cell in continued))
+        return jobs
 
     @property
     def method_files(self) -> tuple[str, ...]:
@@ -242,16 +281,18 @@ class Experiment:
             )
         return {"name": self.name, "title": self.axes.title, "cells": cells}
 
-    def _variants(self) -> Iterable[tuple[str, dict[str, Any]]]:
-        """Name and options of every method of the experiment; lists of option values are axes too."""
+    def _variants(self) -> Iterable[tuple[str, dict[str, Any], str, str]]:
+        """Name, options, off and allocation of every method of the experiment; lists of values are axes too."""
         found = methods.load(self.method_files)
         for entry in self.axes.methods:
             if isinstance(entry, str):
-                for name in found.get(entry, [entry]):
+                for name, off, allocation in product(found.get(entry, [entry]), self.axes.off, self.axes.allocations):
                     methods.get(name, self.where)
-                    yield name, {}
+                    yield name, {}, off, allocation
                 continue
-            given = {key: value for key, value in entry.items() if key not in ("name", "file")}
+            # A method may have its own off-values and allocations in place of the experiment's.
+            given = {"off": list(self.axes.off), "allocation": list(self.axes.allocations)}
+            given |= {key: value for key, value in entry.items() if key not in ("name", "file")}
             if not isinstance(entry.get("name"), str):
                 raise BadInput(
                     f"{self.where}: methods: {entry!r:.60} has no name (write `- name: snip` and its options)"
@@ -260,7 +301,8 @@ class Experiment:
             values = [value if isinstance(value, list) else [value] for value in given.values()]
             for combination in product(*values):
                 options = dict(zip(given, combination, strict=True))
-                yield chosen.name, chosen.check_options(options, self.where)
+                off, allocation = options.pop("off"), options.pop("allocation")
+                yield chosen.name, chosen.check_options(options, self.where), off, allocation
 
     def _bases(self) -> list[Basis]:
         """Every filter basis of the experiment; lists of values are axes too."""

@@ -45,7 +45,9 @@ def budget(prunable: int, density: Fraction, basis_entries: int = 0) -> int:
     return total - basis_entries
 
 
-def allocate(shapes: Mapping[str, tuple[int, ...]], keep: int, allocation: str) -> dict[str, int]:
+def allocate(
+    shapes: Mapping[str, tuple[int, ...]], keep: int, allocation: str, available: Mapping[str, int] | None = None
+) -> dict[str, int]:
     """Split a budget over layers by a fixed rule.
 
     Args:
@@ -54,9 +56,13 @@ def allocate(shapes: Mapping[str, tuple[int, ...]], keep: int, allocation: str) 
         allocation: "uniform" (the same density everywhere) or "erk" (Erdos-Renyi-Kernel: density of a layer
             proportional to the sum of its dimensions over their product, at most 1; Evci et al., ICML 2020, sec. 3,
             after Mocanu et al., Nature Communications 2018).
+        available: how many of a layer can be kept at most; its size if left out.
 
     Returns:
         A count per layer. They sum to `keep` exactly: fractions are rounded by largest remainder.
+
+    Raises:
+        Impossible: a layer's share is larger than what is available.
     """
     sizes = {name: prod(shape) for name, shape in shapes.items()}
     if not 0 <= keep <= sum(sizes.values()):
@@ -68,12 +74,19 @@ def allocate(shapes: Mapping[str, tuple[int, ...]], keep: int, allocation: str) 
     else:
         raise ValueError(f"{allocation!r} is no rule for single layers")
     counts = {name: floor(value) for name, value in wanted.items()}
-    # Largest remainder first; equal ones in the order of the net. A layer that is already full takes no more.
+    limits = sizes if available is None else available
+    for name, count in counts.items():
+        if count > limits[name]:
+            raise Impossible(f"layer {name} is to keep {count:,} coefficients, but only {limits[name]:,} are left")
+    # Largest remainder first; equal ones in the order of the net. A layer that is full takes no more: then those behind
+    # it do, which happens when masks shrink step by step and one step rounded down what the next rounds up.
     order = sorted(wanted, key=lambda name: counts[name] - wanted[name])
-    short = keep - sum(counts.values())
-    for name in [name for name in order if counts[name] < sizes[name]][:short]:
-        counts[name] += 1
-    assert sum(counts.values()) == keep
+    while short := keep - sum(counts.values()):
+        free = [name for name in order if counts[name] < limits[name]][:short]
+        if not free:
+            raise Impossible(f"{keep:,} coefficients are to be kept where fewer are left")
+        for name in free:
+            counts[name] += 1
     return counts
 
 
@@ -120,18 +133,29 @@ def select(
     if among is not None:
         candidates = {name: among[name].flatten() for name in flat}
     if allocation == "global":
-        kept = _largest(torch.cat(list(flat.values())), torch.cat(list(candidates.values())), keep, tie_key)
+        kept = largest(torch.cat(list(flat.values())), torch.cat(list(candidates.values())), keep, tie_key)
         parts = kept.split([len(score) for score in flat.values()])
         return {name: part.view(scores[name].shape) for name, part in zip(flat, parts, strict=True)}
-    counts = allocate({name: tuple(score.shape) for name, score in scores.items()}, keep, allocation)
+    shapes = {name: tuple(score.shape) for name, score in scores.items()}
+    counts = allocate(shapes, keep, allocation, {name: int(free.sum()) for name, free in candidates.items()})
     return {
-        name: _largest(flat[name], candidates[name], counts[name], keys.splitmix64(tie_key + place)).view(score.shape)
+        name: largest(flat[name], candidates[name], counts[name], keys.splitmix64(tie_key + place)).view(score.shape)
         for place, (name, score) in enumerate(scores.items())
     }
 
 
-def _largest(scores: Tensor, candidates: Tensor, keep: int, tie_key: int) -> Tensor:
-    """Mask of exactly `keep` candidates with the largest scores; ties at the threshold in keyed order."""
+def largest(scores: Tensor, candidates: Tensor, keep: int, tie_key: int) -> Tensor:
+    """Mask of exactly `keep` candidates with the largest scores; ties at the threshold in keyed order.
+
+    Args:
+        scores: of shape (n,), finite.
+        candidates: boolean, of shape (n,).
+        keep: how many of them.
+        tie_key: orders equal scores by their place.
+
+    Raises:
+        Impossible: there are not so many candidates.
+    """
     available = int(candidates.sum())
     if keep > available:
         raise Impossible(f"{keep:,} coefficients are to be kept where only {available:,} are left")

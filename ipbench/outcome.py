@@ -29,14 +29,16 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
     """The part of the outcome that needs no evaluation: what was kept, what it costs, how the training went."""
     kept = {name: int(mask.sum()) for name, mask in net.masks.items()}
     total, counted = sum(kept.values()), net.counted
-    images = state.progress.epoch * data.steps_per_epoch * net.run.recipe.batch_size
+    images = state.trained_steps * net.run.recipe.batch_size
     macs_dense = counted.macs
+    facts = dict(state.facts)
+    inherited = facts.pop("inherited_flops", 0)
     others = counted.parameters - net.prunable
     with_basis = [name for name, layer in net.layers.items() if is_parametrized(layer, "weight")]
     return {
         "curves": state.progress.curves,
         "selected_epoch": state.progress.best_epoch,
-        **state.facts,
+        **facts,
         "achieved_sparsity": 1 - (total + net.basis_entries) / net.prunable,
         "coefficients_kept": total,
         "basis_entries": net.basis_entries,
@@ -58,7 +60,7 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
         "macs_dense": macs_dense,
         "macs_sparse": measure.sparse_macs(counted.layers, kept),
         "macs_sparse_two_stage": measure.two_stage_macs(counted.layers, kept, with_basis),
-        "training_flops": measure.training_flops(macs_dense, images),
+        "training_flops": measure.training_flops(macs_dense, images) + inherited,
         **measure.stored_bytes(
             [(mask.numel(), kept[name]) for name, mask in net.masks.items()], net.basis_entries, counted.other_values
         ),

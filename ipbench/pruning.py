@@ -33,13 +33,13 @@ def pruned_masks(net: SparseNet, stage: Prune, data: Data) -> dict[str, Tensor]:
             twin.load_tensors(values)
             twin.zero(masks)
             scores = stage.score(twin, batch, **stage.options)
-            _check_scores(scores, masks, stage.name)
+            check_scores(scores, masks, stage.name)
             tie_key = keys.key(net.run.seed, "ties", r)
             masks = select(scores, keep, net.run.allocation, tie_key=tie_key, among=masks)
     return masks
 
 
-def _check_scores(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], method: str) -> None:
+def check_scores(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], method: str) -> None:
     """One score per coefficient, in the order of the net."""
     if not isinstance(scores, dict) or list(scores) != list(masks):
         raise BadInput(f"method {method}: must return a dict with an entry for each of net.coefficients, in that order")

@@ -1,13 +1,17 @@
-"""What a restarted process needs to continue a run, and the file that holds it (floor 5)."""
+"""What a restarted process or a later run needs to go on from: resume states and ends of runs, on disk (floor 5)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from ipbench import NUMERICS
+from ipbench.errors import BadProduct
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Run
 from ipbench.store import read_tensors, without_nan, write_tensors
@@ -19,38 +23,53 @@ class State:
 
     Attributes:
         stage: the first stage that is not finished.
-        progress: of the training in that stage (or in the last one).
-        facts: numbers taken once, at the start of the training.
-        seconds: spent by former processes.
+        inside: whether that stage is a training that has begun; `progress` is of it then, else of the last one.
+        progress: of a training.
+        steps: trained in finished trainings of this run.
+        point: the tensors that a rewinding stage went back to.
+        facts: numbers taken once, at the start of the first training, or handed on by the run this one continues.
+        seconds: of the clock, spent by former processes.
+        cpu_seconds: of the processor, spent by former processes.
     """
 
     def __init__(self, path: Path, run: Run) -> None:
         self.path = path
         self.identity = {"run": run.id, "numerics": NUMERICS}
         self.stage = 0
+        self.inside = False
         self.progress = Progress()
+        self.steps = 0
+        self.point: dict[str, Tensor] = {}
         self.facts: dict[str, float] = {}
         self.seconds = 0.0
+        self.cpu_seconds = 0.0
 
-    def save(self, net: SparseNet, seconds: float) -> None:
-        """Write everything to the file."""
+    @property
+    def trained_steps(self) -> int:
+        """Steps trained in this run, those of an unfinished training included."""
+        return self.steps + (self.progress.steps if self.inside else 0)
+
+    def save(self, net: SparseNet, seconds: float, cpu_seconds: float) -> None:
+        """Write everything to the file, with what this process has spent."""
+        progress = self.progress
         groups = {
             "net": net.tensors(),
             "mask": net.masks,
-            "momentum": self.progress.momentum,
-            "best": self.progress.best,
+            "momentum": progress.momentum,
+            "best": progress.best,
+            "point": self.point,
         }
         facts = {
             **self.identity,
             "stage": self.stage,
-            "epoch": self.progress.epoch,
-            "curves": self.progress.curves,
-            "best_epoch": self.progress.best_epoch,
+            "inside": self.inside,
+            "steps": self.steps,
+            "progress": {name: getattr(progress, name) for name in _NUMBERS},
             "facts": self.facts,
             "seconds": self.seconds + seconds,
+            "cpu_seconds": self.cpu_seconds + cpu_seconds,
         }
-        tensors = {f"{group}/{name}": tensor for group, values in groups.items() for name, tensor in values.items()}
-        write_tensors(self.path, tensors, without_nan(facts))
+        write_tensors(self.path, _joined(groups), without_nan(facts))
 
     def load(self, net: SparseNet) -> None:
         """Continue where the file stands, if there is one of this run and numerics."""
@@ -59,12 +78,72 @@ class State:
         tensors, facts = read_tensors(self.path)
         if {name: facts[name] for name in self.identity} != self.identity:
             return
-        groups: dict[str, dict[str, Tensor]] = {"net": {}, "mask": {}, "momentum": {}, "best": {}}
-        for label, tensor in tensors.items():
-            group, _, name = label.partition("/")
-            groups[group][name] = tensor
+        groups = _split(tensors)
         net.load_tensors(groups["net"])
         net.masks = {name: groups["mask"][name].to(mask.device) for name, mask in net.masks.items()}
-        self.stage, self.facts, self.seconds = facts["stage"], facts["facts"], facts["seconds"]
-        curves = {name: [math.nan if v is None else v for v in values] for name, values in facts["curves"].items()}
-        self.progress = Progress(facts["epoch"], curves, groups["momentum"], groups["best"], facts["best_epoch"])
+        self.stage, self.inside, self.steps = facts["stage"], facts["inside"], facts["steps"]
+        self.facts, self.point = facts["facts"], groups["point"]
+        self.seconds, self.cpu_seconds = facts["seconds"], facts["cpu_seconds"]
+        numbers = facts["progress"]
+        curves = {name: [_nan(value) for value in values] for name, values in numbers["curves"].items()}
+        numbers |= {"curves": curves, "best_accuracy": _nan(numbers["best_accuracy"])}
+        self.progress = Progress(**numbers, momentum=groups["momentum"], best=groups["best"])
+
+
+@dataclass(frozen=True)
+class End:
+    """Where a run ended: what another run continues from.
+
+    Attributes:
+        net: parameters and buffers.
+        masks: by layer.
+        point: where rewinding went back to; empty if the run did not rewind.
+        facts: `training_flops`, all that was spent from the initial values on.
+    """
+
+    net: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    point: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+def write_end(path: Path, run: Run, end: End) -> None:
+    """Write the end of a run."""
+    groups = {"net": end.net, "mask": end.masks, "point": end.point}
+    write_tensors(path, _joined(groups), {"run": run.id, "numerics": NUMERICS, "facts": end.facts})
+
+
+def read_end(path: Path, run: Run) -> End:
+    """Read the end of a run.
+
+    Raises:
+        BadProduct: the file is missing, damaged, or of another run or numerics.
+    """
+    tensors, facts = read_tensors(path)
+    if (facts.get("run"), facts.get("numerics")) != (run.id, NUMERICS):
+        raise BadProduct(
+            f"{path}: not the end of run {run.id} with numerics {NUMERICS}; delete it to have it made again"
+        )
+    groups = _split(tensors)
+    return End(groups["net"], groups["mask"], groups["point"], facts["facts"])
+
+
+_GROUPS = ("net", "mask", "momentum", "best", "point")
+_NUMBERS = ("epoch", "steps", "curves", "best_epoch", "best_accuracy")
+
+
+def _joined(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{group}/{name}": tensor for group, values in groups.items() for name, tensor in values.items()}
+
+
+def _split(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
+    for label, tensor in tensors.items():
+        group, _, name = label.partition("/")
+        groups[group][name] = tensor
+    return groups
+
+
+def _nan(value: Any) -> float:
+    """JSON has no word for nan: it was written as null."""
+    return math.nan if value is None else float(value)

@@ -1,4 +1,4 @@
-"""A run, from its spec to its record, stage by stage (floor 5).
+"""A run, from its spec to its record (floor 5).
 
 Everything that decides a number is in the `Run`; where it is computed (device, threads, loader) is in the
 `Environment`, which the record's provenance tells.
@@ -21,14 +21,13 @@ from ipbench.data.loaders import Data
 from ipbench.errors import BadInput
 from ipbench.masks import Impossible, NotFinite
 from ipbench.models.build import build as build_model
-from ipbench.outcome import assess, describe, starting_gradient_norm
+from ipbench.outcome import assess, describe
 from ipbench.provenance import provenance
-from ipbench.pruning import pruned_masks
-from ipbench.resume import State
+from ipbench.resume import End, State, read_end, write_end
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Run, canonical_json
+from ipbench.stages import execute_stages
 from ipbench.store import read_json, without_nan, write_json
-from ipbench.training import Progress, train
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,18 @@ def state_path(results: Path, run: Run) -> Path:
     return results / "state" / run.cell / f"{run.seed}.safetensors"
 
 
-def finished(results: Path, run: Run) -> dict[str, Any] | None:
+def end_path(results: Path, run: Run) -> Path:
+    """Where the end of a run lies that others continue from."""
+    return results / "ends" / run.cell / f"{run.seed}.safetensors"
+
+
+def finished(results: Path, run: Run, *, keep: bool = False) -> dict[str, Any] | None:
     """The record of a run if it is there, whole and of the present numerics.
+
+    Args:
+        results: the experiment's folder.
+        run: which.
+        keep: ask for the end of the run, too, where there is one to keep.
 
     Raises:
         BadProduct: it is there but cannot be trusted.
@@ -100,7 +109,8 @@ def finished(results: Path, run: Run) -> dict[str, Any] | None:
     if not path.exists():
         return None
     record = read_json(path)
-    return record if record["provenance"]["numerics"] == NUMERICS else None
+    missing = keep and record["status"] == "done" and not end_path(results, run).exists()
+    return record if record["provenance"]["numerics"] == NUMERICS and not missing else None
 
 
 def execute(
@@ -108,22 +118,26 @@ def execute(
     results: Path,
     environment: Environment,
     *,
+    keep: bool = False,
     on_epoch: Callable[[int, int], None] = lambda epoch, epochs: None,
 ) -> dict[str, Any]:
     """Train one run and write its record; a finished one is read, an interrupted one continued.
 
     Args:
-        run: what to train.
+        run: what to train. If it continues another run, that one is executed first, unless it is finished.
         results: the experiment's folder.
         environment: where and how.
+        keep: keep the end of the run for others that continue it.
         on_epoch: called with the epochs finished and all epochs, for a progress bar.
 
     Returns:
         The record (docs/design.md lists its keys).
     """
-    if record := finished(results, run):
+    if record := finished(results, run, keep=keep):
         return record
-    begin = time.perf_counter()
+    parent = methods.parent(run)
+    before = execute(parent, results, environment, keep=True, on_epoch=on_epoch) if parent else None
+    begin, begin_cpu = time.perf_counter(), time.process_time()
     set_mode(run.mode, environment)
     if torch.device(environment.device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(environment.device)  # of this run alone, though a job trains several
@@ -137,17 +151,30 @@ def execute(
         device=environment.device,
         channels_last=torch.device(environment.device).type == "cuda",
     )
-    net = SparseNet(build_model(run.model, data.shape, data.classes, run.seed, run.recipe.init), run, data.shape)
-    net = net.to(environment.device)
-    if torch.device(environment.device).type == "cuda":
-        net = net.to(memory_format=torch.channels_last)
+    net = build_net(run, data, environment)
     state = State(state_path(results, run), run)
     status, reason, outcome = "done", None, {}
     try:
-        _execute_stages(net, data, state, begin, on_epoch)
+        if before and before["status"] != "done":
+            raise {"impossible": Impossible, "diverged": NotFinite}[before["status"]](
+                f"the run that this one continues ({before['cell']}) is {before['status']}: {before['reason']}"
+            )
+        state.load(net)
+        execute_stages(
+            net,
+            data,
+            state,
+            fresh=lambda: build_net(run, data, environment),
+            start=lambda: read_end(end_path(results, parent), parent) if parent else End({}, {}),
+            save=lambda: state.save(net, time.perf_counter() - begin, time.process_time() - begin_cpu),
+            on_epoch=on_epoch,
+        )
         outcome = {**describe(net, data, state), **assess(net, data, state)}
+        if keep:
+            facts = {"training_flops": outcome["training_flops"]}
+            write_end(end_path(results, run), run, End(net.tensors(), net.masks, state.point, facts))
     except Impossible as error:
-        status, reason = "impossible", str(error)
+        status, reason, outcome = "impossible", str(error), {}
     except NotFinite as error:
         status, reason, outcome = "diverged", str(error), describe(net, data, state)
     record = {
@@ -160,6 +187,7 @@ def execute(
         "outcome_sha256": hashlib.sha256(canonical_json(outcome).encode()).hexdigest(),
         "cost": {
             "wall_seconds": round(state.seconds + time.perf_counter() - begin, 3),
+            "cpu_seconds": round(state.cpu_seconds + time.process_time() - begin_cpu, 3),
             "peak_memory_bytes": measure.peak_memory(environment.device),
         },
         "provenance": {
@@ -176,34 +204,10 @@ def execute(
     return record
 
 
-def _execute_stages(
-    net: SparseNet, data: Data, state: State, begin: float, on_epoch: Callable[[int, int], None]
-) -> None:
-    """Run the stages of the run's method, the finished ones left out; the state is saved after each and every epoch."""
-    run = net.run
-    stages = methods.get(run.method).stages(run.options)
-    state.load(net)
-    on_epoch(state.progress.epoch, run.recipe.epochs)
-
-    def save() -> None:
-        state.save(net, time.perf_counter() - begin)
-
-    def after_epoch(progress: Progress) -> None:
-        if progress.epoch < run.recipe.epochs:  # the stage's own product follows the last epoch at once
-            save()
-        on_epoch(progress.epoch, run.recipe.epochs)
-
-    for place, stage in enumerate(stages):
-        if place < state.stage:
-            continue
-        if isinstance(stage, methods.Prune):
-            net.prune(pruned_masks(net, stage, data))
-        else:
-            if not state.facts:
-                state.facts = {
-                    "spatial_zeros_start": measure.spatial_zeros(net.spatial_weights()),
-                    "gradient_norm_start": starting_gradient_norm(net, data),
-                }
-            train(net, data, run.recipe, state.progress, after_epoch=after_epoch)
-        state.stage = place + 1
-        save()
+def build_net(run: Run, data: Data, environment: Environment) -> SparseNet:
+    """The net of a run with its initial values, in the run's space and on the device."""
+    net = SparseNet(build_model(run.model, data.shape, data.classes, run.seed, run.recipe.init), run, data.shape)
+    net = net.to(environment.device)
+    if torch.device(environment.device).type == "cuda":
+        net = net.to(memory_format=torch.channels_last)
+    return net

@@ -139,3 +139,11 @@ def coefficients(layer: nn.Module) -> nn.Parameter:
         parameter = layer.weight
     assert isinstance(parameter, nn.Parameter)
     return parameter
+
+
+def filter_basis(layer: nn.Module) -> Tensor | None:
+    """The matrix (N, N) of a layer's FB, a filter per row; None if the layer has none."""
+    if not parametrize.is_parametrized(layer, "weight"):
+        return None
+    interspace = layer.parametrizations.weight[0]  # type: ignore[union-attr,index]
+    return interspace.basis.matrix if isinstance(interspace, Interspace) else None

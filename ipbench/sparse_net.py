@@ -111,11 +111,29 @@ class SparseNet(nn.Module):
             for (name, c), gradient in zip(coefficients.items(), values, strict=True)
         ]
 
-    def uniform(self, layer: str) -> Tensor:
-        """Keyed uniform numbers in [0, 1) in the shape of a layer's coefficients; the same in both spaces."""
+    def uniform(self, layer: str, purpose: keys.Purpose = "score", *parts: int) -> Tensor:
+        """Keyed uniform numbers in [0, 1) in the shape of a layer's coefficients; the same in both spaces.
+
+        Args:
+            layer: its name.
+            purpose: what they are for; two purposes share no numbers.
+            parts: for several draws, e.g. the step of the training.
+        """
         like = self.masks[layer]
-        draw = torch.rand(like.shape, generator=keys.generator(self.run.seed, "score", layer), dtype=torch.float64)
-        return draw.to(like.device)
+        generator = keys.generator(self.run.seed, purpose, layer, *parts)
+        return torch.rand(like.shape, generator=generator, dtype=torch.float64).to(like.device)
+
+    def magnitudes(self, scaled: bool = False) -> dict[str, Tensor]:
+        """|c| of every layer; `scaled`: |c| * ||g|| with the norm of the coefficient's basis filter (1 without an FB).
+
+        Scaled, it does not depend on how a filter's size is divided between coefficients and FB.
+        """
+        result = {}
+        for name, c in self.coefficients.items():
+            basis = spaces.filter_basis(self.layers[name]) if scaled else None
+            norms = None if basis is None else basis.detach().norm(dim=1).view(c.shape[2:])
+            result[name] = c.detach().abs() if norms is None else c.detach().abs() * norms
+        return result
 
     @contextmanager
     def linearised(self) -> Iterator[Self]:
@@ -151,6 +169,14 @@ class SparseNet(nn.Module):
             for name, c in self.coefficients.items():
                 off = self.start[name] if self.run.off == "frozen" else torch.zeros_like(c)
                 c.copy_(torch.where(self.masks[name], c, off))
+
+    def clear(self, momentum: Mapping[str, Tensor]) -> None:
+        """Set momentum buffers, by parameter name, to zero wherever the mask is."""
+        layers = {id(c): name for name, c in self.coefficients.items()}
+        with torch.no_grad():
+            for name, parameter in self.net.named_parameters():
+                if name in momentum and id(parameter) in layers:
+                    momentum[name].mul_(self.masks[layers[id(parameter)]])
 
     def zero(self, masks: Mapping[str, Tensor]) -> None:
         """Set every coefficient that `masks` leaves out to zero; the net's own masks stay."""

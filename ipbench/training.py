@@ -1,4 +1,4 @@
-"""The training loop: SGD on what the masks leave, resumable after every epoch (floor 5)."""
+"""The training loop: SGD on what the masks leave; resumable after every epoch (floor 5)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -15,8 +16,10 @@ from torch.optim.sgd import sgd
 from ipbench import keys
 from ipbench.data.loaders import Batch, Data
 from ipbench.masks import NotFinite
+from ipbench.methods import Update
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Recipe
+from ipbench.updates import revise
 
 CURVES = ("train_loss", "validation_loss", "validation_accuracy", "gradient_norm")
 
@@ -26,18 +29,22 @@ class Progress:
     """Where a training stands after a whole number of epochs: all that a resume needs beside the tensors of the net.
 
     Attributes:
-        epoch: epochs finished.
-        curves: one number per finished epoch.
+        epoch: epochs finished, those that a rewound training leaves out included.
+        steps: steps trained.
+        curves: one number per epoch that was trained.
         momentum: SGD's buffers by parameter name.
         best: state of the net at the best validation accuracy so far (the earliest on a tie).
         best_epoch: that epoch, counted from 1; 0 before the first.
+        best_accuracy: the validation accuracy then.
     """
 
     epoch: int = 0
+    steps: int = 0
     curves: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in CURVES})
     momentum: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     best_epoch: int = 0
+    best_accuracy: float = -1.0
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
@@ -101,6 +108,8 @@ def train(
     recipe: Recipe,
     progress: Progress,
     *,
+    update: Update | None = None,
+    first: int = 0,
     after_epoch: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
     """Train from where `progress` stands to the recipe's last epoch; `net` and `progress` are changed in place.
@@ -110,6 +119,8 @@ def train(
         data: what the run reads.
         recipe: optimiser, schedule, epochs.
         progress: fresh, or as a former process left it.
+        update: how the masks change meanwhile.
+        first: the step of the recipe at which a fresh training begins.
         after_epoch: called after every epoch, when `net` and `progress` may be saved.
 
     Raises:
@@ -117,42 +128,51 @@ def train(
     """
     optimiser = Sgd(net, recipe, progress.momentum)
     steps = data.steps_per_epoch
-    for epoch in range(progress.epoch, recipe.epochs):
-        # Dropout draws from the global generator: keyed here, so that a resumed epoch drops the same units.
-        torch.manual_seed(keys.key(net.run.seed, "dropout", epoch) >> 1)
-        total, norm = _epoch(net, data, recipe, optimiser, epoch * steps, data.train(epoch))
+    for epoch in range(max(progress.epoch, first // steps), recipe.epochs):
+        begin = max(first, epoch * steps)
+        total, norm = train_steps(net, data, recipe, optimiser, begin, (epoch + 1) * steps, update)
+        trained = (epoch + 1) * steps - begin
         if not math.isfinite(total):
             raise NotFinite(f"the training loss of epoch {epoch + 1} is not finite")
         accuracy, loss = evaluate(net, data.validation(), recipe)
-        curves = progress.curves
-        for name, value in zip(CURVES, (total / steps, loss, accuracy, norm), strict=True):
-            curves[name].append(value)
+        for name, value in zip(CURVES, (total / trained, loss, accuracy, norm), strict=True):
+            progress.curves[name].append(value)
         # Without a validation part (accuracy nan) the last epoch is the selected one.
-        best = curves["validation_accuracy"][progress.best_epoch - 1] if progress.best_epoch else -1.0
-        if math.isnan(accuracy) or accuracy > best:
-            progress.best_epoch = epoch + 1
+        if math.isnan(accuracy) or accuracy > progress.best_accuracy:
+            progress.best_epoch, progress.best_accuracy = epoch + 1, accuracy
             progress.best = {name: tensor.clone() for name, tensor in net.tensors().items()}
         progress.epoch, progress.momentum = epoch + 1, optimiser.momentum
+        progress.steps += trained
         after_epoch(progress)
 
 
-def _epoch(
-    net: SparseNet, data: Data, recipe: Recipe, optimiser: Sgd, step: int, batches: Iterable[Batch]
+def train_steps(
+    net: SparseNet, data: Data, recipe: Recipe, optimiser: Sgd, begin: int, end: int, update: Update | None = None
 ) -> tuple[float, float]:
-    """One epoch; returns the sum of the batch losses and the gradient norm of the first batch."""
+    """Train from step `begin` up to, not including, step `end` of one epoch.
+
+    Returns:
+        The sum of the batch losses, and the norm of the gradient in the trained coefficients at the first batch.
+    """
+    steps = data.steps_per_epoch
+    epoch, skip = divmod(begin, steps)
+    # Dropout draws from the global generator: keyed here, so that a resumed epoch drops the same units.
+    torch.manual_seed(keys.key(net.run.seed, "dropout", epoch) >> 1)
     net.train()
     total = torch.zeros((), dtype=torch.float64, device=next(net.parameters()).device)
     norm = torch.zeros(())
-    for place, (images, labels) in enumerate(batches):
-        rate = learning_rate(recipe, step + place, data.steps_per_epoch)
+    for step, batch in enumerate(islice(data.train(epoch), skip, skip + end - begin), begin):
         net.zero_grad(set_to_none=True)
-        with _precision(recipe, images):
-            loss = functional.cross_entropy(net(images), labels, label_smoothing=recipe.label_smoothing)
+        with _precision(recipe, batch.images):
+            logits = net(batch.images)
+            loss = functional.cross_entropy(logits, batch.labels, label_smoothing=recipe.label_smoothing)
         loss.backward()
+        trained = revise(net, update, batch, step, recipe.epochs * steps, optimiser.momentum) if update else True
         net.mask_gradients(recipe.weight_decay)
-        if place == 0:
+        if step == begin:
             norm = gradient_norm(net)
-        optimiser.step(rate)
+        if trained:
+            optimiser.step(learning_rate(recipe, step, steps))
         total += loss.detach()
     return float(total), float(norm)
 

@@ -15,12 +15,12 @@ FLOORS = [
     {"data", "models", "spaces", "masks", "measure"},
     {"sparse_net"},
     {"methods"},
-    {"experiment", "training", "pruning", "resume", "outcome", "running", "analysis"},
+    {"experiment", "pruning", "updates", "training", "resume", "outcome", "stages", "running", "analysis"},
     {"cli"},
     {"__main__"},
 ]
 #: Rooms of floor five that may look into one another, in this order only.
-ORDER = ["training", "pruning", "resume", "outcome", "running"]
+ORDER = ["pruning", "updates", "training", "resume", "outcome", "stages", "running"]
 
 
 def room(path: Path) -> str:

@@ -16,9 +16,28 @@ from hashlib import sha256
 from pathlib import Path
 
 from ipbench.errors import BadInput, valid_choice
-from ipbench.methods.declare import REGISTRY, Method, Prune, Stage, Train, before_training, cross_entropy, method
+from ipbench.methods.declare import REGISTRY, Method, before_training, cross_entropy, method
+from ipbench.methods.stages import Continue, DropAndGrow, Gradual, Prune, Rewind, Stage, Train, Update
+from ipbench.spec import Run
 
-__all__ = ["Method", "Prune", "Stage", "Train", "before_training", "cross_entropy", "get", "load", "method", "methods"]
+__all__ = [
+    "Continue",
+    "DropAndGrow",
+    "Gradual",
+    "Method",
+    "Prune",
+    "Rewind",
+    "Stage",
+    "Train",
+    "Update",
+    "before_training",
+    "cross_entropy",
+    "get",
+    "load",
+    "method",
+    "methods",
+    "parent",
+]
 
 
 @cache
@@ -41,6 +60,11 @@ def get(name: str, where: str = "") -> Method:
     """
     known = methods()
     return known[valid_choice(name, known, "method", where)]
+
+
+def parent(run: Run) -> Run | None:
+    """The run of whose end this one is a continuation; None if it starts from initial values."""
+    return get(run.method).parent(run)
 
 
 def load(files: Iterable[str | Path]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""How a method is declared: the decorator, the stages it is made of, its options (floor 4).
+"""How a method is declared: the decorator and its options (floor 4).
 
 A method that prunes before training is a score: a function of a net and a batch that gives a number per coefficient,
 larger = keep. Any other method is a function of its options that returns its stages as data.
@@ -8,47 +8,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ipbench.errors import BadInput, valid_choice
-from ipbench.spec import NAME, Option
+from ipbench.methods.stages import Continue, Prune, Stage, Train
+from ipbench.spec import NAME, Option, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Score = Callable[..., Mapping[str, Tensor]]
-
-__all__ = ["Before", "Method", "Prune", "Stage", "Train", "before_training", "cross_entropy", "method"]
-
-
-@dataclass(frozen=True)
-class Prune:
-    """Score all coefficients, keep the best of them.
-
-    With several rounds the density falls exponentially, density^(r / rounds) in round r, and what one round leaves out
-    stays out (Tanaka et al., NeurIPS 2020, alg. 1).
-    """
-
-    score: Score
-    name: str
-    rounds: int = 1
-    per_class: int = 0
-    options: Mapping[str, Option] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return f"prune by {self.name}" + (f" in {self.rounds} rounds" if self.rounds > 1 else "")
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train what the masks leave, for the epochs of the recipe."""
-
-    def __str__(self) -> str:
-        return "train"
-
-
-Stage = Prune | Train
+__all__ = ["Before", "Method", "before_training", "cross_entropy", "method"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +63,13 @@ class Method:
     @property
     def prunes(self) -> bool:
         """False for `dense`: a method none of whose stages prunes has sparsity 0 only."""
-        return any(isinstance(stage, Prune) for stage in self.stages({}))
+        stages = self.stages({})
+        return any(isinstance(stage, Prune) or (isinstance(stage, Train) and stage.update) for stage in stages)
+
+    def parent(self, run: Run) -> Run | None:
+        """The run of whose end this run of the method is a continuation; None if it starts from initial values."""
+        first = self.stages(run.options)[0]
+        return first.parent(run) if isinstance(first, Continue) else None
 
     def stages(self, options: Mapping[str, Option]) -> list[Stage]:
         """The stages of a run; `options` are those that differ from the defaults."""
@@ -178,6 +154,10 @@ def method(
         if label in REGISTRY and REGISTRY[label].file != file:
             raise BadInput(f"{file}: there is a method {label!r} already, in {REGISTRY[label].file}")
         options = _options(function, label, file)
+        if taken := {"name", "file", "off", "allocation"} & set(options):
+            raise BadInput(
+                f"{file}: method {label!r}: an experiment uses the word {min(taken)!r} itself; rename the option"
+            )
         build: Callable[..., list[Stage]] = function
         if when is not None:
             if clash := {"rounds", "per_class"} & set(options):

@@ -1,4 +1,4 @@
-"""Magnitude pruning before training."""
+"""Magnitude pruning before training; its score is that of every method that prunes what is small."""
 
 from ipbench.methods import before_training, method
 
@@ -6,6 +6,6 @@ from ipbench.methods import before_training, method
 @method(
     when=before_training, paper="Frankle et al.: Pruning Neural Networks at Initialization, ICLR 2021, arXiv:2009.08576"
 )
-def magnitude(net, batch):
-    """|c|: keep the coefficients that start largest."""
-    return {name: c.abs() for name, c in net.coefficients.items()}
+def magnitude(net, batch, *, scaled: bool = False):
+    """|c|: keep the largest coefficients; scaled: |c| * ||g||, with the norm of the coefficient's basis filter g."""
+    return net.magnitudes(scaled)

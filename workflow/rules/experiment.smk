@@ -63,6 +63,12 @@ def data_of(wildcards):
     return ancient(expand(files, dataset=wildcards.dataset))
 
 
+def parent_of(wildcards):
+    """The job whose runs this one continues: the dense training, or the level before."""
+    parent = JOBS[f"{wildcards.cell}.{wildcards.seeds}"].parent
+    return [f"results/{wildcards.experiment}/{parent}"] if parent else []
+
+
 def job_arguments(wildcards):
     """What `ipbench run` is told: the axes that differ from their defaults, and the seeds."""
     return JOBS[f"{wildcards.cell}.{wildcards.seeds}"].arguments

@@ -1,4 +1,5 @@
-# The training: one job per cell and block of seeds.
+# The training: one job per cell and block of seeds. A job that continues another one's runs (fine-tuning the dense nets,
+# the next level of a lottery ticket) waits for it: this rule follows itself.
 
 
 # The only declared output is the list of finished runs. Snakemake deletes the declared outputs of a job that fails;
@@ -6,6 +7,7 @@
 rule run:
     input:
         data_of,
+        parent=parent_of,
         methods=list(EXPERIMENT.method_files),
     output:
         "results/{experiment}/jobs/{dataset}/{model}/{method}/{setting}/{sparsity}/{cell}.{seeds}.json",

@@ -1,0 +1,114 @@
+"""Executing the stages of a run's method, the finished ones left out (floor 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from ipbench import measure, methods
+from ipbench.data.loaders import Data
+from ipbench.outcome import starting_gradient_norm
+from ipbench.pruning import pruned_masks
+from ipbench.resume import End, State
+from ipbench.sparse_net import SparseNet
+from ipbench.spec import Recipe
+from ipbench.training import Progress, Sgd, train, train_steps
+
+
+def execute_stages(
+    net: SparseNet,
+    data: Data,
+    state: State,
+    *,
+    fresh: Callable[[], SparseNet],
+    start: Callable[[], End],
+    save: Callable[[], None],
+    on_epoch: Callable[[int, int], None],
+) -> None:
+    """Run the stages of the run's method from where `state` stands; it is saved after each of them and every epoch.
+
+    Args:
+        net: as it was built, or as `state` was loaded into it; changed in place.
+        data: what the run reads.
+        state: changed in place.
+        fresh: makes the net of the run anew, with its initial values.
+        start: the end of the run that this one continues.
+        save: writes `state` and `net`.
+        on_epoch: called with the epochs finished and all epochs of a training.
+
+    Raises:
+        Impossible: a budget cannot be met.
+        NotFinite: a score or a loss is not finite.
+    """
+    stages = methods.get(net.run.method).stages(net.run.options)
+    for place, stage in enumerate(stages):
+        if place < state.stage:
+            continue
+        if isinstance(stage, methods.Continue):
+            end = start()
+            net.load_tensors(end.net)
+            net.masks = {name: end.masks[name].to(mask.device) for name, mask in net.masks.items()}
+            state.point = end.point
+            state.facts["inherited_flops"] = end.facts["training_flops"]
+        elif isinstance(stage, methods.Prune):
+            net.prune(pruned_masks(net, stage, data))
+        elif isinstance(stage, methods.Rewind):
+            state.point = state.point or rewinding_point(fresh(), data, stage.epochs)
+            net.load_tensors(state.point)
+            net.prune(net.masks)
+        else:
+            _train(net, data, state, stage, place, save, on_epoch)
+        state.stage = place + 1
+        save()
+
+
+def rewinding_point(net: SparseNet, data: Data, epochs: float) -> dict[str, Tensor]:
+    """Where the dense training of this net stands after so many epochs; keyed as it is, it is simply trained again.
+
+    Args:
+        net: with its initial values and nothing pruned; trained in place.
+        data: what the run reads.
+        epochs: of the recipe; a fraction is rounded to whole steps.
+    """
+    recipe, steps = net.run.recipe, data.steps_per_epoch
+    last = round(epochs * steps)
+    optimiser = Sgd(net, recipe, {})
+    for begin in range(0, last, steps):
+        train_steps(net, data, recipe, optimiser, begin, min(begin + steps, last))
+    return {name: tensor.clone() for name, tensor in net.tensors().items()}
+
+
+def _train(
+    net: SparseNet,
+    data: Data,
+    state: State,
+    stage: methods.Train,
+    place: int,
+    save: Callable[[], None],
+    on_epoch: Callable[[int, int], None],
+) -> None:
+    if not state.inside:
+        state.progress, state.inside = Progress(), True
+    if "gradient_norm_start" not in state.facts:
+        state.facts["spatial_zeros_start"] = measure.spatial_zeros(net.spatial_weights())
+        state.facts["gradient_norm_start"] = starting_gradient_norm(net, data)
+    recipe = stage_recipe(net.run.recipe, stage)
+    on_epoch(state.progress.epoch, recipe.epochs)
+
+    def after_epoch(progress: Progress) -> None:
+        if progress.epoch < recipe.epochs:  # after the last epoch, the end of the stage is saved at once
+            save()
+        on_epoch(progress.epoch, recipe.epochs)
+
+    first = round(stage.first * data.steps_per_epoch)
+    train(net, data, recipe, state.progress, update=stage.update, first=first, after_epoch=after_epoch)
+    state.steps += state.progress.steps
+    state.inside = False
+
+
+def stage_recipe(recipe: Recipe, stage: methods.Train) -> Recipe:
+    """The run's recipe with the epochs and the learning rate of a training stage."""
+    epochs = stage.epochs or recipe.epochs
+    changes = {"epochs": epochs, "lr": recipe.lr * stage.lr, "warmup": min(recipe.warmup, epochs)}
+    return recipe.model_copy(update=changes)

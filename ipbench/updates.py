@@ -1,0 +1,117 @@
+"""Masks that change during training: gradual pruning, dropping and growing (floor 5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ipbench import keys
+from ipbench.data.loaders import Batch
+from ipbench.masks import NotFinite, largest, select
+from ipbench.methods import DropAndGrow, Gradual
+from ipbench.pruning import check_scores
+from ipbench.sparse_net import SparseNet
+
+
+def prune_gradually(net: SparseNet, update: Gradual, batch: Batch, step: int, total: int) -> None:
+    """Prune `net` as far as the cubic has come at this step; the last step ends at the run's budget exactly.
+
+    Args:
+        net: its masks shrink.
+        update: when and by what score.
+        batch: of this training step.
+        step: of the training, counted from 0.
+        total: steps of the training.
+
+    Raises:
+        NotFinite: a score is not finite.
+        Impossible: the budget cannot be met.
+    """
+    start, target = net.prunable - net.basis_entries, net.budget
+    # The filter bases are paid for from the first step on; rounded up, so that no step prunes below the cubic.
+    keep = max(target, math.ceil(start - update.share(step, total) * (start - target)))
+    if keep >= sum(int(mask.sum()) for mask in net.masks.values()):
+        return
+    with net.scratch() as twin:
+        twin.zero(net.masks)
+        scores = update.score(twin, batch, **update.options)
+    check_scores(scores, net.masks, net.run.method)
+    tie_key = keys.key(net.run.seed, "ties", step)
+    net.prune(select(scores, keep, net.run.allocation, tie_key=tie_key, among=net.masks))
+
+
+def drop_and_grow(net: SparseNet, update: DropAndGrow, step: int, total: int) -> dict[str, int]:
+    """Exchange coefficients of `net`, whose dense gradients must be at hand; every layer keeps as many as it had.
+
+    With n trained coefficients in a layer, floor(f n) are dropped, f the fraction at this step, and as many grown among
+    all that are then masked. A new coefficient starts at its off-value; one that was just dropped and is grown again
+    keeps its value.
+
+    Args:
+        net: its masks change.
+        update: fractions, and what to grow by.
+        step: of the training, counted from 0.
+        total: steps of the training.
+
+    Returns:
+        How many coefficients each layer exchanged.
+
+    Raises:
+        NotFinite: a gradient is not finite.
+    """
+    fraction = fraction_at(update, step, total)
+    magnitudes, masks, exchanged = net.magnitudes(update.scaled), {}, {}
+    for place, (name, c) in enumerate(net.coefficients.items()):
+        mask = net.masks[name].flatten()
+        active = int(mask.sum())
+        gradient = torch.zeros_like(c) if c.grad is None else c.grad
+        if not bool(torch.isfinite(gradient).all()):
+            raise NotFinite(f"a gradient in layer {name} is not finite")
+        tie_key = keys.key(net.run.seed, "ties", step, place)
+        drop = math.floor(fraction * active)
+        stay = largest(magnitudes[name].flatten(), mask, active - drop, tie_key)
+        score = update.grow(net, name, gradient, step)
+        _check_growth(score, c, name)
+        masks[name] = (stay | largest(score.flatten(), ~stay, drop, keys.splitmix64(tie_key))).view(c.shape)
+        exchanged[name] = int((masks[name].flatten() & ~mask).sum())
+    net.prune(masks)
+    return exchanged
+
+
+def fraction_at(update: DropAndGrow, step: int, total: int) -> float:
+    """The fraction that is dropped at a step: a cosine from `fraction` to `end` over the steps that exchange."""
+    way = min(step / (update.until * total), 1.0)
+    return update.end + (update.fraction - update.end) * 0.5 * (1 + math.cos(math.pi * way))
+
+
+def revise(
+    net: SparseNet,
+    update: Gradual | DropAndGrow,
+    batch: Batch,
+    step: int,
+    total: int,
+    momentum: Mapping[str, Tensor],
+) -> bool:
+    """Change the masks where `update` is due, and clear the momentum of what is masked.
+
+    Returns:
+        Whether the weights are trained at this step: not where coefficients are exchanged (Evci et al., alg. 1).
+    """
+    if not update.due(step, total):
+        return True
+    if isinstance(update, Gradual):
+        prune_gradually(net, update, batch, step, total)
+    else:
+        drop_and_grow(net, update, step, total)
+    net.clear(momentum)
+    return isinstance(update, Gradual)
+
+
+def _check_growth(score: Tensor, c: Tensor, layer: str) -> None:
+    if not isinstance(score, Tensor) or score.shape != c.shape:
+        raise ValueError(f"layer {layer}: the growth score must be a tensor of shape {tuple(c.shape)}")
+    if not bool(torch.isfinite(score).all()):
+        raise NotFinite(f"a growth score in layer {layer} is not finite")
