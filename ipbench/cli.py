@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 import yaml
@@ -22,6 +22,9 @@ from ipbench.errors import BadInput, valid_choice
 from ipbench.experiment import Experiment, Job, merged_recipe
 from ipbench.models import catalog as models
 from ipbench.spec import Basis, Run, build
+
+if TYPE_CHECKING:
+    from ipbench.running import Environment
 
 #: The base of all complaints about a command line; typer carries its own copy of click from 0.25 on.
 UsageProblem: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -82,7 +85,10 @@ def run(
     recipe: Annotated[list[str] | None, typer.Option(help="Of the recipe, NAME=VALUE, e.g. epochs=3.")] = None,
     method_file: MethodFiles = None,
     loader: Annotated[str, typer.Option(help="memory or ffcv; the pixels are the same.")] = "memory",
-    workers: Annotated[int, typer.Option(help="Threads of the FFCV loader.", min=1, max=1024)] = 1,
+    workers: Annotated[
+        int,
+        typer.Option(help="Threads that read images: of the FFCV loader, and for folders of images.", min=1, max=1024),
+    ] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     threads: Annotated[
         int, typer.Option(help="CPU threads of torch; 0: one if strict, else all.", min=0, max=1024)
@@ -140,18 +146,26 @@ def _train(
 ) -> None:
     """Train runs one after the other; one that fails does not stop the others."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # strict mode needs it before CUDA starts
-    from ipbench import running
+    from ipbench import distributed, running
+
+    with distributed.joined(running.choose_device(device)) as own:
+        environment = running.Environment(
+            root=data,
+            device=own,
+            threads=threads or (1 if runs[0].mode == "strict" else os.cpu_count() or 1),
+            loader="ffcv" if loader == "ffcv" else "memory",
+            workers=workers,
+        )
+        _train_in(environment, runs, out, done if distributed.first() else None, keep, quiet=not distributed.first())
+
+
+def _train_in(
+    environment: Environment, runs: Sequence[Run], out: Path, done: Path | None, keep: bool, *, quiet: bool
+) -> None:
+    from ipbench import distributed, running
     from ipbench.progress import epochs_bar
     from ipbench.store import write_json
 
-    mode = runs[0].mode
-    environment = running.Environment(
-        root=data,
-        device=running.choose_device(device),
-        threads=threads or (1 if mode == "strict" else os.cpu_count() or 1),
-        loader="ffcv" if loader == "ffcv" else "memory",
-        workers=workers,
-    )
     finished, failed = [], []
     for item in runs:
         label = f"{item.dataset} {item.model} {item.method} {item.space} p={item.sparsity} seed {item.seed}"
@@ -161,11 +175,14 @@ def _train(
         except BadInput:
             raise
         except Exception:
+            if distributed.processes() > 1:  # one of several processes must not go on alone: torchrun ends all
+                raise
             traceback.print_exc()
             failed.append(item.seed)
             continue
         finished.append({key: record[key] for key in ("id", "cell", "status", "outcome_sha256")} | {"seed": item.seed})
-        typer.echo(f"{label}: {_result(record)}  {running.record_path(out, item)}")
+        if not quiet:
+            typer.echo(f"{label}: {_result(record)}  {running.record_path(out, item)}")
     if failed:
         typer.echo(f"ipbench: {len(failed)} of {len(runs)} runs failed: seeds {', '.join(map(str, failed))}", err=True)
         raise typer.Exit(1)

@@ -13,7 +13,7 @@ from ipbench.data.loaders import Data
 from ipbench.resume import State
 from ipbench.sparse_net import SparseNet
 from ipbench.store import tensors_digest
-from ipbench.training import evaluate, gradient_norm
+from ipbench.training import Progress, evaluate, gradient_norm
 
 
 def starting_gradient_norm(net: SparseNet, data: Data) -> float:
@@ -36,7 +36,7 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
     others = counted.parameters - net.prunable
     with_basis = [name for name, layer in net.layers.items() if is_parametrized(layer, "weight")]
     return {
-        "curves": state.progress.curves,
+        "curves": _curves(state.progress),
         "selected_epoch": state.progress.best_epoch,
         **facts,
         "achieved_sparsity": 1 - (total + net.basis_entries) / net.prunable,
@@ -66,6 +66,16 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
         ),
         "masks_sha256": tensors_digest(net.masks),
         "weights_sha256": tensors_digest(net.tensors()),
+    }
+
+
+def _curves(progress: Progress) -> dict[str, list[float]]:
+    """The curves, with the number of each epoch where a rewound training left out the first ones."""
+    trained = len(progress.curves["train_loss"])
+    left_out = progress.epoch - trained
+    return {
+        **progress.curves,
+        **({"epoch": [float(left_out + 1 + place) for place in range(trained)]} if left_out else {}),
     }
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("ipbench", "torch", "torchvision", "numpy")
+PACKAGES = ("ipbench", "torch", "torchvision", "numpy", "pillow")
 
 
 @cache

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from ipbench import NUMERICS, measure, methods
+from ipbench import NUMERICS, distributed, measure, methods
 from ipbench.data.loaders import Data
 from ipbench.errors import BadInput
 from ipbench.masks import Impossible, NotFinite
@@ -39,7 +39,7 @@ class Environment:
         device: "cpu", "cuda" or "cuda:1".
         threads: of torch on the CPU.
         loader: "memory" or "ffcv"; both give the same pixels.
-        workers: of the FFCV loader.
+        workers: threads that read images (ffcv, and folders of images).
     """
 
     root: Path = Path("data")
@@ -150,10 +150,18 @@ def execute(
         workers=environment.workers,
         device=environment.device,
         channels_last=torch.device(environment.device).type == "cuda",
+        rank=distributed.rank(),
+        world=distributed.processes(),
     )
     net = build_net(run, data, environment)
     state = State(state_path(results, run), run)
     status, reason, outcome = "done", None, {}
+
+    def save(seconds: float, cpu_seconds: float) -> None:
+        if distributed.first():
+            state.save(net, seconds, cpu_seconds)
+        distributed.wait()
+
     try:
         if before and before["status"] != "done":
             raise {"impossible": Impossible, "diverged": NotFinite}[before["status"]](
@@ -166,11 +174,11 @@ def execute(
             state,
             fresh=lambda: build_net(run, data, environment),
             start=lambda: read_end(end_path(results, parent), parent) if parent else End({}, {}),
-            save=lambda: state.save(net, time.perf_counter() - begin, time.process_time() - begin_cpu),
+            save=lambda: save(time.perf_counter() - begin, time.process_time() - begin_cpu),
             on_epoch=on_epoch,
         )
         outcome = {**describe(net, data, state), **assess(net, data, state)}
-        if keep:
+        if keep and distributed.first():
             facts = {"training_flops": outcome["training_flops"]}
             write_end(end_path(results, run), run, End(net.tensors(), net.masks, state.point, facts))
     except Impossible as error:
@@ -194,13 +202,16 @@ def execute(
             "numerics": NUMERICS,
             **provenance(environment.device),
             "threads": environment.threads,
+            "processes": distributed.processes(),
             "mode": run.mode,
             "loader": environment.loader,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
-    write_json(record_path(results, run), record)
-    state.path.unlink(missing_ok=True)
+    if distributed.first():
+        write_json(record_path(results, run), record)
+        state.path.unlink(missing_ok=True)
+    distributed.wait()
     return record
 
 

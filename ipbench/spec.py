@@ -79,6 +79,9 @@ class Value(BaseModel):
 class Augmentation(Value):
     """Keyed augmentation of the training images, applied in this order."""
 
+    random_resized_crop: bool = Field(
+        False, description="a part of 8 to 100 % of the area, at a ratio of 3/4 to 4/3; for images that vary in size"
+    )
     flip: bool = Field(False, description="mirror left-right with probability one half")
     translate: int = Field(0, ge=0, le=64, description="shift by up to so many pixels in each direction, zeros move in")
     cutout: int = Field(0, ge=0, le=256, description="side in pixels of a square set to zero")

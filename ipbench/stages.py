@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ipbench import measure, methods
 from ipbench.data.loaders import Data
+from ipbench.distributed import averaging, from_first
 from ipbench.outcome import starting_gradient_norm
 from ipbench.pruning import pruned_masks
 from ipbench.resume import End, State
@@ -52,7 +53,7 @@ def execute_stages(
             state.point = end.point
             state.facts["inherited_flops"] = end.facts["training_flops"]
         elif isinstance(stage, methods.Prune):
-            net.prune(pruned_masks(net, stage, data))
+            net.prune(from_first(pruned_masks(net, stage, data)))
         elif isinstance(stage, methods.Rewind):
             state.point = state.point or rewinding_point(fresh(), data, stage.epochs)
             net.load_tensors(state.point)
@@ -73,9 +74,9 @@ def rewinding_point(net: SparseNet, data: Data, epochs: float) -> dict[str, Tens
     """
     recipe, steps = net.run.recipe, data.steps_per_epoch
     last = round(epochs * steps)
-    optimiser = Sgd(net, recipe, {})
+    optimiser, forward = Sgd(net, recipe, {}), averaging(net)
     for begin in range(0, last, steps):
-        train_steps(net, data, recipe, optimiser, begin, min(begin + steps, last))
+        train_steps(net, data, recipe, optimiser, begin, min(begin + steps, last), forward=forward)
     return {name: tensor.clone() for name, tensor in net.tensors().items()}
 
 

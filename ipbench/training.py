@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.sgd import sgd
 
-from ipbench import keys
+from ipbench import distributed, keys
 from ipbench.data.loaders import Batch, Data
 from ipbench.masks import NotFinite
 from ipbench.methods import Update
@@ -126,12 +126,13 @@ def train(
     Raises:
         NotFinite: a training loss is not finite.
     """
-    optimiser = Sgd(net, recipe, progress.momentum)
+    optimiser, forward = Sgd(net, recipe, progress.momentum), distributed.averaging(net)
     steps = data.steps_per_epoch
     for epoch in range(max(progress.epoch, first // steps), recipe.epochs):
         begin = max(first, epoch * steps)
-        total, norm = train_steps(net, data, recipe, optimiser, begin, (epoch + 1) * steps, update)
-        trained = (epoch + 1) * steps - begin
+        end = (epoch + 1) * steps
+        total, norm = train_steps(net, data, recipe, optimiser, begin, end, update=update, forward=forward)
+        trained = end - begin
         if not math.isfinite(total):
             raise NotFinite(f"the training loss of epoch {epoch + 1} is not finite")
         accuracy, loss = evaluate(net, data.validation(), recipe)
@@ -147,9 +148,27 @@ def train(
 
 
 def train_steps(
-    net: SparseNet, data: Data, recipe: Recipe, optimiser: Sgd, begin: int, end: int, update: Update | None = None
+    net: SparseNet,
+    data: Data,
+    recipe: Recipe,
+    optimiser: Sgd,
+    begin: int,
+    end: int,
+    *,
+    update: Update | None = None,
+    forward: nn.Module | None = None,
 ) -> tuple[float, float]:
     """Train from step `begin` up to, not including, step `end` of one epoch.
+
+    Args:
+        net: changed in place.
+        data: what the run reads.
+        recipe: schedule and loss.
+        optimiser: of `net`.
+        begin: the first step, counted from the start of the recipe.
+        end: the step after the last one.
+        update: how the masks change meanwhile.
+        forward: what is called in place of `net`: the wrapper that averages gradients over processes.
 
     Returns:
         The sum of the batch losses, and the norm of the gradient in the trained coefficients at the first batch.
@@ -161,10 +180,10 @@ def train_steps(
     net.train()
     total = torch.zeros((), dtype=torch.float64, device=next(net.parameters()).device)
     norm = torch.zeros(())
-    for step, batch in enumerate(islice(data.train(epoch), skip, skip + end - begin), begin):
+    for step, batch in enumerate(islice(data.train(epoch, skip), end - begin), begin):
         net.zero_grad(set_to_none=True)
         with _precision(recipe, batch.images):
-            logits = net(batch.images)
+            logits = (forward or net)(batch.images)
             loss = functional.cross_entropy(logits, batch.labels, label_smoothing=recipe.label_smoothing)
         loss.backward()
         trained = revise(net, update, batch, step, recipe.epochs * steps, optimiser.momentum) if update else True
@@ -174,7 +193,8 @@ def train_steps(
         if trained:
             optimiser.step(learning_rate(recipe, step, steps))
         total += loss.detach()
-    return float(total), float(norm)
+    distributed.from_first(dict(net.named_buffers()))
+    return float(distributed.summed(total)) / distributed.processes(), float(norm)
 
 
 def gradient_norm(net: SparseNet) -> Tensor:
@@ -187,14 +207,15 @@ def gradient_norm(net: SparseNet) -> Tensor:
 def evaluate(net: SparseNet, batches: Iterable[Batch], recipe: Recipe) -> tuple[float, float]:
     """Accuracy and mean cross entropy (without label smoothing) over `batches`; both nan if there are none."""
     net.eval()
-    correct, loss, count = 0.0, 0.0, 0
+    sums = torch.zeros(3, dtype=torch.float64)
     for images, labels in batches:
         with _precision(recipe, images):
             logits = net(images)
         logits = logits.float()
-        correct += float((logits.argmax(1) == labels).sum())
-        loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-        count += len(labels)
+        right = float((logits.argmax(1) == labels).sum())
+        loss = float(functional.cross_entropy(logits, labels, reduction="sum"))
+        sums += torch.tensor([right, loss, len(labels)], dtype=torch.float64)
+    correct, loss, count = distributed.summed(sums.to(next(net.parameters()).device)).tolist()
     return (correct / count, loss / count) if count else (math.nan, math.nan)
 
 

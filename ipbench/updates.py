@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ipbench import keys
 from ipbench.data.loaders import Batch
+from ipbench.distributed import from_first
 from ipbench.masks import NotFinite, largest, select
 from ipbench.methods import DropAndGrow, Gradual
 from ipbench.pruning import check_scores
@@ -40,7 +41,7 @@ def prune_gradually(net: SparseNet, update: Gradual, batch: Batch, step: int, to
         scores = update.score(twin, batch, **update.options)
     check_scores(scores, net.masks, net.run.method)
     tie_key = keys.key(net.run.seed, "ties", step)
-    net.prune(select(scores, keep, net.run.allocation, tie_key=tie_key, among=net.masks))
+    net.prune(from_first(select(scores, keep, net.run.allocation, tie_key=tie_key, among=net.masks)))
 
 
 def drop_and_grow(net: SparseNet, update: DropAndGrow, step: int, total: int) -> dict[str, int]:
@@ -77,7 +78,7 @@ def drop_and_grow(net: SparseNet, update: DropAndGrow, step: int, total: int) ->
         _check_growth(score, c, name)
         masks[name] = (stay | largest(score.flatten(), ~stay, drop, keys.splitmix64(tie_key))).view(c.shape)
         exchanged[name] = int((masks[name].flatten() & ~mask).sum())
-    net.prune(masks)
+    net.prune(from_first(masks))
     return exchanged
 
 

@@ -64,7 +64,7 @@ def test_count_json(capsys):
 def test_grid_json(capsys):
     assert main(["grid", str(ROOT / "config/quickstart.yaml"), "--json"]) == 0
     grid = json.loads(capsys.readouterr().out)
-    assert grid["counts"] == {"cells": 26, "runs": 156, "jobs": 26, "dense": 12}
+    assert grid["counts"] == {"cells": 26, "runs": 156, "levels": 0, "jobs": 26, "dense": 2}
     assert len(grid["cells"]) == 26 and len(grid["runs"]) == 156 and len(grid["jobs"]) == 26
 
 
@@ -91,7 +91,7 @@ def test_an_external_method_shows_up_everywhere(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "--method", "snap"], "unknown method 'snap' in --method (did you mean 'snip'?); valid: dense, grasp"),
+        (["run", "--method", "snap"], "unknown method 'snap' in --method (did you mean 'snip'?); valid: dense, ft"),
         (["run", "--dataset", "digit"], "unknown data set 'digit' in --dataset (did you mean 'digits'?)"),
         (["run", "--space", "xp"], "run: space: input should be 'sp' or 'ip' (got 'xp')"),
         (["run", "--sparsity", "1"], "not including, 1 (got '1')"),

@@ -60,6 +60,58 @@ def test_jobs_cover_all_runs_once_whatever_the_block():
         assert len({job.path for job in jobs}) == len(jobs)
 
 
+def test_shared_training_is_planned_once():
+    """FT and LT at any sparsity continue one dense run per seed and space; a level continues the one before it."""
+    experiment = expand(methods=["ft", {"name": "lt", "rate": 0.5}], sparsities=[0.75, 0.9, 0.95], seeds=4)
+    jobs = {job.path: job for job in experiment.jobs(2)}
+    dense = [job for job in jobs.values() if job.runs[0].method == "dense"]
+    assert sorted((job.runs[0].space, job.seeds) for job in dense) == [
+        ("ip", "0-1"), ("ip", "2-3"), ("sp", "0-1"), ("sp", "2-3"),
+    ]  # fmt: skip
+    assert all(job.keep and job.parent is None for job in dense)
+    chain, job = (
+        [],
+        next(
+            job
+            for job in jobs.values()
+            if (job.runs[0].method, job.runs[0].sparsity, job.runs[0].space) == ("lt", "0.95", "ip")
+        ),
+    )
+    while job.parent:
+        chain.append((job.runs[0].sparsity, job.keep))
+        assert jobs[job.parent].seeds == job.seeds
+        job = jobs[job.parent]
+    assert chain == [("0.95", False), ("0.9375", True), ("0.875", True), ("0.75", True), ("0.5", True)]
+    assert job in dense
+    fine_tuned = [job for job in jobs.values() if job.runs[0].method == "ft"]
+    assert len(fine_tuned) == 3 * 2 * 2 and {job.parent for job in fine_tuned} == {job.path for job in dense}
+    # 0.75 is a level of the grid itself; 0.5, 0.875, 0.9375 and dense are not, and no table shows them.
+    assert len(experiment.cells) == 2 * 3 * 2 and len(experiment.trained) == 12 + 2 * 4
+    assert len({job.path for job in jobs.values()}) == len(experiment.jobs(2))
+
+
+def test_dense_runs_of_the_grid_are_the_ones_continued():
+    with_dense = expand(methods=["dense", "ft"])
+    assert len(with_dense.trained) == len(with_dense.cells)
+    assert {run.cell for run in with_dense.parents.values()} == {
+        run.cell for run in with_dense.runs if run.method == "dense"
+    }
+
+
+def test_a_method_may_have_its_own_allocation_and_off():
+    experiment = expand(
+        methods=["snip", {"name": "rigl", "allocation": "erk", "off": ["zero", "frozen"]}], spaces="sp", sparsities=0.9
+    )
+    found = [(run.method, run.allocation, run.off) for run in experiment.runs if run.seed == 0]
+    assert found == [("snip", "global", "zero"), ("rigl", "erk", "zero"), ("rigl", "erk", "frozen")]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_of_the_repository_expands(path):
+    experiment = Experiment.load(path)
+    assert experiment.runs and len({job.path for job in experiment.jobs()}) == len(experiment.jobs())
+
+
 def test_a_jobs_command_line_gives_back_its_runs(tmp_path, monkeypatch):
     """The words that Snakemake runs describe exactly the runs that the grid holds."""
     import ipbench.cli as cli
@@ -84,7 +136,7 @@ def test_a_jobs_command_line_gives_back_its_runs(tmp_path, monkeypatch):
     [
         ({"dataset": "digits"}, "unknown key 'dataset' in test (did you mean 'datasets'?); valid: allocations, basis"),
         ({"datasets": "digit"}, "unknown data set 'digit' in test (did you mean 'digits'?); valid: cifar10"),
-        ({"methods": "snap"}, "unknown method 'snap' in test (did you mean 'snip'?); valid: dense, grasp"),
+        ({"methods": "snap"}, "unknown method 'snap' in test (did you mean 'snip'?); valid: dense, ft"),
         ({"models": "small-vg"}, "unknown model 'small-vg' in test (did you mean 'small-vgg'?)"),
         ({"methods": []}, "test: methods: value should have at least 1 item"),
         ({"methods": [{"rounds": 1}]}, "has no name"),

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ipbench"
 FLOORS = [
     {"errors", "keys"},
-    {"spec", "store", "provenance", "progress"},
+    {"spec", "store", "provenance", "progress", "distributed"},
     {"data", "models", "spaces", "masks", "measure"},
     {"sparse_net"},
     {"methods"},

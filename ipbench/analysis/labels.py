@@ -16,9 +16,12 @@ AXES = ("dataset", "model", "method", "recipe", "off", "allocation", "options", 
 VARIANTS = ("recipe", "off", "allocation", "options", "basis", "mode")
 #: Axes that say nothing about a dense net.
 _MASKED = ("off", "allocation", "options")
+#: Their usual values, which no panel of a method has to name unless the method comes with others too.
+_DEFAULTS = {"off": "zero", "allocation": "global"}
 _STRUCTURED = ("recipe", "options", "basis")
 #: What a caption says of a recipe that is the same everywhere; a report has the rest.
 _HEADLINE = ("epochs", "batch_size", "lr", "schedule")
+_USUAL = Basis().model_dump(mode="json")
 HEADINGS = {"dataset": "data set", "basis": "filter basis", "sparsity": "sparsity p"}
 
 
@@ -30,11 +33,13 @@ class Labels:
         varying: the axes with more than one value; `sparsity` and `method` always, so that a row is never nameless.
         constant: the text of every other axis that says something, for a caption.
         keys: of the structured axes, the keys that vary (`options`: within a method).
+        within: of every method, the axes of `_DEFAULTS` with more than one value.
     """
 
     varying: tuple[str, ...]
     constant: Mapping[str, str]
     keys: Mapping[str, frozenset[str]]
+    within: Mapping[str, frozenset[str]]
 
     def text(self, cell: Cell, axis: str) -> str:
         """The text of one axis of a cell; '–' where the axis has no meaning for it."""
@@ -43,16 +48,29 @@ class Labels:
         if axis not in _STRUCTURED:
             return str(getattr(cell, axis))
         values = _flat(getattr(cell, axis))
+        if axis == "basis":
+            return self._basis(values)
         shown = [f"{key}={_short(values[key])}" for key in sorted(values) if key in self.keys[axis]]
         return ", ".join(shown) or "default"
+
+    def _basis(self, values: Mapping[str, Any]) -> str:
+        """What is unusual about a filter basis, of the keys that vary; the default is named so.
+
+        Ablations change one key at a time: with all keys that vary, every name would be long and say little.
+        """
+        unusual = {key for key, value in values.items() if value != _USUAL.get(key)}
+        keys = (unusual & self.keys["basis"]) or (self.keys["basis"] & values.keys() if unusual else set())
+        return ", ".join(f"{key}={_short(values[key])}" for key in sorted(keys)) or "default FB"
 
     def row(self, row: Row, axis: str) -> str:
         """The text of one axis of a row; the filter basis is that of its IP side."""
         return self.text(row.ip if axis == "basis" and row.ip else row.any, axis)
 
     def variant(self, cell: Cell, axes: Iterable[str] = VARIANTS) -> str:
-        """What tells this cell from others of its method: 'frozen, erk'; '' if nothing does."""
-        shown = [self.text(cell, axis) for axis in axes if axis in self.varying]
+        """What tells this cell from others of its method, or is unusual: 'frozen, erk'; '' if nothing does."""
+        usual = {axis for axis, value in _DEFAULTS.items() if getattr(cell, axis) == value}
+        dropped = usual - self.within.get(cell.method, frozenset())
+        shown = [self.text(cell, axis) for axis in axes if axis in self.varying and axis not in dropped]
         return ", ".join(text for text in shown if text not in ("–", "default"))
 
 
@@ -73,7 +91,12 @@ def labels(grid: Grid) -> Labels:
             varying.append(axis)
         elif texts:
             constant[axis] = texts[0]
-    return Labels(tuple(varying), constant, keys)
+    values: dict[str, dict[str, set[str]]] = {}
+    for cell in grid.cells:
+        for axis in _DEFAULTS:
+            values.setdefault(cell.method, {}).setdefault(axis, set()).add(getattr(cell, axis))
+    within = {method: frozenset(axis for axis in of if len(of[axis]) > 1) for method, of in values.items()}
+    return Labels(tuple(varying), constant, keys, within)
 
 
 def _varying_keys(cells: Iterable[Cell], axis: str) -> frozenset[str]:
@@ -100,8 +123,7 @@ def _constant(cells: Iterable[Cell], axis: str) -> str:
     if axis == "options":
         return ""
     values = next((_flat(getattr(cell, axis)) for cell in cells if axis != "basis" or cell.space == "ip"), {})
-    usual = Basis().model_dump(mode="json")
-    keys = [key for key in values if (key in _HEADLINE if axis == "recipe" else values[key] != usual.get(key))]
+    keys = [key for key in values if (key in _HEADLINE if axis == "recipe" else values[key] != _USUAL.get(key))]
     return " ".join(f"{key}={_short(values[key])}" for key in sorted(keys))
 
 

@@ -51,10 +51,19 @@ def panels(grid: Grid, dataset: str, model: str) -> list[Panel]:
             group[0].any.method,
             _title(names, group[0]),
             tuple(sorted(group, key=lambda row: float(row.any.sparsity))),
-            _dense(references, group[0].any),
+            _dense(references, group[0]),
         )
         for group in _merge(grouped)
     ]
+
+
+def ablations(grid: Grid, dataset: str, model: str) -> list[list[Row]]:
+    """The SP cells of one net that several filter bases are compared with: the rows of each."""
+    groups: dict[str, list[Row]] = {}
+    for row in grid.rows():
+        if row.compared and row.sp is not None and (row.sp.dataset, row.sp.model) == (dataset, model):
+            groups.setdefault(row.sp.id, []).append(row)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _merge(grouped: dict[tuple[str, ...], list[Row]]) -> list[list[Row]]:
@@ -73,12 +82,16 @@ def _title(names: Labels, row: Row) -> str:
     return f"{row.any.method}, {variant}" if variant else row.any.method
 
 
-def _dense(references: list[Row], cell: Cell) -> dict[str, Cell]:
-    """The dense net of each space that a panel is measured against: the one of the same recipe, or the only one."""
+def _dense(references: list[Row], row: Row) -> dict[str, Cell]:
+    """The dense net of each space that a panel is measured against: of its recipe and filter basis, or the only one."""
     dense = {}
     for space in ("sp", "ip"):
-        found = [side for side in (row.sp if space == "sp" else row.ip for row in references) if side is not None]
-        same = [reference for reference in found if reference.recipe == cell.recipe]
-        if len(same or found) == 1:
-            dense[space] = (same or found)[0]
+        sides = (reference.sp if space == "sp" else reference.ip for reference in references)
+        found = {side.id: side for side in sides if side is not None}
+        same = {name: side for name, side in found.items() if side.recipe == row.any.recipe} or found
+        if space == "ip" and row.ip is not None:
+            basis = row.ip.basis
+            same = {name: side for name, side in same.items() if side.basis == basis} or same
+        if len(same) == 1:
+            (dense[space],) = same.values()
     return dense

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipbench.analysis.grid import Grid, parse
+from ipbench.analysis.panels import ablations
 from ipbench.errors import BadInput
 from ipbench.spec import SPACES
 
@@ -14,8 +15,11 @@ from ipbench.spec import SPACES
 TABLES = ("accuracy", "paired", "global", "cost", "missing")
 TABLE_FORMATS = ("csv", "md", "tex", "html")
 #: Figures, under `figures/`; those of `BY_METHOD` also come for a single method, and for a single space of it.
-FIGURES = ("accuracy", "difference", "training-loss", "generalisation", "density")
-BY_METHOD = ("accuracy", "training-loss", "density")
+FIGURES = (
+    "accuracy", "difference", "ablation", "training-loss", "gradient-norm", "generalisation", "density",
+    "spatial-zeros", "basis", "cost",
+)  # fmt: skip
+BY_METHOD = ("accuracy", "training-loss", "gradient-norm", "density")
 FIGURE_FORMATS = ("svg", "pdf")
 #: What stands for "no one method" and "no one space" in names and labels.
 ALL, BOTH = "all", "both"
@@ -53,7 +57,8 @@ def plan(grid: Grid | Mapping[str, Any]) -> list[FigureFile]:
     """Every figure file of an experiment, in a fixed order, whether or not a run has finished.
 
     Per data set and model: each figure once over all methods and both spaces, then `BY_METHOD` per method for both
-    spaces and, where both are planned, for each. `difference` needs an SP/IP comparison to be planned.
+    spaces and, where both are planned, for each. `difference` and `cost` need an SP/IP comparison to be planned,
+    `basis` an IP cell, and `ablation` several filter bases for one SP cell.
 
     Args:
         grid: a `Grid`, or the plain value that `grid.json` holds.
@@ -84,7 +89,13 @@ def _of_net(grid: Grid, dataset: str, model: str) -> list[tuple[str, str, str]]:
     shown = [cell for cell in cells if not cell.dense] or cells
     spaces = [space for space in SPACES if any(cell.space == space for cell in shown)]
     compared = any(row.compared and (row.any.dataset, row.any.model) == (dataset, model) for row in grid.rows())
-    keys = [(figure, ALL, BOTH) for figure in FIGURES if figure != "difference" or compared]
+    needs = {
+        "difference": compared,
+        "cost": compared,
+        "basis": "ip" in spaces,
+        "ablation": bool(ablations(grid, dataset, model)),
+    }
+    keys = [(figure, ALL, BOTH) for figure in FIGURES if needs.get(figure, True)]
     for method in dict.fromkeys(cell.method for cell in shown):
         for figure in BY_METHOD:
             keys += [(figure, method, space) for space in [BOTH, *(spaces if len(spaces) > 1 else [])]]

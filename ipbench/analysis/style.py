@@ -29,8 +29,14 @@ DENSE_DASHES = {"sp": (0, (4, 2)), "ip": (0, (1, 1.5))}
 DIFFERENCE_COLOUR = "#222222"
 GREY = "#666666"
 
-#: Full text width of a two-column journal page, in inches, and the size of one panel at most.
-PAGE_WIDTH = 7.1
+#: Methods that share a panel, told apart by colour and marker; repeated from the start where there are more.
+METHOD_COLOURS = (
+    "#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC", "#8C564B", "#17A2B8", "#6B6B6B", "#B8A400", "#5E3C99",
+)  # fmt: skip
+METHOD_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
+
+#: Full text width of a two-column journal page and the height that fits on one, in inches, and one panel at most.
+PAGE_WIDTH, PAGE_HEIGHT = 7.1, 9.7
 PANEL_WIDTH, PANEL_HEIGHT = 2.6, 1.3
 COLUMNS = 4
 #: Points.

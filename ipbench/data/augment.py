@@ -1,7 +1,7 @@
 """Keyed augmentation (floor 2): what happens to sample i in epoch e is a pure function of (seed, e, i).
 
 `draw` decides, `apply` changes the pixels of a batch. Both work on integers alone, so every loader, device and number
-of workers gives the same bytes.
+of workers gives the same bytes. What comes before, the random crop of images that vary in size, is in `crops`.
 """
 
 from __future__ import annotations
@@ -51,24 +51,30 @@ def draw(indices: np.ndarray, seed: int, epoch: int, augmentation: Augmentation,
     base = keys.key(seed, "augmentation", epoch)
     result = np.zeros((len(indices), COLUMNS), dtype=np.int64)
     if augmentation.flip:
-        result[:, FLIP] = _below(2, base, indices, FLIP)
+        result[:, FLIP] = below(2, base, indices, FLIP)
     if augmentation.translate:
         reach = augmentation.translate
         for column in (DY, DX):
-            result[:, column] = _below(2 * reach + 1, base, indices, column) - reach
+            result[:, column] = below(2 * reach + 1, base, indices, column) - reach
     if augmentation.cutout:
         for column, extent in ((TOP, height), (LEFT, width)):
-            result[:, column] = _below(extent, base, indices, column) - augmentation.cutout // 2
+            result[:, column] = below(extent, base, indices, column) - augmentation.cutout // 2
     return result
 
 
-def _below(n: int, base: int, indices: np.ndarray, number: int) -> np.ndarray:
+def below(n: int | np.ndarray, base: int, indices: np.ndarray, number: int) -> np.ndarray:
     """Integers from 0 up to, not including, `n` (far below 2^32): the high 32 bits as a fraction, times n.
 
     Not `bits % n`; the shares of two values differ by less than n / 2^32.
+
+    Args:
+        n: one for all samples, or (n,) one for each.
+        base: the key of the epoch.
+        indices: (n,) of the samples.
+        number: which of a sample's random bits: its own for every use.
     """
     high = keys.indexed_bits(base, indices, number) >> np.uint64(32)
-    return ((high * np.uint64(n)) >> np.uint64(32)).astype(np.int64)
+    return ((high * np.asarray(n, dtype=np.uint64)) >> np.uint64(32)).astype(np.int64)
 
 
 def apply(images: torch.Tensor, drawn: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:

@@ -1,19 +1,24 @@
 """The .beton files that FFCV reads (floor 2): whether they can be used, where they lie, making and checking them.
 
-FFCV is optional and its import takes seconds: this module loads it only when it is needed, and `ffcv_adapter` is the
-one place that touches it. Beside every file lies a JSON product with its checksum, because FFCV maps the file into
+FFCV is optional and its import takes seconds: this module loads it only when it is needed, and `ffcv_adapter` and
+`ffcv_crop` alone touch it. Beside every file lies a JSON product with its checksum, because FFCV maps the file into
 memory and would crash, or read garbage, where one is truncated.
 """
 
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+
 from ipbench import store
-from ipbench.data import sources
+from ipbench.data import image_folder, sources
 from ipbench.data.catalog import DataSet, dataset
 from ipbench.errors import BadInput, BadProduct, valid_choice
 
@@ -21,6 +26,9 @@ INSTALL = (
     "`apt-get install libopencv-dev libturbojpeg0-dev pkg-config`, then `pip install 'ipbench[ffcv]'`;"
     " or use the loader 'memory', which gives the same batches"
 )
+
+#: Bytes up to which a checksum reads all of a file, and of a block of a larger one.
+WHOLE, BLOCK = 2**30, 2**20
 
 
 @lru_cache(maxsize=1)
@@ -73,16 +81,57 @@ def write(name: str, split: sources.Split, root: Path, path: Path | None = None)
         BadProduct: the files of the images are broken.
     """
     valid_choice(split, sources.SPLITS, "split")
+    facts = dataset(name)
+    path = beton_path(name, split, root) if path is None else path
+    if facts.shorter_side is not None:
+        return _write_folder(facts, split, root, path, facts.shorter_side)
     images = sources.load(name, split, root)
     require()
     from ipbench.data import ffcv_adapter
 
-    path = beton_path(name, split, root) if path is None else path
     with store.atomic(path) as temporary:
-        ffcv_adapter.write(temporary, images.images, images.labels)
+        samples = list(zip(images.images, images.labels.tolist(), strict=True))
+        ffcv_adapter.write(temporary, samples, images.images.shape[1:])
         digest = _sha256(temporary)
-    store.write_json(_product(path), {**_facts(dataset(name), split), "sha256": digest})
+    store.write_json(_product(path), {**_facts(facts, split), "sha256": digest})
     return path
+
+
+def _write_folder(facts: DataSet, split: sources.Split, root: Path, path: Path, shorter_side: int) -> Path:
+    """`write` for images that vary in size: all are decoded, so that a broken file is found here."""
+    listing = image_folder.listing(facts.name, split, root)
+    require()
+    from PIL import __version__ as pillow
+
+    from ipbench.data import ffcv_adapter
+
+    workers = os.cpu_count() or 1
+    read = partial(_sample, listing, shorter_side)
+    samples = image_folder.in_order(read, range(len(listing.labels)), workers, 4 * workers)
+    with closing(samples), store.atomic(path) as temporary:
+        ffcv_adapter.write(temporary, _InTurn(len(listing.labels), samples), None)
+        digest = _sha256(temporary)
+    # Who decoded the images is part of what they are, and the file may be read where others are installed.
+    found = {"count": len(listing.labels), "classes_sha256": listing.classes_sha256, "pillow": pillow}
+    store.write_json(_product(path), {**_facts(facts, split), **found, "sha256": digest})
+    return path
+
+
+def _sample(listing: image_folder.Listing, shorter_side: int, index: int) -> tuple[np.ndarray, int]:
+    return image_folder.read(listing.path(index), shorter_side), int(listing.labels[index])
+
+
+class _InTurn:
+    """Samples for FFCV's writer, which asks for each once and in order: made ahead, by threads."""
+
+    def __init__(self, count: int, samples: Iterator[tuple[np.ndarray, int]]):
+        self._count, self._samples = count, samples
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]:
+        return next(self._samples)
 
 
 def check(name: str, split: sources.Split, path: Path) -> None:
@@ -98,7 +147,11 @@ def check(name: str, split: sources.Split, path: Path) -> None:
     if not _product(path).is_file():
         raise BadProduct(f"{path}: its checksum {_product(path).name} is missing; {again} again")
     product = store.read_json(_product(path))
-    for fact, value in _facts(dataset(name), split).items():
+    expected = _facts(dataset(name), split)
+    train = _product(path.with_name(beton_path(name, "train", Path()).name))
+    if "classes_sha256" in product and train.is_file():  # or labels would not mean the same in the two files
+        expected["classes_sha256"] = store.read_json(train).get("classes_sha256")
+    for fact, value in expected.items():
         if product.get(fact) != value:
             raise BadProduct(f"{path}: {fact} is {product.get(fact)} where {value} is expected; {again} again")
     stat = path.stat()
@@ -111,8 +164,12 @@ def _product(path: Path) -> Path:
 
 
 def _facts(data: DataSet, split: str) -> dict[str, object]:
+    """What the catalogue says of a file."""
     count = data.train if split == "train" else data.test
-    return {"dataset": data.name, "split": split, "count": count, "shape": list(data.shape)}
+    facts = {"dataset": data.name, "split": split, "count": count, "shape": list(data.shape)}
+    if data.shorter_side is not None:
+        facts["shorter_side"] = data.shorter_side
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 @lru_cache(maxsize=32)
@@ -122,5 +179,17 @@ def _digest(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def _sha256(path: Path) -> str:
+    """Of the whole file; of one above `WHOLE`, of its size, its beginning, and blocks evenly spread over it.
+
+    ImageNet's has 330 GB, which no job can read before it starts. The beginning holds the addresses of all images.
+    """
+    size = path.stat().st_size
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if size <= WHOLE:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256(str(size).encode())
+        blocks = WHOLE // BLOCK // 2
+        for start in (*range(0, WHOLE // 2, BLOCK), *((size - BLOCK) * n // (blocks - 1) for n in range(blocks))):
+            file.seek(start)
+            digest.update(file.read(BLOCK))
+        return digest.hexdigest()

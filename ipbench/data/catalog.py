@@ -16,25 +16,28 @@ class DataSet:
         name: as written in an experiment.
         shape: (channels, height, width) of one image.
         classes: number of classes; labels are 0 to classes - 1.
-        train: number of training images, before any validation part is held out.
-        test: number of test images.
+        train: number of training images, before any validation part is held out; None: as many as the source has.
+        test: number of test images; None: as many as the source has.
         mean: per channel, over the training images, of pixels in 0..1.
         std: like `mean`.
         model: name of the default model.
         recipe: the default recipe.
         source: where the images come from, in one sentence.
+        shorter_side: of data sets that are folders of images of any size: the pixels to which the shorter side of every
+            image is brought before a crop of `shape` is taken; None: all images are of `shape`.
     """
 
     name: str
     shape: tuple[int, int, int]
     classes: int
-    train: int
-    test: int
+    train: int | None
+    test: int | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
     model: str
     recipe: Recipe
     source: str
+    shorter_side: int | None = None
 
 
 _CIFAR_RECIPE = Recipe(epochs=160, batch_size=128, augmentation=Augmentation(flip=True, translate=4))
@@ -111,6 +114,28 @@ DATASETS: dict[str, DataSet] = {
             model="vgg16",
             recipe=_CIFAR_RECIPE,
             source=_CIFAR_SOURCE.format("cifar100"),
+        ),
+        DataSet(
+            name="imagenet",
+            shape=(3, 224, 224),
+            classes=1000,
+            # The folder decides, so that subsets of images or classes can be used.
+            train=None,
+            test=None,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+            model="resnet50",
+            # GraSP's setup: lr / 10 after every third of the training.
+            recipe=Recipe(
+                epochs=90,
+                batch_size=256,
+                weight_decay=1e-4,
+                milestones=(1 / 3, 2 / 3),
+                augmentation=Augmentation(random_resized_crop=True, flip=True),
+            ),
+            source="ILSVRC 2012 from image-net.org, or a part of it, as imagenet/train/CLASS/*.JPEG and"
+            " imagenet/val/CLASS/*.JPEG in the data folder; the official validation images are the test part",
+            shorter_side=256,
         ),
     )
 }

@@ -1,8 +1,9 @@
-"""All that touches FFCV (floor 2): writing, keyed augmentation as one of its operations, and epochs in a given order.
+"""What touches FFCV (floor 2): writing, keyed augmentation as one of its operations, and epochs in a given order.
 
 Import it after `beton.require`. FFCV is frozen upstream (1.0.2), and this file works around what users ran into:
 
-* its augmentations ignore seeds: `KeyedAugmentation` is a pure function of (seed, epoch, sample);
+* its augmentations ignore seeds: `KeyedAugmentation`, and for images that vary in size `ffcv_crop.KeyedCrop`, are pure
+  functions of (seed, epoch, sample);
 * its orders are its own: an `Epoch` takes the order that the run has computed;
 * its iterators leave threads and buffers behind when a loop ends early: `Epoch.stop`;
 * an error in its thread leaves the reader waiting for ever: `Epoch.run` hands it over;
@@ -21,13 +22,13 @@ from functools import lru_cache, partial
 from multiprocessing import Value
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import ffcv.writer
 import numba
 import numpy as np
 import torch
-from ffcv.fields import IntField, NDArrayField
+from ffcv.fields import IntField, NDArrayField, RGBImageField
 from ffcv.loader import Loader, OrderOption
 from ffcv.loader.epoch_iterator import EpochIterator
 from ffcv.memory_allocator import MemoryAllocator
@@ -39,6 +40,16 @@ from ffcv.transforms import ToTensor
 
 from ipbench.data import beton, sources
 from ipbench.data.augment import DX, DY, FLIP, LEFT, TOP, Keyed
+from ipbench.data.catalog import dataset
+from ipbench.data.ffcv_crop import KeyedCrop, Places
+
+
+class Samples(Protocol):
+    """What can be written: a list, or whatever makes its elements when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]: ...
 
 
 class BetonPixels:
@@ -57,7 +68,7 @@ class BetonPixels:
         beton.check(name, split, path)
         # numba refuses more workers than it has threads; fewer give the same batches.
         threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-        self._loader = _opened(path, path.stat().st_mtime_ns, max(1, min(workers, threads)))
+        self._loader = _opened(name, path, path.stat().st_mtime_ns, max(1, min(workers, threads)))
         self._device = device
         self.labels = np.array(self._loader.reader.metadata["f1"], dtype=np.int64)
 
@@ -144,17 +155,16 @@ class KeyedAugmentation(Operation):
         return replace(previous_state, jit_mode=False), AllocationQuery(previous_state.shape, previous_state.dtype)
 
 
-def write(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    """Write a .beton file.
+def write(path: Path, samples: Samples, shape: tuple[int, int, int] | None) -> None:
+    """Write a .beton file, raw bytes and labels.
 
     Args:
         path: where; not atomic.
-        images: uint8 (n, height, width, channels).
-        labels: int64 (n,).
+        samples: images, uint8 (height, width, channels), and labels; asked for once each, one after the other.
+        shape: of every image; None if they vary in size, and then they have three channels.
     """
-    fields = {"image": NDArrayField(images.dtype, images.shape[1:]), "label": IntField()}
-    samples = list(zip(images, labels.tolist(), strict=True))
-    _Writer(str(path), fields).from_indexed_dataset(samples)
+    field = RGBImageField(write_mode="raw") if shape is None else NDArrayField(np.dtype(np.uint8), shape)
+    _Writer(str(path), {"image": field, "label": IntField()}).from_indexed_dataset(samples)
 
 
 class _Writer(ffcv.writer.DatasetWriter):
@@ -182,9 +192,13 @@ class _Writer(ffcv.writer.DatasetWriter):
 
 
 @lru_cache(maxsize=8)
-def _opened(path: Path, mtime_ns: int, workers: int) -> Loader:
+def _opened(name: str, path: Path, mtime_ns: int, workers: int) -> Loader:
     """A loader of the file, shared by all runs of a process, so that its pipeline is compiled once."""
-    pipelines = {"image": [KeyedAugmentation(workers), ToTensor()]}
+    facts = dataset(name)
+    first = []
+    if facts.shorter_side is not None:
+        first = [Places(), KeyedCrop(workers, facts.shape[1:], facts.shorter_side)]
+    pipelines = {"image": [*first, KeyedAugmentation(workers), ToTensor()]}
     return Loader(
         str(path),
         batch_size=1,  # set by every epoch

@@ -15,6 +15,7 @@ from ipbench import keys
 from ipbench.data import beton, splits
 from ipbench.data.augment import Keyed
 from ipbench.data.catalog import DataSet, dataset
+from ipbench.data.folder_loader import FolderPixels
 from ipbench.data.memory_loader import MemoryPixels
 from ipbench.data.sources import Split
 from ipbench.errors import BadInput, valid_choice
@@ -25,6 +26,9 @@ LOADERS: tuple[str, ...] = get_args(LoaderName)
 
 #: Images in a batch that is only evaluated; part of the numerics, since sums over batches are rounded.
 EVALUATION_BATCH = 500
+
+#: Training images that are evaluated at most.
+PLAIN_TRAINING = 60_000
 
 
 class Batch(NamedTuple):
@@ -71,17 +75,20 @@ class Data:
         recipe: batch size, augmentation, validation part and number of training images are read from it.
         seed: the run's.
         root: the data folder.
-        loader: "memory" holds the images on the device; "ffcv" reads .beton files.
-        workers: threads that prepare images (ffcv).
+        loader: "memory" holds the images on the device, or, of data sets that are folders of images (`imagenet`),
+            decodes them from disk in every epoch; "ffcv" reads .beton files.
+        workers: threads that prepare images, where they are not held on the device.
         device: where the batches go.
         channels_last: batches in torch's channels-last memory format.
+        rank: number of this process among those that train the run together, 0 to `world` - 1.
+        world: how many there are; the recipe's batch is divided among them.
 
     Attributes:
         shape: (channels, height, width).
         classes: number of classes.
         steps_per_epoch: full batches in the training part.
-        train_indices: sorted, of the training part.
-        validation_indices: sorted, of the validation part.
+        train_indices: sorted, of the training part, of all ranks.
+        validation_indices: sorted, of the validation part, of all ranks.
 
     Raises:
         BadInput: unknown name or loader, images or FFCV missing, or a recipe that does not fit the data set.
@@ -99,8 +106,11 @@ class Data:
         workers: int = 1,
         device: str = "cpu",
         channels_last: bool = False,
+        rank: int = 0,
+        world: int = 1,
     ):
         self.name, self.recipe, self.seed = name, recipe, seed
+        self.rank, self.world = rank, world
         facts = dataset(name)
         self.shape, self.classes = facts.shape, facts.classes
         if recipe.augmentation.translate >= min(self.shape[1:]):
@@ -108,8 +118,22 @@ class Data:
                 f"{name}: augmentation.translate is {recipe.augmentation.translate}, which moves images of"
                 f" {self.shape[1]} x {self.shape[2]} pixels out of sight"
             )
+        if recipe.augmentation.random_resized_crop and facts.shorter_side is None:
+            raise BadInput(
+                f"{name}: augmentation.random_resized_crop is for images that vary in size; these are all of"
+                f" {self.shape[1]} x {self.shape[2]} pixels, for which there is augmentation.translate"
+            )
+        if not 0 <= rank < world:
+            raise BadInput(f"rank {rank} of {world} processes: ranks are 0 to {world - 1}")
+        if recipe.batch_size % world:
+            raise BadInput(
+                f"{name}: batch_size is {recipe.batch_size}, which {world} processes cannot share equally; it must be"
+                f" divisible by {world}"
+            )
+        # Both splits at once: a test file that is missing should stop a run before it trains.
+        self._train, self._test = (_open(name, split, root, loader, workers, device) for split in get_args(Split))
         self.train_indices, self.validation_indices = splits.split(
-            facts.train, seed, recipe.validation, recipe.train_examples
+            len(self._train.labels), seed, recipe.validation, recipe.train_examples
         )
         self.steps_per_epoch = len(self.train_indices) // recipe.batch_size
         if not self.steps_per_epoch:
@@ -117,33 +141,48 @@ class Data:
                 f"{name}: batch_size is {recipe.batch_size}, but the training part has only"
                 f" {len(self.train_indices)} images"
             )
-        # Both splits at once: a test file that is missing should stop a run before it trains.
-        self._train, self._test = (_open(name, split, root, loader, workers, device) for split in get_args(Split))
         self._normalise = partial(normalise, constants=_constants(facts, device), channels_last=channels_last)
 
-    def train(self, epoch: int) -> Iterator[Batch]:
-        """The augmented full batches of an epoch (0, 1, ...), in its keyed order."""
-        size = self.recipe.batch_size
+    def train(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """The augmented full batches of an epoch (0, 1, ...), in its keyed order; of each, this rank's part.
+
+        The parts of all ranks, one after the other, are the batch of a single process.
+
+        Args:
+            epoch: 0, 1, ...
+            skip: so many batches at the start are left out, and not read.
+
+        Raises:
+            ValueError: `skip` is negative or above `steps_per_epoch`.
+        """
+        if not 0 <= skip <= self.steps_per_epoch:
+            raise ValueError(f"skip is {skip}, in an epoch of {self.steps_per_epoch} batches")
+        size, share = self.recipe.batch_size, self.recipe.batch_size // self.world
         order = splits.keyed_order(self.train_indices, keys.key(self.seed, "order", epoch))
-        keyed = Keyed(self.recipe.augmentation, self.seed, epoch)
-        return self._batches(self._train, order[: self.steps_per_epoch * size], size, keyed)
+        batches = order[: self.steps_per_epoch * size].reshape(-1, size)[skip:]
+        mine = batches[:, self.rank * share : (self.rank + 1) * share].flatten()
+        return self._batches(self._train, mine, share, Keyed(self.recipe.augmentation, self.seed, epoch))
 
     def train_plain(self) -> Iterator[Batch]:
-        """All images of the training part, in the order of the source, not augmented."""
-        return self._batches(self._train, self.train_indices, EVALUATION_BATCH)
+        """The images of the training part, in the order of the source, not augmented; of these, this rank's part.
+
+        Of a large training part only `PLAIN_TRAINING` images, chosen by key: enough to tell an accuracy by.
+        """
+        chosen = splits.keyed_order(self.train_indices, keys.key(self.seed, "split", "plain"))[:PLAIN_TRAINING]
+        return self._plain(self._train, np.sort(chosen))
 
     def validation(self) -> Iterator[Batch]:
-        """All images of the validation part; nothing if the recipe holds none out."""
-        return self._batches(self._train, self.validation_indices, EVALUATION_BATCH)
+        """All images of the validation part, or this rank's part of them; nothing if the recipe holds none out."""
+        return self._plain(self._train, self.validation_indices)
 
     def test(self) -> Iterator[Batch]:
-        """All test images."""
-        return self._batches(self._test, np.arange(len(self._test.labels)), EVALUATION_BATCH)
+        """All test images, or this rank's part of them."""
+        return self._plain(self._test, np.arange(len(self._test.labels)))
 
     def score_batch(self, size: int | None = None, per_class: int | None = None) -> Batch:
         """Plain images of the training part, chosen by key, on which a method computes its scores.
 
-        Smaller batches are parts of larger ones.
+        Smaller batches are parts of larger ones. Every rank gets all of it.
 
         Args:
             size: number of images; the recipe's batch size if None.
@@ -162,20 +201,29 @@ class Data:
             chosen = order[self._first_of_each_class(order, per_class)]
         else:
             raise BadInput("a score batch has a size or a number per class, not both")
-        (batch,) = self._batches(self._train, chosen, len(chosen))
-        return batch
+        # Not in one go: a loader would hold several batches of that size.
+        parts = list(self._batches(self._train, chosen, EVALUATION_BATCH))
+        return Batch(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
 
     def _first_of_each_class(self, order: np.ndarray, per_class: int) -> np.ndarray:
         """(n,) bool: which of `order` are among the first `per_class` of their class."""
-        one_hot = self._train.labels[order, None] == np.arange(self.classes)
-        fewest = int(one_hot.sum(axis=0).min())
-        if not 1 <= per_class <= fewest:
+        labels = self._train.labels[order]
+        # The classes that the source has: a part of ImageNet may lack the last ones.
+        counts = np.bincount(labels, minlength=int(self._train.labels.max()) + 1)
+        if not 1 <= per_class <= counts.min():
             raise BadInput(
-                f"{self.name}: a score batch of {per_class} images per class, but the training part has only {fewest}"
-                " of one"
+                f"{self.name}: a score batch of {per_class} images per class, but the training part has only"
+                f" {counts.min()} of one"
             )
-        first: np.ndarray = (one_hot & (one_hot.cumsum(axis=0) <= per_class)).any(axis=1)
+        by_class = np.argsort(labels, kind="stable")
+        place = np.empty(len(labels), dtype=np.int64)
+        place[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+        first: np.ndarray = place < per_class
         return first
+
+    def _plain(self, pixels: Pixels, order: np.ndarray) -> Iterator[Batch]:
+        """This rank's part of `order`, not augmented."""
+        return self._batches(pixels, np.array_split(order, self.world)[self.rank], EVALUATION_BATCH)
 
     def _batches(self, pixels: Pixels, order: np.ndarray, size: int, keyed: Keyed | None = None) -> Iterator[Batch]:
         with closing(pixels.batches(order, size, keyed)) as batches:
@@ -215,6 +263,8 @@ def _constants(facts: DataSet, device: str) -> tuple[torch.Tensor, torch.Tensor]
 
 def _open(name: str, split: Split, root: Path, loader: LoaderName, workers: int, device: str) -> Pixels:
     valid_choice(loader, LOADERS, "loader")
+    if loader == "memory" and dataset(name).shorter_side is not None:
+        return FolderPixels(name, split, root, device, workers)
     if loader == "memory":
         return MemoryPixels(name, split, root, device)
     beton.require()

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from ipbench import keys
+from ipbench.data import image_folder
 from ipbench.data.catalog import DataSet, dataset
 from ipbench.data.formats import read_cifar, read_idx
 from ipbench.data.splits import keyed_order
@@ -63,7 +64,7 @@ def load(name: str, split: Split, root: Path) -> Images:
     """Read one split of a data set; a process reads it once.
 
     Args:
-        name: one of `catalog.DATASETS`.
+        name: one of `catalog.DATASETS` that fits into memory: not a folder of images (`image_folder`).
         split: "train" or "test".
         root: the data folder; `digits`, and Debian's Fashion-MNIST, lie elsewhere.
 
@@ -73,6 +74,8 @@ def load(name: str, split: Split, root: Path) -> Images:
     """
     facts = dataset(name)
     valid_choice(split, SPLITS, "split")
+    if facts.test is None:
+        raise ValueError(f"{name} is a folder of images: image_folder reads it")
     if name == "digits":
         images, labels, place = *_digits(split, facts.test), "scikit-learn's digits"
     elif name in _CIFAR_LABEL_BYTES:
@@ -87,16 +90,17 @@ def load(name: str, split: Split, root: Path) -> Images:
 
 
 def fetch(name: str, root: Path) -> str:
-    """Download a data set if it is not there yet.
+    """Download a data set if it is not there yet; of one that cannot be downloaded, check that it is there.
 
     Returns:
         One line: what was done, and where the files lie.
 
     Raises:
-        BadInput: the download failed; the message says which file to put where by hand.
-        BadProduct: what was downloaded cannot be read.
+        BadInput: the download failed, or there is none; the message says which file to put where by hand.
+        BadProduct: what was downloaded, or put there, cannot be read.
     """
-    dataset(name)
+    if dataset(name).shorter_side is not None:
+        return image_folder.check(name, root)
     if name == "digits":
         return "digits: nothing to fetch, they are part of scikit-learn"
     try:

@@ -31,6 +31,7 @@ def cell(
     dataset: str = "digits",
     model: str = "lenet",
     off: str = "zero",
+    allocation: str = "global",
     basis: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -39,7 +40,8 @@ def cell(
 ) -> dict[str, Any]:
     """One cell of a grid."""
     axes = {
-        "dataset": dataset, "model": model, "method": method, "off": off, "sparsity": sparsity, "allocation": "global",
+        "dataset": dataset, "model": model, "method": method, "off": off, "sparsity": sparsity,
+        "allocation": allocation,
         "options": dict(options or {}), "recipe": dict(recipe or {"epochs": EPOCHS}), "mode": mode,
     }  # fmt: skip
     whole = axes | {"space": space, "basis": dict(basis or {})}

@@ -3,14 +3,16 @@ from __future__ import annotations
 import shutil
 import warnings
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from ipbench.analysis import style, write_figures, write_runs
-from ipbench.analysis.figures import draw
+from ipbench.analysis.figures import draw, layout
 from ipbench.analysis.grid import parse
 from ipbench.analysis.plan import plan
 
+from .drawing import figure, panels, texts
 from .synthetic import cell, grid, put, record, write
 
 
@@ -64,8 +66,8 @@ def test_a_partial_grid_is_drawn_with_its_counts(tmp_path):
     for seed in range(6):
         put(tmp_path, record(by["snip", "0.98", "ip"], seed, "impossible", "FB"))
     write_runs(tmp_path)
-    assert len(drawn(tmp_path, plan_of, method="all")) == 5
-    assert len(drawn(tmp_path, plan_of, method="grasp", space="both")) == 3
+    assert len(drawn(tmp_path, plan_of, method="all")) == 9
+    assert len(drawn(tmp_path, plan_of, method="grasp", space="both")) == 4
 
 
 @pytest.mark.parametrize("spaces", [("sp", "ip"), ("ip",)])
@@ -118,3 +120,88 @@ def test_png_is_for_looking(small):
     (path,) = draw(small, [file])
     assert path.read_bytes().startswith(b"\x89PNG")
     path.unlink()
+
+
+def test_spatial_zeros_before_and_after_training(tmp_path):
+    """IP starts with as many zeros as it has pruned coefficients, and ends with fewer."""
+    write(
+        tmp_path,
+        grid(("snip",), ("0.9", "0.99"), seeds=range(3)),
+        spatial_zeros_start=lambda c, s: 0.8 + 0.01 * s,
+        spatial_zeros_end=lambda c, s: 0.3 + 0.01 * s if c["space"] == "ip" else 0.8 + 0.01 * s,
+    )
+    drawn = figure(tmp_path, "spatial-zeros")
+    (axes,) = panels(drawn, "snip")
+    lines = {
+        (line.get_marker(), line.get_linestyle()): list(line.get_ydata())
+        for line in axes.get_lines()
+        if len(line.get_xdata()) == 2 and line.get_linestyle() != "None"
+    }
+    assert lines == {
+        ("o", ":"): pytest.approx([81, 81]),
+        ("s", ":"): pytest.approx([81, 81]),
+        ("o", "-"): pytest.approx([81, 81]),
+        ("s", "-"): pytest.approx([31, 31]),
+    }
+    assert "12 of 12 runs." in texts(drawn)
+
+
+TEN = ("random", "magnitude", "snip", "grasp", "synflow", "rigl", "set", "gmp", "lottery", "freezenet-it")
+
+
+@pytest.fixture(scope="module")
+def ten(tmp_path_factory):
+    results = tmp_path_factory.mktemp("ten")
+    return write(results, grid(TEN, ("0.9", "0.98", "0.99"), dense=("sp", "ip"), seeds=range(3)))
+
+
+@pytest.mark.parametrize(
+    "name", ["accuracy", "difference", "training-loss", "gradient-norm", "density", "spatial-zeros", "basis", "cost"]
+)
+def test_ten_methods_fit_on_a_page_and_nothing_overlaps(ten, name):
+    drawn = figure(ten, name)
+    width, height = drawn.get_size_inches()
+    assert width <= style.PAGE_WIDTH + 0.01 and height <= style.PAGE_HEIGHT + 0.01
+    titles = [axes.title.get_window_extent() for axes in drawn.axes]
+    boxes = [axes.get_window_extent() for axes in drawn.axes]
+    for index, title in enumerate(titles):
+        assert not any(title.overlaps(box) for box in boxes)
+        assert not any(title.overlaps(other) for other in titles[index + 1 :])
+    for axes in drawn.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            shown = [label for label in axis.get_ticklabels() if label.get_visible() and label.get_text()]
+            inside = [label.get_window_extent() for label in shown if _on(axis, label)]
+            assert not any(one.overlaps(two) for one, two in pairwise(inside))
+    notes = [text.get_window_extent() for text in drawn.texts]
+    assert all(box.x0 >= 0 and box.x1 <= width * drawn.dpi for box in notes)
+
+
+def _on(axis, label):
+    """Whether a tick label belongs to a place that is in sight."""
+    place = label.get_position()[0 if axis.axis_name == "x" else 1]
+    low, high = sorted(axis.get_view_interval())
+    return low <= place <= high
+
+
+def test_panels_stand_in_the_order_of_the_config(ten):
+    assert [axes.get_title() for axes in figure(ten, "accuracy").axes] == list(TEN)
+    assert [axes.get_title() for axes in figure(ten, "basis").axes] == [*TEN, *TEN]
+
+
+def test_labels_of_a_logarithmic_axis_are_few_but_never_none():
+    for height, low, high, least, most in ((1.3, 0.2, 0.5, 2, 5), (1.3, 0.02, 3, 4, 7), (0.62, 0.02, 3, 2, 4)):
+        sheet = layout.page([1], ["a"], "", height=height)
+        layout.log_axis(sheet, sheet.panels[0], (low, high))
+        sheet.figure.canvas.draw()
+        axis = sheet.panels[0].yaxis
+        shown = [label for label in axis.get_majorticklabels() if label.get_text() and _on(axis, label)]
+        assert least <= len(shown) <= most
+
+
+def test_blocks_share_their_y_axis_only_within():
+    sheet = layout.page([2, 1, 2, 1], list("abcdef"), "", blocks=[0, 0, 1, 1])
+    sheet.block(0)[0].set_ylim(0, 5)
+    sheet.block(1)[0].set_ylim(2, 3)
+    assert {axes.get_ylim() for axes in sheet.block(0)} == {(0, 5)}
+    assert {axes.get_ylim() for axes in sheet.block(1)} == {(2, 3)}
+    assert [sheet.lowest(index) for index in range(6)] == [False, True, True, False, True, True]

@@ -7,9 +7,10 @@ import pytest
 
 from ipbench.analysis.grid import parse, read_grid, to_json
 from ipbench.analysis.labels import labels
-from ipbench.analysis.panels import panels
+from ipbench.analysis.panels import ablations, panels
 from ipbench.analysis.plan import plan, plan_tables
 from ipbench.errors import BadInput
+from ipbench.spec import Basis, canonical_json
 from ipbench.store import write_json
 
 from .synthetic import cell, grid
@@ -89,9 +90,48 @@ def test_labels_tell_variants_apart():
     # The option of another method is no axis; neither is what the dense nets would have.
     assert names.varying == ("method", "off", "options", "basis", "sparsity")
     assert [names.variant(c) for c in found.cells] == [
-        "zero, levels=2, init=a", "zero, levels=2, init=b",
-        "zero, levels=5, init=a", "zero, levels=5, init=b", "frozen",
+        "levels=2, init=a", "levels=2, init=b", "levels=5, init=a", "levels=5, init=b", "frozen",
     ]  # fmt: skip
+
+
+def test_a_usual_value_is_named_only_beside_another_of_the_same_method():
+    cells = [cell("snip", "sp", "0.9"), cell("rigl", "sp", "0.9", allocation="erk")]
+    cells += [cell("gmp", "sp", "0.9", allocation=name) for name in ("global", "uniform")]
+    found = of(*cells)
+    assert [labels(found).variant(c) for c in found.cells] == ["", "erk", "global", "uniform"]
+
+
+def test_a_filter_basis_is_named_by_what_is_unusual_about_it():
+    bases = [Basis(**values) for values in ({}, {"init": "orthonormal"}, {"sharing": "network", "train": False})]
+    cells = [cell("snip", "ip", "0.9", basis=basis.model_dump(mode="json")) for basis in bases]
+    found = of(cell("snip", "sp", "0.9"), *cells)
+    names = labels(found)
+    assert [names.text(c, "basis") for c in found.cells] == [
+        "–", "default FB", "init=orthonormal", "sharing=network, train=false",
+    ]  # fmt: skip
+    # What all have in common is no name; then the default value of a key is one.
+    slow = [Basis(lr=0.1, init=init).model_dump(mode="json") for init in ("standard", "orthonormal")]
+    found = of(*(cell("snip", "ip", "0.9", basis=basis) for basis in slow))
+    assert [labels(found).text(c, "basis") for c in found.cells] == ["init=standard", "init=orthonormal"]
+
+
+def test_ablations_are_the_sp_cells_with_several_bases():
+    sp, other = cell("snip", "sp", "0.9"), cell("snip", "sp", "0.98")
+    ips = [cell("snip", "ip", "0.9", basis={"init": init}) for init in ("standard", "orthonormal")]
+    dense = [cell("dense", "sp", "0"), *(cell("dense", "ip", "0", basis={"init": init}) for init in ("a", "b"))]
+    ((first, second),) = ablations(of(*dense, sp, other, cell("snip", "ip", "0.98"), *ips), "digits", "lenet")
+    assert (first.sp, second.sp) == (first.sp, first.sp) and first.sp.id == sp["id"]
+    assert [row.ip.id for row in (first, second)] == [ip["id"] for ip in ips]
+    assert ablations(of(sp, *ips), "mnist", "lenet") == []
+
+
+def test_a_panel_is_measured_against_the_dense_net_of_its_basis():
+    bases = ({"init": "standard"}, {"init": "orthonormal"})
+    cells = [cell("dense", "sp", "0"), *(cell("dense", "ip", "0", basis=basis) for basis in bases)]
+    cells += [cell("snip", "sp", "0.9"), *(cell("snip", "ip", "0.9", basis=basis) for basis in bases)]
+    found = panels(of(*cells), "digits", "lenet")
+    assert [panel.dense["ip"].basis for panel in found] == [canonical_json(basis) for basis in bases]
+    assert all(panel.dense["sp"].id == cells[0]["id"] for panel in found)
 
 
 def test_nested_recipes_are_named_by_the_key_that_differs():
@@ -128,12 +168,16 @@ def test_plan_names_every_file():
         "figures/accuracy.digits-lenet.all.both.svg",
         "figures/difference.digits-lenet.all.both.svg",
         "figures/training-loss.digits-lenet.all.both.svg",
+        "figures/gradient-norm.digits-lenet.all.both.svg",
         "figures/generalisation.digits-lenet.all.both.svg",
         "figures/density.digits-lenet.all.both.svg",
+        "figures/spatial-zeros.digits-lenet.all.both.svg",
+        "figures/basis.digits-lenet.all.both.svg",
+        "figures/cost.digits-lenet.all.both.svg",
         *(
             f"figures/{figure}.digits-lenet.{method}.{space}.svg"
             for method in ("snip", "grasp")
-            for figure in ("accuracy", "training-loss", "density")
+            for figure in ("accuracy", "training-loss", "gradient-norm", "density")
             for space in ("both", "sp", "ip")
         ),
     ]

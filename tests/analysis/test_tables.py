@@ -119,6 +119,14 @@ def test_tables_of_a_grid_without_runs_and_without_pairs(tmp_path):
     assert "No SP/IP comparison" in summary(tmp_path)
 
 
+def test_methods_stand_in_the_order_of_the_config(tmp_path):
+    """Dense first, then as written, whatever the order of names or of the cells within a method."""
+    plan = grid(methods=("synflow", "random", "grasp"), sparsities=("0.98", "0.9"), seeds=range(3))
+    printed = make_tables(collect(write(tmp_path, plan)))["accuracy"].printed
+    assert list(dict.fromkeys(printed["method"])) == ["dense", "synflow", "random", "grasp"]
+    assert list(printed["sparsity p"]) == ["0", *["0.9", "0.98"] * 3]
+
+
 def test_latex_escapes():
     assert escape_latex(r"a_b & 50 % \ {x} ~^ #1 $") == (
         r"a\_b \& 50 \% \textbackslash{} \{x\} \textasciitilde{}\textasciicircum{} \#1 \$"

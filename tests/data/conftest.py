@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ipbench.data import catalog, sources
 
@@ -62,3 +63,40 @@ def one_line(error: pytest.ExceptionInfo[BaseException], *parts: str) -> None:
     assert "\n" not in message
     for part in parts:
         assert part in message, message
+
+
+def noise(height: int, width: int, mode: str = "RGB") -> Image.Image:
+    """An image of random pixels."""
+    channels = {"L": (), "P": (), "RGB": (3,), "RGBA": (4,), "CMYK": (4,)}[mode]
+    pixels = np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, *channels), dtype=np.uint8)
+    if mode != "P":
+        return Image.frombytes(mode, (width, height), pixels.tobytes())
+    image = Image.frombytes("P", (width, height), pixels.tobytes())
+    image.putpalette(np.random.default_rng(1).integers(0, 256, 768, dtype=np.uint8).tobytes())
+    return image
+
+
+#: Height, width, mode and format of the images of `write_imagenet`, whatever their names say.
+ODD_IMAGES = [
+    (60, 80, "RGB", "JPEG"),
+    (80, 60, "L", "JPEG"),
+    (50, 70, "CMYK", "JPEG"),
+    (45, 90, "RGBA", "PNG"),
+    (40, 40, "RGB", "JPEG"),
+    (7, 5, "RGB", "JPEG"),
+    (3, 300, "RGB", "PNG"),
+    (250, 4, "L", "PNG"),
+    (41, 40, "P", "PNG"),
+    (1, 1, "RGB", "PNG"),
+]
+
+
+def write_imagenet(root: Path, train: int = 8, test: int = 4, classes: int = 3) -> None:
+    """A tiny ImageNet: so many images per class in each part, of all the kinds that ImageNet has, and a few more."""
+    for folder, count in (("train", train), ("val", test)):
+        for label in range(classes):
+            place = root / "imagenet" / folder / f"n{label:08}"
+            place.mkdir(parents=True)
+            for number in range(count):
+                height, width, mode, kind = ODD_IMAGES[(label * count + number) % len(ODD_IMAGES)]
+                noise(height + label, width, mode).save(place / f"{folder}_{number}.JPEG", kind)

@@ -20,6 +20,7 @@ def test_names_and_default_models():
         "mnist": "lenet5-caffe",
         "cifar10": "vgg16",
         "cifar100": "vgg16",
+        "imagenet": "resnet50",
     }
     assert all(catalog.dataset(name).name == name for name in catalog.DATASETS)
 
@@ -28,7 +29,11 @@ def test_names_and_default_models():
 def test_facts_fit_each_other(data):
     assert len(data.mean) == len(data.std) == data.shape[0]
     assert data.recipe.augmentation.translate < min(data.shape[1:])
-    assert data.recipe.batch_size < data.train
+    assert data.train is None or data.recipe.batch_size < data.train
+    # What the folder decides is all that varies in size.
+    assert (data.train is None) == (data.test is None) == (data.shorter_side is not None)
+    assert data.shorter_side is None or data.shorter_side >= max(data.shape[1:])
+    assert data.recipe.augmentation.random_resized_crop <= (data.shorter_side is not None)
     assert "\n" not in data.source
 
 
@@ -37,7 +42,7 @@ def test_unknown_name():
         catalog.dataset("cifar-10", "config/x.yaml: dataset")
     assert str(error.value) == (
         "unknown data set 'cifar-10' in config/x.yaml: dataset (did you mean 'cifar10'?);"
-        " valid: cifar10, cifar100, digits, fashion-mnist, mnist"
+        " valid: cifar10, cifar100, digits, fashion-mnist, imagenet, mnist"
     )
 
 

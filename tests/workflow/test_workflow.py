@@ -70,6 +70,23 @@ def test_a_new_sparsity_trains_only_its_cells(finished: Checkout) -> None:
     assert finished.planned() == {"grid": 1, "run": 2, **RESULTS}
 
 
+def test_shared_training_happens_once(checkout: Checkout) -> None:
+    """Fine-tuning and lottery tickets at two sparsities: one dense job, levels on top of each other, none repeated."""
+    lottery = {"name": "lt", "rate": 0.5}
+    checkout.write(methods=["ft", lottery], sparsities=[0.5, 0.75], spaces=["sp"])
+    jobs = {"ft": 2, "lt": 2, "dense": 1}
+    assert checkout.planned()["run"] == sum(jobs.values())
+    checkout.done()
+    records = checkout.files("runs/*/*.json")
+    assert len(records) == 2 * sum(jobs.values())
+    for method, count in jobs.items():
+        assert len(checkout.files(f"jobs/digits/small-vgg/{method}/**/*.json")) == count
+    assert "dense" not in (checkout.results / "tables/accuracy.csv").read_text()  # the grid does not ask for it
+    checkout.write(methods=["dense", "ft", lottery, "gmp"], sparsities=[0.5, 0.75], spaces=["sp"])
+    assert checkout.planned() == {"grid": 1, "run": 2, **RESULTS}  # gmp alone
+    assert checkout.files("runs/*/*.json") == records
+
+
 def test_smaller_blocks_of_seeds_train_nothing(finished: Checkout) -> None:
     """They are other jobs, but all their records are there."""
     records = finished.files("runs/*/*.json")

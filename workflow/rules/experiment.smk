@@ -32,21 +32,28 @@ def experiment_file():
         names = ", ".join(sorted(map(str, Path("config").glob("*.yaml")))) or "none in config/"
         refuse(f"give one experiment with --configfile FILE; there are: {names}")
     for key in workflow.config_settings.config:
-        if key != "seeds_per_job":
+        if key not in MACHINE:
             refuse(f"--config {key}: the keys of an experiment are set in its file, {files[0]}")
     return Path(os.path.relpath(files[0]))
 
 
-def seeds_per_job():
-    """How many seeds of a cell share a job: a matter of the machine, set by its profile; no part of the experiment."""
-    number = workflow.config_settings.config.get("seeds_per_job", 6)
-    if not isinstance(number, int) or number < 1:
-        refuse(f"--config seeds_per_job={number}: a whole number from 1 up is needed")
+def of_the_machine(key):
+    """A setting of the profile's `config:`, or of --config."""
+    number = workflow.config_settings.config.get(key, MACHINE[key])
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        refuse(f"--config {key}={number}: a whole number from 1 up is needed")
     return number
 
 
+# What a profile may set, with its defaults: how many seeds of a cell share a job, and how many processes train one run.
+# They are no part of an experiment. The seeds of a job change no number; processes do, and every record tells theirs.
+MACHINE = {"seeds_per_job": 6, "processes": 1}
+
 EXPERIMENT_FILE = experiment_file()
-SEEDS_PER_JOB = seeds_per_job()
+SEEDS_PER_JOB = of_the_machine("seeds_per_job")
+PROCESSES = of_the_machine("processes")
+# torchrun gives every process a GPU where there are some; without, they share the processor's cores.
+LAUNCH = "" if PROCESSES == 1 else f"-m torch.distributed.run --standalone --nproc-per-node {PROCESSES}"
 
 try:
     EXPERIMENT = Experiment.load(EXPERIMENT_FILE)

@@ -106,11 +106,12 @@ rule report:
         snakefile=os.path.relpath(workflow.main_snakefile),
         experiment=str(EXPERIMENT_FILE),
         seeds_per_job=SEEDS_PER_JOB,
+        processes=PROCESSES,
     message:
         "report of {wildcards.experiment}"
     shell:
         "python -m snakemake --profile none --nolock --snakefile {params.snakefile:q} --configfile {params.experiment:q}"
-        " --config seeds_per_job={params.seeds_per_job} --report {output:q} -- {input:q} > {log:q} 2>&1"
+        " --config seeds_per_job={params.seeds_per_job} processes={params.processes} --report {output:q} -- {input:q} > {log:q} 2>&1"
 
 
 # Tables and figures of what is finished so far:  snakemake partial --nolock ...  (no lock: another one may be at work)

@@ -18,8 +18,9 @@ rule run:
     params:
         arguments=job_arguments,
         numerics=ipbench.NUMERICS,
+        launch=LAUNCH,
     message:
         "{wildcards.dataset} {wildcards.model} {wildcards.method} {wildcards.setting} p={wildcards.sparsity} seeds {wildcards.seeds}"
     shell:
-        "python -m ipbench run {params.arguments:q} --threads {threads} --workers {threads}"
+        "python {params.launch} -m ipbench run {params.arguments:q} --threads {threads} --workers {threads}"
         " --out results/{wildcards.experiment:q} --done {output:q} > {log:q} 2>&1"

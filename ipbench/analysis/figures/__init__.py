@@ -9,17 +9,25 @@ from matplotlib.figure import Figure
 
 from ipbench.analysis import style
 from ipbench.analysis.collect import load
-from ipbench.analysis.figures.against_depth import density, training_loss
-from ipbench.analysis.figures.against_sparsity import accuracy, difference, generalisation
+from ipbench.analysis.figures.against_depth import density
+from ipbench.analysis.figures.against_sparsity import accuracy, difference, generalisation, spatial_zeros
+from ipbench.analysis.figures.of_basis import ablation, basis
+from ipbench.analysis.figures.of_cost import cost
+from ipbench.analysis.figures.over_epochs import gradient_norm, training_loss
 from ipbench.analysis.figures.scene import Scene
 from ipbench.analysis.plan import FigureFile, plan
 
 _DRAWERS: dict[str, Callable[[Scene, FigureFile], Figure]] = {
     "accuracy": accuracy,
     "difference": difference,
+    "ablation": ablation,
     "training-loss": training_loss,
+    "gradient-norm": gradient_norm,
     "generalisation": generalisation,
     "density": density,
+    "spatial-zeros": spatial_zeros,
+    "basis": basis,
+    "cost": cost,
 }
 
 

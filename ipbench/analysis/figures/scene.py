@@ -13,6 +13,11 @@ from ipbench.analysis.panels import Panel, panels
 from ipbench.analysis.plan import ALL, BOTH, FigureFile
 from ipbench.spec import SPACES
 
+#: The columns of single runs that figures read; one of newer records may be absent.
+_COLUMNS = (
+    "layers", "basis_drift", "basis_condition", "curves_epoch", "curves_train_loss", "curves_gradient_norm",
+)  # fmt: skip
+
 
 class Scene:
     """A collection with its statistics, computed when first asked for."""
@@ -49,7 +54,7 @@ class Scene:
         """The finished runs of each cell, as rows."""
         rows: dict[str, list[dict[str, Any]]] = {}
         runs = self.collection.runs
-        columns = ["cell", "seed", "layers", "curves_train_loss"]
+        columns = [name for name in ("cell", "seed", *_COLUMNS) if name in runs]
         for values in runs.loc[runs["status"] == "done", columns].itertuples(index=False, name=None):
             row = dict(zip(columns, values, strict=True))
             rows.setdefault(row["cell"], []).append(row)

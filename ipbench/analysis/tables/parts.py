@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pandas as pd
@@ -11,31 +10,16 @@ from ipbench.analysis.collect import Collection
 from ipbench.analysis.grid import Cell, Row
 from ipbench.analysis.labels import AXES, HEADINGS, Labels
 from ipbench.analysis.render import Table
+from ipbench.analysis.setting import hardware, software
 from ipbench.analysis.statistics import INTERVAL_SEEDS, RESAMPLES
 
 #: How every interval is made, for the notes.
 INTERVALS = f"Intervals: 95 % BCa bootstrap of the mean, {RESAMPLES:,} resamples; none below {INTERVAL_SEEDS} seeds."
 
-#: A full commit hash, of which a caption shows the start; the records keep all of it.
-_COMMIT, _ABBREVIATED = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b"), r"\1"
-
 
 def setting_notes(collection: Collection) -> tuple[str, ...]:
     """What every number of a collection depends on: hardware, mode, versions, commit."""
-    runs = collection.runs
-
-    def found(*columns: str) -> str:
-        texts = {
-            ", ".join(str(value) for value in dict.fromkeys(values) if not pd.isna(value))
-            for values in zip(*(runs[column] for column in columns), strict=True)
-        }
-        return "; ".join(sorted(text for text in texts if text)) or "unknown"
-
-    return (
-        f"Hardware: {found('provenance_device', 'provenance_cpu')}; threads: {found('provenance_threads')}.",
-        f"Mode: {found('mode')}; numerics {found('provenance_numerics')}; torch {found('provenance_torch')}; "
-        f"commit {_COMMIT.sub(_ABBREVIATED, found('provenance_commit'))}.",
-    )
+    return hardware(collection), software(collection)
 
 
 def table(

@@ -1,0 +1,92 @@
+"""What the figures against sparsity share: points with their intervals, the axis of sparsities, that of differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from ipbench.analysis import style
+from ipbench.analysis.figures.layout import Page, ticks
+from ipbench.analysis.panels import Panel
+
+#: How single seeds and intervals look.
+DOTS: dict[str, Any] = {"s": 5, "alpha": 0.35, "linewidths": 0, "zorder": 2}
+_BAR: dict[str, Any] = {"capsize": 1.8, "elinewidth": 0.8, "capthick": 0.8}
+
+#: A range of differences, in points, from which the axis is logarithmic on both sides of a linear middle.
+_WIDE, _LINEAR = 15, 2
+_TICKS = (-100, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 100)
+
+
+def interval(
+    axes: Axes, at: float, mean: float, lower: float, upper: float, colour: str, along: Literal["x", "y"] = "y"
+) -> None:
+    """The bar of an interval, in the unit of the axis `along` which it lies; none where it is not finite."""
+    if math.isfinite(lower) and math.isfinite(upper):
+        # A mean may lie outside of a degenerate interval by rounding; lengths are never negative.
+        arms = [[max(0.0, mean - lower)], [max(0.0, upper - mean)]]
+        place: dict[str, Any] = {"x": [at], "y": [mean], "yerr": arms}
+        if along == "x":
+            place = {"x": [mean], "y": [at], "xerr": arms}
+        axes.errorbar(**place, fmt="none", ecolor=colour, zorder=3, **_BAR)
+
+
+def dodge(panel: Panel) -> float:
+    """Half the distance between SP and IP of one sparsity, so that their intervals do not cover each other."""
+    places = [style.sparsity_position(sparsity) for sparsity in panel.sparsities]
+    return 0.016 * (max(places) - min(places) or 1.0)
+
+
+def sparsities(sheet: Page, panels: Iterable[Panel], drawn: bool) -> None:
+    """The axis of sparsities under every panel of a page."""
+    texts = list(dict.fromkeys(sparsity for panel in panels for sparsity in panel.sparsities))
+    for axes in sheet.panels:
+        style.sparsity_axis(axes, texts, sheet.width)
+        axes.margins(y=0.08)
+    ticks(sheet, drawn)
+
+
+def marker(text: str, colour: str, shape: str, fill: str) -> Line2D:
+    """A line with a marker, for a legend."""
+    return Line2D([], [], color=colour, marker=shape, markerfacecolor=fill, label=text)
+
+
+def difference_handles() -> list[Artist]:
+    """The legend of paired differences."""
+    return [
+        marker("claim", style.DIFFERENCE_COLOUR, "D", style.DIFFERENCE_COLOUR),
+        marker("no claim", style.DIFFERENCE_COLOUR, "D", "white"),
+        Patch(color=style.COLOUR["ip"], alpha=0.2, linewidth=0, label="IP better"),
+        Patch(color=style.COLOUR["sp"], alpha=0.2, linewidth=0, label="SP better"),
+    ]
+
+
+def difference_axis(sheet: Page, along: Literal["x", "y"]) -> str:
+    """Make an axis of every panel one of differences in points: zero in sight, the sides shaded for IP and SP.
+
+    Returns:
+        What the name of the axis has to add.
+    """
+    limits = [axes.get_xlim() if along == "x" else axes.get_ylim() for axes in sheet.panels]
+    wide = any(high - low > _WIDE for low, high in limits)
+    for axes, (low, high) in zip(sheet.panels, limits, strict=True):
+        low, high = min(low, -0.05 * (high - low)), max(high, 0.05 * (high - low))
+        span, line = (axes.axvspan, axes.axvline) if along == "x" else (axes.axhspan, axes.axhline)
+        axis = axes.xaxis if along == "x" else axes.yaxis
+        if wide:  # a collapse in one cell would hide what happens in all the others
+            (axes.set_xscale if along == "x" else axes.set_yscale)("symlog", linthresh=_LINEAR)
+            axis.set_ticks([tick for tick in _TICKS if low <= tick <= high])
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+            axis.set_minor_locator(NullLocator())
+        (axes.set_xlim if along == "x" else axes.set_ylim)(low, high)  # zero is always in sight
+        span(0, high, color=style.COLOUR["ip"], alpha=0.07, linewidth=0, zorder=0)
+        span(low, 0, color=style.COLOUR["sp"], alpha=0.07, linewidth=0, zorder=0)
+        line(0, color=style.GREY, linewidth=0.7, zorder=1)
+    return f"logarithmic beyond ±{_LINEAR}" if wide else ""

@@ -1,0 +1,159 @@
+"""The figure of what IP costs against SP: time, parameters and multiply-accumulates, as ratios paired by seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ipbench.analysis import comparisons as stats
+from ipbench.analysis import style
+from ipbench.analysis.figures.layout import empty, label, log_axis, page
+from ipbench.analysis.figures.marks import interval, marker, sparsities
+from ipbench.analysis.figures.scene import Scene, title
+from ipbench.analysis.grid import Cell, Row
+from ipbench.analysis.panels import Panel
+from ipbench.analysis.plan import FigureFile
+from ipbench.analysis.setting import hardware
+
+WALL, CPU = "cost_wall_seconds", "cost_cpu_seconds"
+
+#: From this ratio between largest and smallest on, an axis is logarithmic.
+_WIDE = 5
+#: Inches: a panel's height, between panels, of a character and of the line in the legend.
+_HEIGHT, _GAP, _CHARACTER, _HANDLE = 2.0, 0.42, 0.054, 0.5
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One panel: a column of the IP runs over one of the SP runs."""
+
+    title: str
+    ip: str
+    sp: str
+
+
+def cost(scene: Scene, file: FigureFile) -> Figure:
+    """Time, parameters and MACs of IP over those of SP against sparsity, a line per method."""
+    panels = [panel for panel in scene.panels(file) if any(row.compared for row in panel.rows)]
+    cells = [cell for panel in panels for row in panel.rows if row.compared for cell in (row.sp, row.ip) if cell]
+    time, what = clock(scene, cells)
+    quantities = (
+        Quantity(f"{what} of a run", time, time),
+        Quantity("parameters", "parameters", "parameters"),
+        Quantity("MACs, IP in two stages", "macs_sparse_two_stage", "macs_sparse"),
+    )
+    text = (
+        "IP / SP paired by seed: geometric mean with 95 % BCa interval. Parameters: all stored trained numbers, kept"
+        " coefficients, FBs and all that is never pruned. MACs per image: IP in two stages (basis first), SP convolved"
+        f" directly, zeros skipped in both. {hardware(scene.collection)}"
+    )
+    if lost := sum(_lost(scene, row, quantities) for panel in panels for row in panel.rows):
+        text += f" {lost} pair{'' if lost == 1 else 's'} with a number of zero left out."
+    columns = _legend_columns([panel.title for panel in panels])
+    sheet = page(
+        [len(quantities)],
+        [quantity.title for quantity in quantities],
+        scene.note(cells, text),
+        own_y=True,
+        height=_HEIGHT,
+        gap=_GAP,
+        legend_rows=math.ceil(len(panels) / columns),
+    )
+    drawn = [_quantity(axes, scene, panels, quantity) for axes, quantity in zip(sheet.panels, quantities, strict=True)]
+    sparsities(sheet, panels, any(drawn))
+    for axes, found in zip(sheet.panels, drawn, strict=True):
+        if not found:
+            empty(axes, scene.nothing(cells))
+        lowest, highest = axes.dataLim.y0, axes.dataLim.y1
+        low, high = (min(lowest, 1), max(highest, 1)) if found else (1, 1)  # 1 is in sight
+        axes.axhline(1, color=style.GREY, linewidth=0.7, zorder=1)
+        if high / low > _WIDE:
+            log_axis(sheet, axes, (low / 1.15, high * 1.15))
+        else:
+            room = max(0.08 * (high - low), 0.05)
+            axes.set_ylim(low - room, high + room)
+            axes.yaxis.set_major_locator(MaxNLocator(6))
+    handles: list[Artist] = [
+        marker(panel.title, *look, look[0]) for panel, look in zip(panels, _looks(panels), strict=True)
+    ]
+    label(sheet, title(file), "sparsity p", "IP / SP", handles, legend_columns=columns)
+    return sheet.figure
+
+
+def clock(scene: Scene, cells: Sequence[Cell]) -> tuple[str, str]:
+    """The column that tells the time of a run, and its name.
+
+    CPU time, which other work on the machine does not stretch, where every run of `cells` has it and trained on a CPU;
+    else wall time.
+    """
+    runs = scene.collection.runs
+    ours = runs[(runs["status"] == "done") & runs["cell"].isin([cell.id for cell in cells])]
+    if CPU in ours and len(ours) and ours[CPU].notna().all() and (ours["provenance_device"] == "cpu").all():
+        return CPU, "CPU time"
+    return WALL, "wall time"
+
+
+def ratios(row: Row, ip: Mapping[str, Mapping[int, float]], sp: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
+    """IP / SP by seed, of the seeds for which both sides have a positive number."""
+    if row.sp is None or row.ip is None:
+        return {}
+    above, below = ip.get(row.ip.id, {}), sp.get(row.sp.id, {})
+    both = sorted(above.keys() & below.keys())
+    return {seed: above[seed] / below[seed] for seed in both if above[seed] > 0 and below[seed] > 0}
+
+
+def _lost(scene: Scene, row: Row, quantities: Sequence[Quantity]) -> int:
+    """How many seeds of a comparison have a quantity on both sides, but no ratio of it (an empty net)."""
+    lost: set[int] = set()
+    for quantity in quantities:
+        ip, sp = scene.values(quantity.ip), scene.values(quantity.sp)
+        if row.sp is not None and row.ip is not None:
+            lost |= (ip.get(row.ip.id, {}).keys() & sp.get(row.sp.id, {}).keys()) - ratios(row, ip, sp).keys()
+    return len(lost)
+
+
+def _quantity(axes: Axes, scene: Scene, panels: Sequence[Panel], quantity: Quantity) -> bool:
+    """Draw one panel; says whether there was anything to draw."""
+    anything = False
+    ip, sp = scene.values(quantity.ip), scene.values(quantity.sp)
+    span = [style.sparsity_position(text) for panel in panels for text in panel.sparsities]
+    step = 0.06 * (max(span) - min(span) or 1.0) / max(1, len(panels) - 1)
+    for number, (panel, (colour, shape)) in enumerate(zip(panels, _looks(panels), strict=True)):
+        places, means = [], []
+        for row in panel.rows:
+            logarithms = {seed: math.log(ratio) for seed, ratio in ratios(row, ip, sp).items()}
+            if not logarithms:
+                continue
+            found = stats.cell_statistics(logarithms, "ratio", quantity.ip, stats.pair_name(row))
+            # Beside each other, so that intervals do not cover each other.
+            x = style.sparsity_position(row.any.sparsity) + step * (number - (len(panels) - 1) / 2)
+            interval(axes, x, math.exp(found.mean), math.exp(found.lower), math.exp(found.upper), colour)
+            places.append(x)
+            means.append(math.exp(found.mean))
+        edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.4}
+        axes.plot(places, means, color=colour, marker=shape, linewidth=0.9, zorder=4, **edge)
+        anything = anything or bool(places)
+    return anything
+
+
+def _looks(panels: Sequence[Panel]) -> list[tuple[str, str]]:
+    """Colour and marker of every method; the two cycles differ in length, so that a pair comes again late."""
+    colours, shapes = style.METHOD_COLOURS, style.METHOD_MARKERS
+    return [(colours[number % len(colours)], shapes[number % len(shapes)]) for number in range(len(panels))]
+
+
+def _legend_columns(names: Sequence[str]) -> int:
+    """The most columns of names, filled one after the other, that fit below the title."""
+    for columns in range(len(names), 1, -1):
+        widest = [max(map(len, some)) for some in np.array_split(np.array(names, dtype=object), columns)]
+        if sum(_HANDLE + _CHARACTER * number for number in widest) <= style.PAGE_WIDTH:
+            return columns
+    return 1
