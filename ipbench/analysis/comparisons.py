@@ -6,7 +6,7 @@ Accuracies are fractions here; tables and figures turn them into per cent and pe
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -211,11 +211,43 @@ def overall(collection: Collection, metric: str = PRIMARY) -> Overall:
     Raises:
         BadInput: runs of two modes or two versions of the numerics would meet in the test.
     """
+    rows = [row for row in collection.grid.rows() if row.compared]
+    return _averaged(collection, rows, metric, "overall")
+
+
+def by_method(collection: Collection, metric: str = PRIMARY) -> pd.DataFrame:
+    """One test per data set, model and method: does IP differ from SP on average over its complete comparisons?
+
+    Returns:
+        `dataset`, `model`, `method`, the fields of `Comparison`, `p_holm` over these tests, `claim`; `comparisons` and
+        `excluded`: how many comparisons are averaged, and how many are not complete.
+
+    Raises:
+        BadInput: runs of two modes or two versions of the numerics would meet in a test.
+    """
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in collection.grid.rows():
+        if row.compared:
+            groups.setdefault((row.any.dataset, row.any.model, row.any.method), []).append(row)
+    records = []
+    for key, rows in groups.items():
+        found = _averaged(collection, rows, metric, "method", *key)
+        sizes = {"comparisons": len(found.included), "excluded": len(found.excluded)}
+        records.append(dict(zip(("dataset", "model", "method"), key, strict=True)) | asdict(found.comparison) | sizes)
+    names = ["dataset", "model", "method", *Comparison.__dataclass_fields__, "comparisons", "excluded"]
+    frame = pd.DataFrame(records, columns=names)
+    frame["p_holm"] = holm([float(p) for p in frame["p"]])
+    frame["claim"] = [claim(mean, p, n) for mean, p, n in zip(frame["mean"], frame["p_holm"], frame["n"], strict=True)]
+    return frame
+
+
+def _averaged(collection: Collection, rows: Sequence[Row], metric: str, *key: str) -> Overall:
+    """One comparison over several: per seed, the mean difference of those that are complete."""
     values = metric_values(collection.runs, metric)
     included: list[Row] = []
     excluded: list[Row] = []
-    for row in collection.grid.rows():
-        if not row.compared or row.sp is None or row.ip is None:
+    for row in rows:
+        if row.sp is None or row.ip is None:
             continue
         complete = all(set(values.get(side.id, {})) >= set(side.seeds) for side in (row.sp, row.ip))
         (included if complete and differences(row, values) else excluded).append(row)
@@ -224,7 +256,7 @@ def overall(collection: Collection, metric: str = PRIMARY) -> Overall:
     seeds = set.intersection(*map(set, by_row)) if by_row else set()
     means = {seed: math.fsum(row[seed] for row in by_row) / len(by_row) for seed in seeds}
     names = tuple(map(pair_name, included))
-    return Overall(compare(means, metric, "overall", *names), names, tuple(map(pair_name, excluded)))
+    return Overall(compare(means, metric, *key, *names), names, tuple(map(pair_name, excluded)))
 
 
 def pair_name(row: Row) -> str:
@@ -249,13 +281,20 @@ class _Unmixed:
     """Refuses a test over runs that were made in different ways."""
 
     #: What has to be the same for all runs of one test, and how to say it.
-    COLUMNS = (("mode", "modes"), ("provenance_mode", "modes"), ("provenance_numerics", "versions of the numerics"))
+    COLUMNS = (
+        ("mode", "modes"),
+        ("provenance_mode", "modes"),
+        ("provenance_numerics", "versions of the numerics"),
+        ("provenance_processes", "numbers of processes"),
+    )
 
     def __init__(self, collection: Collection) -> None:
         runs = collection.runs[collection.runs["status"] == "done"]
         self._grid: Grid = collection.grid
         self._found: dict[str, dict[str, set[str]]] = {}
         for column, _ in self.COLUMNS:
+            if column not in runs:  # collected before there was such a column
+                continue
             for cell, value in zip(runs["cell"], runs[column], strict=True):
                 if not pd.isna(value):
                     self._found.setdefault(column, {}).setdefault(cell, set()).add(str(value))

@@ -12,7 +12,7 @@ from ipbench.errors import BadInput
 from ipbench.spec import SPACES
 
 #: Tables and the formats of each, under `tables/`.
-TABLES = ("accuracy", "paired", "global", "cost", "missing")
+TABLES = ("accuracy", "paired", "methods", "global", "cost", "missing")
 TABLE_FORMATS = ("csv", "md", "tex", "html")
 #: Figures, under `figures/`; those of `BY_METHOD` also come for a single method, and for a single space of it.
 FIGURES = (

@@ -33,7 +33,7 @@ _TEXTS = ("layers", "collapsed_layers", "basis_drift", "basis_condition", "masks
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "gradient_norm")
 _PROVENANCE = (
     "numerics", "commit", "ipbench", "python", "torch", "torchvision", "numpy", "platform", "cpu", "device", "threads",
-    "mode", "loader", "finished",
+    "processes", "mode", "loader", "finished",
 )  # fmt: skip
 
 #: The columns every collection has, in order, with their types; fields of newer records follow, sorted by name.

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from ipbench.analysis.collect import collect
-from ipbench.analysis.comparisons import GAP, all_cells, counts, metric_values, overall, paired, seeds_note
+from ipbench.analysis.comparisons import GAP, all_cells, by_method, counts, metric_values, overall, paired, seeds_note
 from ipbench.errors import BadInput
 
 from .synthetic import grid, put, record, write
@@ -90,6 +90,25 @@ def test_the_global_test_averages_over_complete_comparisons(tmp_path):
     assert found.comparison.p == 2 / 64
     assert len(found.included) == 2
     assert found.excluded == (f"{by['0.99', 'sp']['id']}/{by['0.99', 'ip']['id']}",)
+
+
+def test_a_method_is_tested_over_its_sparsities(tmp_path):
+    """Two methods by hand: one gains at both sparsities, one gains and loses; Holm over the two of them."""
+    plan = grid(methods=("snip", "random"), sparsities=("0.9", "0.98"), seeds=range(7))
+    gain = {("snip", "0.9"): 0.01, ("snip", "0.98"): 0.03, ("random", "0.9"): 0.02, ("random", "0.98"): -0.02}
+
+    def accuracy(c, s):
+        if c["space"] == "sp" or c["method"] == "dense":
+            return 0.5
+        return 0.5 + gain[c["method"], c["sparsity"]] + (0.001 * (s - 3) if c["method"] == "random" else 0.001 * s)
+
+    collection = collect(write(tmp_path, plan, test_accuracy=accuracy))
+    found = {record["method"]: record for record in by_method(collection).to_dict("records")}
+    assert list(found) == ["snip", "random"]  # dense is a reference
+    assert found["snip"]["mean"] == pytest.approx(0.02 + 0.003) and found["snip"]["n"] == 7
+    assert found["snip"]["p"] == 2 / 128 and found["snip"]["p_holm"] == 4 / 128
+    assert found["snip"]["claim"] == "IP better" and found["random"]["claim"] == "no claim"
+    assert found["random"]["mean"] == pytest.approx(0.0) and found["random"]["comparisons"] == 2
 
 
 def test_the_global_test_uses_the_seeds_that_all_have(tmp_path):

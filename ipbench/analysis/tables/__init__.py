@@ -1,4 +1,4 @@
-"""The tables of an experiment, from its `runs.parquet`: accuracy, paired, global, cost, missing."""
+"""The tables of an experiment, from its `runs.parquet`: accuracy, paired, methods, global, cost, missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ipbench.analysis.labels import labels
 from ipbench.analysis.plan import TABLE_FORMATS, TABLES
 from ipbench.analysis.render import Table, csv, latex, markdown, page
 from ipbench.analysis.tables.accuracy import accuracy_table
-from ipbench.analysis.tables.paired import global_table, paired_table
+from ipbench.analysis.tables.paired import global_table, methods_table, paired_table
 from ipbench.analysis.tables.runs import cost_table, missing_table
 from ipbench.store import write_text
 
@@ -43,6 +43,7 @@ def make_tables(collection: Collection) -> dict[str, Table]:
     makers = (
         accuracy_table(collection, names, pairs),
         paired_table(collection, names, pairs),
+        methods_table(collection),
         global_table(collection, pairs),
         cost_table(collection, names),
         missing_table(collection, names),

@@ -1,4 +1,4 @@
-"""The tables of comparisons: IP - SP for every pair of cells, and once over the whole grid."""
+"""The tables of comparisons: IP - SP for every pair of cells, for every method, and once over the whole grid."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ipbench.analysis import comparisons as stats
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.labels import AXES, Labels, labels
 from ipbench.analysis.render import Table
-from ipbench.analysis.statistics import CLAIM_SEEDS, FLIPS
+from ipbench.analysis.statistics import CLAIM_SEEDS, FLIPS, seeds_needed
 from ipbench.analysis.tables.parts import (
     INTERVALS,
     axes,
@@ -74,6 +74,43 @@ def _number(record: Any) -> str:
     """'6', or '4 of 6 (1 diverged)'."""
     number = str(record["n"]) if record["n"] == record["planned"] else f"{record['n']} of {record['planned']}"
     return number + (f" ({record['diverged']} diverged)" if record["diverged"] else "")
+
+
+def methods_table(collection: Collection) -> Table:
+    """One row per method: its comparisons averaged per seed, and Holm's correction over the methods."""
+    frame = stats.by_method(collection)
+    nets = len(frame[["dataset", "model"]].drop_duplicates()) > 1
+    data: list[dict[str, Any]] = []
+    printed: list[dict[str, str]] = []
+    for record in frame.to_dict("records"):
+        place = {name: str(record[name]) for name in ("dataset", "model", "method")}
+        numbers = {f"{to}_pp": 100 * record[of] for to, of in _DIFFERENCE}
+        numbers |= {name: record[name] for name in ("interval", "n", "p", "p_kind", "p_holm", "claim")}
+        data.append({**place, **numbers, "comparisons": record["comparisons"], "excluded": record["excluded"]})
+        printed.append(
+            (place if nets else {"method": place["method"]})
+            | {
+                "IP − SP": with_interval(*(points(record[of]) for _, of in _DIFFERENCE)),
+                "n": str(record["n"]),
+                "comparisons": f"{record['comparisons']} of {record['comparisons'] + record['excluded']}",
+                "p": probability(record["p"]),
+                "p (Holm)": probability(record["p_holm"]),
+                "claim": str(record["claim"]),
+            }
+        )
+    needed = max(CLAIM_SEEDS, seeds_needed(len(frame))) if len(frame) else CLAIM_SEEDS
+    notes = (
+        "One test per method: per seed, the difference of the test accuracy (percentage points) is averaged over the"
+        " method's complete comparisons (its sparsities and variants); n is the number of seeds.",
+        INTERVALS,
+        f"p: two-sided sign-flip test over seeds, then Holm's correction over {len(frame)} methods, apart from that"
+        f" over single comparisons. A claim needs a corrected p of at most 0.05; with so many methods, {needed} seeds.",
+        *setting_notes(collection),
+    )
+    head = ["dataset", "model", "method"] if nets else ["method"]
+    columns = [*head, "IP − SP", "n", "comparisons", "p", "p (Holm)", "claim"]
+    raw = ["dataset", "model", "method", "n"]
+    return table(collection, "methods", "IP against SP, method by method", data, printed, notes, columns, raw)
 
 
 def global_table(collection: Collection, pairs: pd.DataFrame) -> Table:
