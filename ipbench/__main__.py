@@ -4,4 +4,5 @@ import sys
 
 from ipbench.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # processes that draw figures import this file again
+    sys.exit(main())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from ipbench.analysis import style
-from ipbench.analysis.collect import load
+from ipbench.analysis.collect import Collection, load
 from ipbench.analysis.figures.against_depth import density
 from ipbench.analysis.figures.against_sparsity import accuracy, difference, generalisation, spatial_zeros
 from ipbench.analysis.figures.of_basis import ablation, basis
@@ -50,14 +53,31 @@ def draw(results: Path, files: Iterable[FigureFile] | None = None) -> list[Path]
         BadInput: `runs.parquet` is missing, damaged or of another grid, or a test would mix modes.
     """
     collection = load(results)
-    scene = Scene(collection)
     wanted = list(plan(collection.grid) if files is None else files)
     pictures: dict[str, list[FigureFile]] = {}
     for file in wanted:
         pictures.setdefault(file.stem, []).append(file)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = min(cores, len(pictures) // _PICTURES)
+    if processes < 2:
+        _draw(collection, results, list(pictures.values()))
+    else:
+        shares = [list(pictures.values())[start::processes] for start in range(processes)]
+        # Fresh processes, not forks: libraries that have started threads do not survive those.
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+            list(pool.map(_draw, [collection] * processes, [results] * processes, shares))
+    return [results / file.path for file in wanted]
+
+
+#: A process that draws costs seconds to start: it must have so many pictures to draw.
+_PICTURES = 15
+
+
+def _draw(collection: Collection, results: Path, pictures: list[list[FigureFile]]) -> None:
+    """Draw pictures, each into all its files."""
+    scene = Scene(collection)
     with style.styled():
-        for same in pictures.values():
+        for same in pictures:
             figure = _DRAWERS[same[0].figure](scene, same[0])
             for file in same:
                 style.save(figure, results / file.path)
-    return [results / file.path for file in wanted]
