@@ -286,18 +286,19 @@ class Experiment:
         found = methods.load(self.method_files)
         for entry in self.axes.methods:
             if isinstance(entry, str):
-                for name, off, allocation in product(found.get(entry, [entry]), self.axes.off, self.axes.allocations):
-                    methods.get(name, self.where)
-                    yield name, {}, off, allocation
+                for name in found.get(entry, [entry]):
+                    offs = methods.get(name, self.where).offs(self.axes.off)
+                    for off, allocation in product(offs, self.axes.allocations):
+                        yield name, {}, off, allocation
                 continue
-            # A method may have its own off-values and allocations in place of the experiment's.
-            given = {"off": list(self.axes.off), "allocation": list(self.axes.allocations)}
-            given |= {key: value for key, value in entry.items() if key not in ("name", "file")}
             if not isinstance(entry.get("name"), str):
                 raise BadInput(
                     f"{self.where}: methods: {entry!r:.60} has no name (write `- name: snip` and its options)"
                 )
             chosen = methods.get(entry["name"], self.where)
+            # A method may have its own off-values and allocations in place of the experiment's.
+            given = {"off": chosen.offs(self.axes.off), "allocation": list(self.axes.allocations)}
+            given |= {key: value for key, value in entry.items() if key not in ("name", "file")}
             values = [value if isinstance(value, list) else [value] for value in given.values()]
             for combination in product(*values):
                 options = dict(zip(given, combination, strict=True))

@@ -64,6 +64,7 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
         **measure.stored_bytes(
             [(mask.numel(), kept[name]) for name, mask in net.masks.items()], net.basis_entries, counted.other_values
         ),
+        **({"faded": net.faded} if net.run.off == "decayed" else {}),
         "masks_sha256": tensors_digest(net.masks),
         "weights_sha256": tensors_digest(net.tensors()),
     }

@@ -40,7 +40,7 @@ class State:
         self.progress = Progress()
         self.steps = 0
         self.point: dict[str, Tensor] = {}
-        self.facts: dict[str, float] = {}
+        self.facts: dict[str, Any] = {}
         self.seconds = 0.0
         self.cpu_seconds = 0.0
 

@@ -33,6 +33,8 @@ class SparseNet(nn.Module):
         net: the module itself.
         layers: its prunable layers by name, in the order of the net.
         masks: boolean tensors in the shape of the coefficients; True = trained. All True at the start.
+        faded: what is left of a masked coefficient's initial value where the off-value is one; 1 unless it decays.
+        notes: what a method wants to have in the record: plain values by name.
         bases: the filter bases by name (empty in `sp`).
         counted: parameters, MACs and shapes of the plain net.
     """
@@ -56,6 +58,8 @@ class SparseNet(nn.Module):
         self.net = net
         self.layers = spaces.prunable_layers(net)
         self.masks = {name: torch.ones_like(c, dtype=torch.bool) for name, c in self.coefficients.items()}
+        self.faded = 1.0
+        self.notes: dict[str, object] = {}
         # Nets are small beside their activations: a copy of the start is kept for off-values, drift and rewinding.
         self.start = {name: c.detach().clone() for name, c in self.coefficients.items()}
         self.basis_start = {name: basis.matrix.detach().clone() for name, basis in self.bases.items()}
@@ -160,15 +164,22 @@ class SparseNet(nn.Module):
         """A copy in training mode, for scores: nothing they do (gradients, running statistics) reaches the net."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(keys.key(self.run.seed, "dropout", "score") >> 1)
-            yield copy.deepcopy(self).train()
+            twin = copy.deepcopy(self).train()
+            twin.notes = self.notes
+            yield twin
 
     def prune(self, masks: Mapping[str, Tensor]) -> None:
         """Take over `masks` and set everything they leave out to its off-value."""
         self.masks = {name: masks[name].to(mask.device) for name, mask in self.masks.items()}
         with torch.no_grad():
             for name, c in self.coefficients.items():
-                off = self.start[name] if self.run.off == "frozen" else torch.zeros_like(c)
+                off = torch.zeros_like(c) if self.run.off == "zero" else self.start[name] * self.faded
                 c.copy_(torch.where(self.masks[name], c, off))
+
+    def fade(self, factor: float) -> None:
+        """Set everything outside the masks to `factor` times its initial value."""
+        self.faded = factor
+        self.prune(self.masks)
 
     def clear(self, momentum: Mapping[str, Tensor]) -> None:
         """Set momentum buffers, by parameter name, to zero wherever the mask is."""

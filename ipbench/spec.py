@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ipbench.errors import BadInput, valid_choice
 
 Space = Literal["sp", "ip"]
-Off = Literal["zero", "frozen"]
+Off = Literal["zero", "frozen", "decayed"]
 Allocation = Literal["global", "uniform", "erk"]
 Mode = Literal["strict", "fast"]
 SPACES: tuple[str, ...] = get_args(Space)
@@ -106,7 +106,9 @@ class Recipe(Value):
     augmentation: Augmentation = Augmentation()
     validation: float = Field(0.1, ge=0, lt=1, description="fraction of the training images held out by key")
     train_examples: int | None = Field(None, ge=2, description="a keyed subset of so many training images; all if null")
-    init: Literal["kaiming_normal", "kaiming_uniform", "xavier_normal"] = "kaiming_normal"
+    init: Literal["kaiming_normal", "kaiming_uniform", "xavier_normal", "signed_kaiming", "signed_xavier"] = (
+        "kaiming_normal"
+    )
     precision: Literal["float32", "bf16"] = Field("float32", description="bf16: autocast, on GPUs only")
 
     @model_validator(mode="after")

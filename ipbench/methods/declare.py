@@ -7,13 +7,13 @@ larger = keep. Any other method is a function of its options that returns its st
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ipbench.errors import BadInput, valid_choice
 from ipbench.methods.stages import Continue, Prune, Stage, Train
-from ipbench.spec import NAME, Option, Run
+from ipbench.spec import NAME, Off, Option, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +59,7 @@ class Method:
     options: Mapping[str, Option]
     file: str
     build: Callable[..., list[Stage]]
+    off: Off = "zero"
 
     @property
     def prunes(self) -> bool:
@@ -70,6 +71,10 @@ class Method:
         """The run of whose end this run of the method is a continuation; None if it starts from initial values."""
         first = self.stages(run.options)[0]
         return first.parent(run) if isinstance(first, Continue) else None
+
+    def offs(self, wanted: Sequence[str]) -> list[str]:
+        """The off-values of an experiment for this method: a method that says its own is not meant with another one."""
+        return list(wanted) if self.off == "zero" else [self.off]
 
     def stages(self, options: Mapping[str, Option]) -> list[Stage]:
         """The stages of a run; `options` are those that differ from the defaults."""
@@ -105,6 +110,7 @@ class Method:
             "family": self.family,
             "paper": self.paper,
             "summary": self.summary,
+            "off": self.off,
             "options": options,
             "stages": [str(stage) for stage in self.stages({})],
         }
@@ -120,6 +126,8 @@ def _convert(value: object, default: Option) -> Option | None:
             value = int(text) if isinstance(default, int) else float(text)
         except ValueError:
             return None
+    if isinstance(default, str) and isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)  # "0.5" is a number to whoever reads YAML
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not type(default) or (isinstance(value, float) and not abs(value) < float("inf")):
@@ -131,7 +139,12 @@ REGISTRY: dict[str, Method] = {}
 
 
 def method(
-    *, paper: str, when: Before | None = None, name: str | None = None, family: str | None = None
+    *,
+    paper: str,
+    when: Before | None = None,
+    name: str | None = None,
+    family: str | None = None,
+    off: Off = "zero",
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a method under the name of the decorated function.
 
@@ -142,6 +155,7 @@ def method(
             list of stages.
         name: the name, if it differs from the function's.
         family: a heading to list it under.
+        off: the off-value that makes the method what it is, taken unless a user names another one.
 
     Keyword-only parameters with defaults are the method's options; the type of a default is the type of the option.
     """
@@ -178,6 +192,7 @@ def method(
             options=options,
             file=file,
             build=build,
+            off=off,
         )
         return function
 

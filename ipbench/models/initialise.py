@@ -38,11 +38,23 @@ def _xavier_normal(shape: torch.Size, generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64) * math.sqrt(2 / sum(_fans(shape)))
 
 
+def _signed_kaiming(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """The signs of kaiming_normal's draws times its standard deviation: all weights of a layer are of one size."""
+    return _kaiming_normal(shape, generator).sign() * math.sqrt(2 / _fans(shape)[0])
+
+
+def _signed_xavier(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """The signs of xavier_normal's draws times its standard deviation."""
+    return _xavier_normal(shape, generator).sign() * math.sqrt(2 / sum(_fans(shape)))
+
+
 #: Name, as in `Recipe.init` -> float64 draws of a shape.
 SCHEMES: dict[str, Callable[[torch.Size, torch.Generator], Tensor]] = {
     "kaiming_normal": _kaiming_normal,
     "kaiming_uniform": _kaiming_uniform,
     "xavier_normal": _xavier_normal,
+    "signed_kaiming": _signed_kaiming,
+    "signed_xavier": _signed_xavier,
 }
 
 

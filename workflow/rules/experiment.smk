@@ -100,7 +100,7 @@ wildcard_constraints:
     dataset="[A-Za-z0-9][A-Za-z0-9_.-]*",
     model="[A-Za-z0-9][A-Za-z0-9_.-]*",
     method="[A-Za-z0-9][A-Za-z0-9_.-]*",
-    setting="(sp|ip)-(zero|frozen)",
+    setting="(sp|ip)-(zero|frozen|decayed)",
     sparsity=r"0(\.[0-9]+)?",
     cell="[0-9a-f]{12}",
     seeds="[0-9]+-[0-9]+",

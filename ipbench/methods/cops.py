@@ -1,0 +1,66 @@
+"""COPS: one score decides, others are controlled."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ipbench.combination import Infeasible, combine
+from ipbench.masks import Impossible
+from ipbench.methods import Prune, Train, get, method
+
+
+@method(family="before training", paper="Wimmer, Mehnert, Condurache: COPS, IJCNN 2021, arXiv:2107.12673")
+def cops(*, target: str = "snip", controls: str = "synflow", beta: str = "0.5", per_class: int = 0):
+    """Keep what the target score wants, while each control retains beta of the most it could (a linear program)."""
+    names = [target, *(name.strip() for name in controls.split(","))]
+    betas = [float(share) for share in beta.split(",")]
+    if len(betas) == 1:
+        betas *= len(names) - 1
+    if len(betas) != len(names) - 1 or not all(0 <= share <= 1 for share in betas):
+        raise ValueError(f"beta is a share from 0 to 1, or one for each of the {len(names) - 1} controls, with commas")
+    for name in names:
+        first = get(name, "method cops").stages({})[0] if name != "cops" else None
+        if not isinstance(first, Prune):
+            raise ValueError(f"{name} is no score: it does not prune before training")
+    options = {"target": target, "controls": ",".join(names[1:]), "beta": ",".join(map(repr, betas))}
+    return [Prune(combined, "cops", per_class=per_class, options=options), Train()]
+
+
+def combined(net, batch, *, target, controls, beta):
+    """S + mu C, with the mask of the linear program raised above all else: a ranking whose top it is."""
+    import torch
+
+    names = [target, *controls.split(",")]
+    vectors = [normalised(score(net, batch, name)) for name in names]
+    try:
+        found = combine(vectors[0], vectors[1:], net.budget, [float(share) for share in beta.split(",")])
+    except Infeasible as error:
+        raise Impossible(f"cops: {error}") from None
+    net.notes["cops"] = {
+        "lp_value": found.lp_value,
+        "value": found.value,
+        "multipliers": list(found.multipliers),
+        "active": list(found.active),
+        "required": list(found.required),
+        "retained": list(found.retained),
+    }
+    ranking = vectors[0] + sum(mu * vector for mu, vector in zip(found.multipliers, vectors[1:], strict=True))
+    ranking[found.mask] += np.ptp(ranking) + 1
+    parts = torch.from_numpy(ranking).split([c.numel() for c in net.coefficients.values()])
+    return {
+        name: part.view(c.shape).to(c.device) for part, (name, c) in zip(parts, net.coefficients.items(), strict=True)
+    }
+
+
+def score(net, batch, name):
+    """The score of a registered method, all layers in one vector of float64."""
+    stage = get(name).stages({})[0]
+    assert isinstance(stage, Prune)  # `cops` has looked
+    scores = stage.score(net, batch, **stage.options)
+    return np.concatenate([values.detach().double().cpu().numpy().ravel() for values in scores.values()])
+
+
+def normalised(vector):
+    """Divided by the sum of absolute values: what scores of different kinds have in common."""
+    total = float(np.abs(vector).sum())
+    return vector / total if total > 0 else vector

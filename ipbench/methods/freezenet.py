@@ -1,0 +1,14 @@
+"""FreezeNet: train the weights that matter, keep all others at their seeded initial value."""
+
+from ipbench.methods import before_training, method
+from ipbench.methods.snip import snip
+
+
+@method(
+    when=before_training,
+    off="frozen",
+    paper="Wimmer, Mehnert, Condurache: FreezeNet, ACCV 2020, arXiv:2011.14087",
+)
+def freezenet(net, batch):
+    """|c * dL/dc|, as SNIP; what is left out keeps its initial value (off: decayed lets weight decay shrink it)."""
+    return snip(net, batch)
