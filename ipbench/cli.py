@@ -130,6 +130,7 @@ def run(
         "mode": mode,
     }
     runs = [build(Run, {**values, "seed": _integer(word, "--seed")}, "run") for word in seed or ["0"]]
+    chosen.check_run(runs[0], "run")
     if len({item.seed for item in runs}) < len(runs):
         raise BadInput("--seed: the same seed is given twice")
     _train(runs, out, done, keep, data=data, device=device, threads=threads, loader=loader, workers=workers)

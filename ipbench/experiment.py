@@ -206,6 +206,7 @@ class Experiment:
                     first = build(Run, {**values, "seed": axes.seeds[0]}, where)
                     if first.id in found:
                         continue
+                    methods.get(name).check_run(first, where)
                     for seed in axes.seeds:
                         run = first.model_copy(update={"seed": seed})
                         if run.id in found:

@@ -9,6 +9,7 @@ from torch import Tensor
 from ipbench import measure, methods
 from ipbench.data.loaders import Data
 from ipbench.distributed import averaging, from_first
+from ipbench.errors import BadInput
 from ipbench.outcome import starting_gradient_norm
 from ipbench.pruning import pruned_masks
 from ipbench.resume import End, State
@@ -41,8 +42,17 @@ def execute_stages(
     Raises:
         Impossible: a budget cannot be met.
         NotFinite: a score or a loss is not finite.
+        BadInput: a training would begin behind the last step of its recipe.
     """
     stages = methods.get(net.run.method).stages(net.run.options)
+    for stage in stages:
+        if isinstance(stage, methods.Train):
+            epochs = stage_recipe(net.run.recipe, stage).epochs
+            if round(stage.first * data.steps_per_epoch) >= epochs * data.steps_per_epoch:
+                raise BadInput(
+                    f"method {net.run.method}: rewinding to epoch {stage.first:g} leaves nothing of a training of"
+                    f" {epochs} epochs"
+                )
     for place, stage in enumerate(stages):
         if place < state.stage:
             continue
@@ -54,6 +64,7 @@ def execute_stages(
             state.facts["inherited_flops"] = end.facts["training_flops"]
         elif isinstance(stage, methods.Prune):
             net.prune(from_first(pruned_masks(net, stage, data)))
+            state.facts |= {"notes": dict(net.notes)} if net.notes else {}
         elif isinstance(stage, methods.Rewind):
             state.point = state.point or rewinding_point(fresh(), data, stage.epochs)
             net.load_tensors(state.point)

@@ -16,7 +16,7 @@ from torch.optim.sgd import sgd
 from ipbench import distributed, keys
 from ipbench.data.loaders import Batch, Data
 from ipbench.masks import NotFinite
-from ipbench.methods import Update
+from ipbench.methods import Gradual, Update
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Recipe
 from ipbench.updates import revise
@@ -152,6 +152,8 @@ def train(
     """
     optimiser, forward = Sgd(net, recipe, progress.momentum), distributed.averaging(net)
     steps = data.steps_per_epoch
+    # A net that is still being pruned is above its budget: the epoch that is selected comes after that.
+    settled = update.window(recipe.epochs * steps)[1] if isinstance(update, Gradual) else 0
     for epoch in range(max(progress.epoch, first // steps), recipe.epochs):
         begin = max(first, epoch * steps)
         end = (epoch + 1) * steps
@@ -163,7 +165,7 @@ def train(
         for name, value in zip(CURVES, (total / trained, loss, accuracy, norm), strict=True):
             progress.curves[name].append(value)
         # Without a validation part (accuracy nan) the last epoch is the selected one.
-        if math.isnan(accuracy) or accuracy > progress.best_accuracy:
+        if end > settled and (math.isnan(accuracy) or accuracy > progress.best_accuracy):
             progress.best_epoch, progress.best_accuracy = epoch + 1, accuracy
             progress.best = {name: tensor.clone() for name, tensor in net.tensors().items()}
         progress.epoch, progress.momentum = epoch + 1, optimiser.momentum

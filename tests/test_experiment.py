@@ -136,6 +136,11 @@ def test_a_jobs_command_line_gives_back_its_runs(tmp_path, monkeypatch):
     [
         ({"dataset": "digits"}, "unknown key 'dataset' in test (did you mean 'datasets'?); valid: allocations, basis"),
         ({"datasets": "digit"}, "unknown data set 'digit' in test (did you mean 'digits'?); valid: cifar10"),
+        (
+            {"methods": {"name": "lt", "rewind": 8.0}},
+            "test: method lt: rewinding to epoch 8 leaves nothing of a training of 8 epochs",
+        ),
+        ({"methods": {"name": "lt", "rate": 0.01}}, "test: method lt: rate is from 0.05 up to, not including, 1"),
         ({"methods": "snap"}, "unknown method 'snap' in test (did you mean 'snip'?); valid: dense, ft"),
         ({"models": "small-vg"}, "unknown model 'small-vg' in test (did you mean 'small-vgg'?)"),
         ({"methods": []}, "test: methods: value should have at least 1 item"),

@@ -10,12 +10,11 @@ from torch.nn import functional
 from ipbench import methods
 from ipbench.data.loaders import Batch
 from ipbench.masks import select
-from ipbench.methods import Method, Prune
+from ipbench.methods import Method, Prune, Train
 from ipbench.pruning import pruned_masks
 from ipbench.sparse_net import SparseNet
-from ipbench.spec import Basis
-from ipbench.training import Sgd
-from tests.tiny import Fixed, make_run, tiny_conv
+from ipbench.spec import Basis, Recipe
+from tests.tiny import Fixed, TinyData, few_steps, make_run, run_stages, tiny_conv
 
 
 def score(name: str, net: SparseNet, batch: Batch, **options) -> dict[str, torch.Tensor]:
@@ -157,43 +156,64 @@ def contract_run(entry: Method, space: str, **values):
     return make_run(method=entry.name, space=space, **basis, **values)
 
 
+def kept(net: SparseNet) -> list[int]:
+    return [int(mask.sum()) for mask in net.masks.values()]
+
+
 @pytest.mark.parametrize("allocation", ["global", "uniform", "erk"])
 @pytest.mark.parametrize("space", ["sp", "ip"])
-def test_contract_budget_and_determinism(registered_method: Method, space, allocation, batch):
-    """Exactly the budget, the same twice, nothing moved in the net; only the stages' masks say what is kept."""
-    run = contract_run(registered_method, space, allocation=allocation, sparsity="0.3")
-    net = SparseNet(tiny_conv(), run, (2, 6, 6))
+def test_contract_budget_and_determinism(registered_method: Method, space, allocation):
+    """All stages, those of the runs before included: exactly the budget at the end, and the same twice."""
+    options = few_steps(registered_method)
+    sparsity = "0.3" if registered_method.prunes else "0"
+    run = contract_run(registered_method, space, allocation=allocation, sparsity=sparsity, options=options)
+    (net, state), (again, _) = (run_stages(run, TinyData()) for _ in range(2))
+    assert sum(kept(net)) == (net.budget if registered_method.prunes else net.prunable)
+    assert all(torch.equal(net.masks[name], again.masks[name]) for name in net.masks)
+    state_of = again.tensors()
+    assert all(torch.equal(tensor, state_of[name]) for name, tensor in net.tensors().items())
+    # The last training counts its epochs, and ends at the last one of its recipe.
+    last = [stage for stage in registered_method.stages(options) if isinstance(stage, Train)][-1]
+    assert state.progress.epoch == (last.epochs or run.recipe.epochs)
+
+
+@pytest.mark.parametrize("space", ["sp", "ip"])
+def test_contract_scores_leave_the_net_as_it_is(registered_method: Method, space, batch):
+    """A stage that prunes says what to keep; it moves no weight, no statistic and no mask, and is the same twice."""
+    net = SparseNet(tiny_conv(), contract_run(registered_method, space, sparsity="0.3"), (2, 6, 6))
     before = {name: tensor.clone() for name, tensor in net.tensors().items()}
-    for stage in registered_method.stages({"rounds": 3} if "rounds" in registered_method.options else {}):
+    for stage in registered_method.stages(few_steps(registered_method)):
         if isinstance(stage, Prune):
-            masks = pruned_masks(net, stage, Fixed(batch))
-            again = pruned_masks(net, stage, Fixed(batch))
+            masks, again = (pruned_masks(net, stage, Fixed(batch)) for _ in range(2))
             assert all(torch.equal(masks[name], again[name]) for name in masks)
             assert sum(int(mask.sum()) for mask in masks.values()) == net.budget
     assert all(torch.equal(before[name], tensor) for name, tensor in net.tensors().items())
+    assert all(bool(mask.all()) for mask in net.masks.values())
 
 
 @pytest.mark.parametrize("off", ["zero", "frozen"])
 @pytest.mark.parametrize("space", ["sp", "ip"])
-def test_contract_off_values_never_move(registered_method: Method, space, off, batch):
-    """Steps with momentum, Nesterov and weight decay leave off-coefficients at exactly zero or their start."""
-    run = contract_run(registered_method, space, off=off, sparsity="0.5")
-    net = SparseNet(tiny_conv(), run, (2, 6, 6))
-    for stage in registered_method.stages({}):
-        if isinstance(stage, Prune):
-            net.prune(pruned_masks(net, stage, Fixed(batch)))
-    optimiser = Sgd(net, run.recipe.model_copy(update={"nesterov": True}), {})
-    for _ in range(4):
-        net.zero_grad()
-        functional.cross_entropy(net(batch.images), batch.labels).backward()
-        net.mask_gradients(0.1)
-        optimiser.step(0.5)
+def test_contract_off_values_never_move(registered_method: Method, space, off):
+    """Steps with momentum, Nesterov and weight decay leave off-coefficients at exactly zero or their start.
+
+    Before every step and at the end, whether masks stay or change meanwhile.
+    """
+    recipe = Recipe(epochs=2, lr=0.1, nesterov=True, weight_decay=0.1)
+    sparsity = "0.5" if registered_method.prunes else "0"
+    options = few_steps(registered_method)
+    run = contract_run(registered_method, space, off=off, sparsity=sparsity, recipe=recipe, options=options)
+
+    def watch(net: SparseNet, _) -> None:
+        for name, c in net.coefficients.items():
+            expected = torch.zeros_like(c) if net.run.off == "zero" else net.start[name]
+            assert torch.equal(c[~net.masks[name]], expected[~net.masks[name]])
+
+    net, _ = run_stages(run, TinyData(), watch=watch)
+    if registered_method.prunes:
+        assert sum(kept(net)) < net.prunable  # something is off
     for name, c in net.coefficients.items():
-        mask = net.masks[name]
-        expected = torch.zeros_like(c) if off == "zero" else net.start[name]
-        assert torch.equal(c[~mask], expected[~mask])
-        if bool(mask.any()):
-            assert not torch.equal(c[mask], net.start[name][mask])
+        if bool(net.masks[name].any()):
+            assert not torch.equal(c[net.masks[name]], net.start[name][net.masks[name]])
 
 
 def test_contract_description(registered_method: Method):

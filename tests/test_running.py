@@ -138,17 +138,32 @@ def test_the_selected_epoch_is_the_first_of_the_best(tmp_path):
     assert outcome["selected_epoch"] == accuracies.index(max(accuracies)) + 1
 
 
+#: The methods of the golden test and their options, fit for nine steps.
+GOLDEN_METHODS: dict[str, dict[str, Any]] = {
+    "dense": {}, "random": {}, "magnitude": {}, "snip": {}, "grasp": {}, "synflow": {},
+    "ft": {"epochs": 2}, "lt": {"rate": 0.7, "rewind": 1.0},
+    "gmp": {"every": 2}, "rigl": {"every": 2}, "set": {"every": 2},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def golden_results(tmp_path_factory) -> Path:
+    """One folder for all golden runs: those that continue the dense one share it."""
+    return tmp_path_factory.mktemp("golden")
+
+
 @pytest.mark.parametrize("space", ["sp", "ip"])
-@pytest.mark.parametrize("method", ["dense", "random", "magnitude", "snip", "grasp", "synflow"])
-def test_golden_metrics(tmp_path, method, space, request):
+@pytest.mark.parametrize("method", GOLDEN_METHODS)
+def test_golden_metrics(golden_results, method, space, request):
     """A refactor leaves these as they are; a change of numbers needs a new NUMERICS and `pytest --write-golden`.
 
     Counts must agree exactly. Losses are compared with a tolerance: processors round differently, and three epochs
     carry that on.
     """
-    values = {} if method == "dense" else {"sparsity": "0.9"}
-    run = tiny_run(**{"sparsity": "0", **values}, method=method, space=space)
-    outcome = execute(run, tmp_path, HERE)["outcome"]
+    sparsity = "0" if method == "dense" else "0.9"
+    run = tiny_run(sparsity=sparsity, method=method, space=space, options=GOLDEN_METHODS[method])
+    keep = method == "dense"  # for those that continue it
+    outcome = execute(run, golden_results, HERE, keep=keep)["outcome"]
     found = {
         "masks_sha256": outcome["masks_sha256"],
         "coefficients_kept": outcome["coefficients_kept"],
@@ -168,6 +183,18 @@ def test_golden_metrics(tmp_path, method, space, request):
         assert found["masks_sha256"] == expected["masks_sha256"]
     assert found["first_epoch_loss"] == pytest.approx(expected["first_epoch_loss"], rel=0.02)
     assert found["test_loss"] == pytest.approx(expected["test_loss"], rel=0.1)
+
+
+def test_gradual_pruning_selects_among_epochs_at_the_final_sparsity(tmp_path):
+    """A net that is still above its budget would win every time."""
+    options = {"every": 1, "until": 0.7}  # of 9 steps the last that prunes is the seventh: in the third epoch
+    outcome = execute(tiny_run(method="gmp", sparsity="0.97", options=options), tmp_path, HERE)["outcome"]
+    assert outcome["selected_epoch"] == 3
+    early = execute(tiny_run(method="gmp", sparsity="0.97", options={"every": 1, "until": 0.2}), tmp_path, HERE)[
+        "outcome"
+    ]
+    accuracies = early["curves"]["validation_accuracy"]
+    assert early["selected_epoch"] == accuracies.index(max(accuracies)) + 1
 
 
 def test_sp_and_ip_see_the_same_images(tmp_path):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ipbench import methods
 from ipbench.data.loaders import Batch
+from ipbench.methods import Method
+from ipbench.resume import End, State
+from ipbench.sparse_net import SparseNet
 from ipbench.spec import Recipe, Run
+from ipbench.stages import execute_stages
 
 
 def make_run(**values: Any) -> Run:
@@ -42,3 +49,69 @@ class Fixed:
 
     def score_batch(self, size: int | None = None, per_class: int | None = None) -> Batch:
         return self.batch
+
+
+class TinyData:
+    """Stands in for `Data`: random images and labels, every epoch the same batches.
+
+    Attributes:
+        before_step: called before every training batch is handed out.
+    """
+
+    classes = 3
+
+    def __init__(self, shape: tuple[int, int, int] = (2, 6, 6), batches: int = 3) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.shape, self.steps_per_epoch = shape, batches
+        self.batches = [
+            Batch(torch.randn(8, *shape, generator=generator), torch.arange(8) % self.classes) for _ in range(batches)
+        ]
+        self.before_step: Callable[[], None] = lambda: None
+
+    def train(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        for batch in self.batches[skip:]:
+            self.before_step()
+            yield batch
+
+    def train_plain(self) -> Iterator[Batch]:
+        return iter(self.batches)
+
+    validation = test = train_plain
+
+    def score_batch(self, size: int | None = None, per_class: int | None = None) -> Batch:
+        return self.batches[0]
+
+
+def run_stages(
+    run: Run,
+    data: TinyData,
+    net: Callable[[], nn.Module] = tiny_conv,
+    watch: Callable[[SparseNet, State], None] = lambda net, state: None,
+) -> tuple[SparseNet, State]:
+    """The end of a run's stages and, before them, of the runs it continues, all in memory.
+
+    Args:
+        run: whose stages.
+        data: what it reads.
+        net: makes its net.
+        watch: called with the net of the stages at work before every training step and at their end.
+    """
+
+    def fresh() -> SparseNet:
+        return SparseNet(net(), run, data.shape)
+
+    end = End({}, {})
+    if parent := methods.parent(run):
+        before, was = run_stages(parent, data, net, watch)
+        end = End(before.tensors(), before.masks, was.point, {"training_flops": 0.0})
+    sparse, state = fresh(), State(Path("nowhere"), run)
+    data.before_step = lambda: watch(sparse, state)
+    execute_stages(sparse, data, state, fresh=fresh, start=lambda: end, save=lambda: None, on_epoch=lambda *_: None)
+    watch(sparse, state)
+    return sparse, state
+
+
+def few_steps(entry: Method) -> dict[str, Any]:
+    """Options with which a method does all it does in a training of a few steps."""
+    wanted = {"every": 2, "fraction": 0.5, "rounds": 3, "rewind": 0.5, "rate": 0.4}
+    return entry.check_options({name: value for name, value in wanted.items() if name in entry.options}, "here")

@@ -102,6 +102,20 @@ class Method:
             raise BadInput(f"{where}: method {self.name}: {error}") from None
         return result
 
+    def check_run(self, run: Run, where: str) -> None:
+        """Whether the stages fit the run's recipe.
+
+        Raises:
+            BadInput: rewinding leaves nothing to train.
+        """
+        for stage in self.stages(run.options):
+            epochs = (stage.epochs or run.recipe.epochs) if isinstance(stage, Train) else 0
+            if isinstance(stage, Train) and stage.first >= epochs:
+                raise BadInput(
+                    f"{where}: method {self.name}: rewinding to epoch {stage.first:g} leaves nothing of a training of"
+                    f" {epochs} epochs"
+                )
+
     def describe(self) -> dict[str, Any]:
         """What `ipbench methods --json` prints of it."""
         options = {name: {"type": type(value).__name__, "default": value} for name, value in self.options.items()}

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Decimals of a level's sparsity: a round number of a level is a number one can write.
 _LEVEL_DECIMALS = 6
+#: Of what a level prunes: below it, a lottery ticket would take hundreds of trainings.
+_LEAST_RATE = 0.05
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,8 @@ class Continue:
     rate: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rate < 1:
-            raise ValueError("rate is from 0 up to, not including, 1")
+        if self.rate and not _LEAST_RATE <= self.rate < 1:
+            raise ValueError(f"rate is from {_LEAST_RATE} up to, not including, 1")
 
     def parent(self, run: Run) -> Run:
         """The run whose end `run` starts from."""
