@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 import yaml
 
-from ipbench import __version__, methods
+from ipbench import __version__, methods, packing_commands
 from ipbench.data import catalog as datasets
 from ipbench.errors import BadInput, valid_choice
 from ipbench.experiment import Experiment, Job, merged_recipe
@@ -38,6 +38,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Fetch data sets, write .beton files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(packing_commands.app)
 
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the data sets.")]
 MethodFiles = Annotated[list[str] | None, typer.Option("--method-file", help="A Python file that declares methods.")]

@@ -162,12 +162,12 @@ def _read(path: Path) -> tuple[SparseNet, dict[str, Any], Sizes]:
         net = _fresh(_run(header))
     except BadInput as error:
         raise BadProduct(f"{path}: its net cannot be built here: {error}") from None
-    if header.off != "zero" and tensors_digest(net.start)[:32] != header.start:
-        raise BadProduct(
-            f"{path}: the initial values drawn here are not those of the machine that packed it; try its version of torch"
-        )
     if len(header.layers) != len(net.masks) or header.values not in VALUES:
         raise BadProduct(f"{path}: the header does not fit a {header.model}")
+    if header.off != "zero" and tensors_digest(net.start)[:32] != header.start:
+        raise BadProduct(
+            f"{path}: the initial values drawn here are not those of the machine that packed it; try its torch version"
+        )
     place = 0
 
     def take(size: int) -> bytes:

@@ -91,7 +91,10 @@ def test_an_external_method_shows_up_everywhere(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "--method", "snap"], "unknown method 'snap' in --method (did you mean 'snip'?); valid: dense, ft"),
+        (
+            ["run", "--method", "snap"],
+            "unknown method 'snap' in --method (did you mean 'snip'?); valid: cops, dense, freezenet",
+        ),
         (["run", "--dataset", "digit"], "unknown data set 'digit' in --dataset (did you mean 'digits'?)"),
         (["run", "--space", "xp"], "run: space: input should be 'sp' or 'ip' (got 'xp')"),
         (["run", "--sparsity", "1"], "not including, 1 (got '1')"),

@@ -141,7 +141,7 @@ def test_a_jobs_command_line_gives_back_its_runs(tmp_path, monkeypatch):
             "test: method lt: rewinding to epoch 8 leaves nothing of a training of 8 epochs",
         ),
         ({"methods": {"name": "lt", "rate": 0.01}}, "test: method lt: rate is from 0.05 up to, not including, 1"),
-        ({"methods": "snap"}, "unknown method 'snap' in test (did you mean 'snip'?); valid: dense, ft"),
+        ({"methods": "snap"}, "unknown method 'snap' in test (did you mean 'snip'?); valid: cops, dense, freezenet"),
         ({"models": "small-vg"}, "unknown model 'small-vg' in test (did you mean 'small-vgg'?)"),
         ({"methods": []}, "test: methods: value should have at least 1 item"),
         ({"methods": [{"rounds": 1}]}, "has no name"),

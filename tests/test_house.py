@@ -11,16 +11,17 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ipbench"
 FLOORS = [
     {"errors", "keys"},
-    {"spec", "store", "provenance", "progress", "distributed"},
+    {"spec", "store", "provenance", "progress", "distributed", "sparse_code"},
     {"data", "models", "spaces", "masks", "measure", "combination"},
     {"sparse_net"},
     {"methods"},
-    {"experiment", "pruning", "updates", "training", "resume", "outcome", "stages", "running", "analysis"},
+    {"experiment", "pruning", "updates", "training", "resume", "outcome", "stages", "running", "packing", "analysis"},
+    {"packing_commands"},
     {"cli"},
     {"__main__"},
 ]
 #: Rooms of floor five that may look into one another, in this order only.
-ORDER = ["pruning", "updates", "training", "resume", "outcome", "stages", "running"]
+ORDER = ["pruning", "updates", "training", "resume", "outcome", "stages", "running", "packing"]
 
 
 def room(path: Path) -> str:

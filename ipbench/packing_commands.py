@@ -1,0 +1,77 @@
+"""The commands on packed nets: `ipbench pack`, `inspect`, `unpack` (floor 6)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ipbench.errors import BadInput
+from ipbench.spec import Run, build
+from ipbench.store import read_json
+
+if TYPE_CHECKING:
+    from ipbench.packing import Sizes
+
+app = typer.Typer()
+
+
+@app.command()
+def pack(
+    record: Annotated[Path, typer.Argument(help="Of a run with its end: results/NAME/runs/CELL/SEED.json.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    values: Annotated[str, typer.Option(help="How kept values are stored: fp32, fp16 or bf16.")] = "fp32",
+) -> None:
+    """Write a trained net as one small file: kept values, their places, the seed for all the rest."""
+    from ipbench import packing  # here, as below: it imports torch
+    from ipbench.resume import read_end
+
+    run = build(Run, read_json(record).get("run"), f"{record}: run")
+    end = record.parents[2] / "ends" / run.cell / f"{run.seed}.safetensors"
+    if not end.is_file():
+        raise BadInput(f"{end}: no such file; `ipbench run --keep` with this run's options keeps where it ends")
+    _print_sizes(packing.pack(out, run, read_end(end, run), values), out)
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A packed net.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what a packed net holds, byte by byte."""
+    from ipbench import packing
+
+    header, sizes = packing.inspect(file)
+    if as_json:
+        typer.echo(json.dumps({"header": header, **asdict(sizes), "total": sizes.total}, indent=1))
+        return
+    typer.echo(
+        " ".join(f"{name}={header[name]}" for name in ("dataset", "model", "run", "seed", "space", "off", "values"))
+    )
+    _print_sizes(sizes, file)
+
+
+@app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(help="A packed net.")],
+    out: Annotated[Path, typer.Option(help="A safetensors file with the state of the plain torch module.")],
+) -> None:
+    """Write a packed net as the state of the plain torch module: spatial weights, whatever the space."""
+    from ipbench import packing
+    from ipbench.store import write_tensors
+
+    write_tensors(out, packing.plain_state(packing.unpack(file)), {"packed": file.name})
+    typer.echo(out)
+
+
+def _print_sizes(sizes: Sizes, file: Path) -> None:
+    for name, size in sizes.parts.items():
+        typer.echo(f"{name:24} {size:>12,} bytes")
+    typer.echo(
+        f"{file!s:24} {sizes.total:>12,} bytes: x{sizes.dense_bytes / sizes.total:.1f} against the dense net in fp32"
+    )
+    factor = sizes.parameters_dense / sizes.parameters
+    typer.echo(f"{sizes.parameters:,} of {sizes.parameters_dense:,} parameters are stored: x{factor:.1f} fewer")
