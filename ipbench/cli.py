@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 import yaml
 
-from ipbench import __version__, methods, packing_commands
+from ipbench import __version__, methods, packing_commands, plain_yaml
 from ipbench.data import catalog as datasets
 from ipbench.errors import BadInput, valid_choice
 from ipbench.experiment import Experiment, Job, merged_recipe
@@ -375,7 +375,7 @@ def _pairs(words: Sequence[str] | None, option: str) -> dict[str, Any]:
         if name in result:
             raise BadInput(f"{option}: {name} is given twice")
         try:
-            result[name] = yaml.safe_load(text)
+            result[name] = plain_yaml.read(text)
         except yaml.YAMLError:
             raise BadInput(f"{option}: the value of {name} is not readable: {text!r}") from None
     return result

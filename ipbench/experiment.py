@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field
 
-from ipbench import methods
+from ipbench import methods, plain_yaml
 from ipbench.data import catalog as datasets
 from ipbench.errors import BadInput
 from ipbench.models import catalog as models
@@ -163,7 +163,7 @@ class Experiment:
     def load(cls, path: Path) -> Experiment:
         """Read an experiment from a YAML file; its stem is its name."""
         try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            config = plain_yaml.read(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
             raise BadInput(f"{path}: no such file" + (f" (did you mean {near[0]}?)" if near else "")) from None

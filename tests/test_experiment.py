@@ -106,6 +106,21 @@ def test_a_method_may_have_its_own_allocation_and_off():
     assert found == [("snip", "global", "zero"), ("rigl", "erk", "zero"), ("rigl", "erk", "frozen")]
 
 
+def test_off_is_a_word_in_a_file(tmp_path):
+    """In YAML 1.1 it would be the value false."""
+    path = tmp_path / "frozen.yaml"
+    path.write_text(
+        "datasets: digits\nmethods: [{name: snip, off: [zero, frozen]}]\nsparsities: 0.9\nseeds: 1\nspaces: sp"
+    )
+    assert [run.off for run in Experiment.load(path).runs] == ["zero", "frozen"]
+    path.write_text("datasets: digits\nmethods: snip\nsparsities: 0.9\noff: frozen\nseeds: 1\nspaces: sp\n")
+    assert [run.off for run in Experiment.load(path).runs] == ["frozen"]
+    path.write_text("datasets: digits\nmethods: snip\nsparsities: 0.9\nmethods: random\n")
+    with pytest.raises(BadInput, match="the key 'methods' is given twice") as error:
+        Experiment.load(path)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_experiment_of_the_repository_expands(path):
     experiment = Experiment.load(path)

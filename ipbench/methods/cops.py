@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ipbench.combination import Infeasible, combine
-from ipbench.masks import Impossible
 from ipbench.methods import Prune, Train, get, method
 
 
@@ -28,7 +27,9 @@ def cops(*, target: str = "snip", controls: str = "synflow", beta: str = "0.5", 
 
 def combined(net, batch, *, target, controls, beta):
     """S + mu C, with the mask of the linear program raised above all else: a ranking whose top it is."""
-    import torch
+    import torch  # here, so that planning a grid does not pay for it
+
+    from ipbench.masks import Impossible
 
     names = [target, *controls.split(",")]
     vectors = [normalised(score(net, batch, name)) for name in names]

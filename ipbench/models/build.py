@@ -27,7 +27,9 @@ _OWN: dict[str, _Own] = {
     "lenet5-caffe": _Own(lenet.lenet5_caffe, smallest=16),
     "small-vgg": _Own(vgg.small_vgg),
     "vgg16": _Own(vgg.vgg16, smallest=32),
+    "vgg16-d": _Own(vgg.vgg16_d, smallest=32),
     "resnet18-cifar": _Own(resnet.resnet18_cifar),
+    "resnet34-cifar": _Own(resnet.resnet34_cifar),
     "resnet20-cifar": _Own(partial(resnet.resnet_cifar, n=3)),
     "resnet56-cifar": _Own(partial(resnet.resnet_cifar, n=9)),
 }

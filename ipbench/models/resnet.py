@@ -18,7 +18,7 @@ def resnet_cifar(shape: tuple[int, int, int], classes: int, n: int) -> nn.Module
     For three channels and 10 classes 269,722 parameters with n = 3 (ResNet-20) and 853,018 with n = 9 (ResNet-56).
     Maps (B, C, H, W) to logits (B, classes).
     """
-    return _resnet(shape[0], classes, widths=(16, 32, 64), blocks=n, shortcut=PaddedShortcut)
+    return _resnet(shape[0], classes, widths=(16, 32, 64), blocks=(n, n, n), shortcut=PaddedShortcut)
 
 
 def resnet18_cifar(shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -26,7 +26,15 @@ def resnet18_cifar(shape: tuple[int, int, int], classes: int) -> nn.Module:
 
     11,173,962 parameters for three channels and 10 classes. Maps (B, C, H, W) to logits (B, classes).
     """
-    return _resnet(shape[0], classes, widths=(64, 128, 256, 512), blocks=2, shortcut=_projection)
+    return _resnet(shape[0], classes, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2), shortcut=_projection)
+
+
+def resnet34_cifar(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """ResNet-34 (table 1) with the stem of `resnet18_cifar`.
+
+    21,282,122 parameters for three channels and 10 classes. Maps (B, C, H, W) to logits (B, classes).
+    """
+    return _resnet(shape[0], classes, widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3), shortcut=_projection)
 
 
 class PaddedShortcut(nn.Module):
@@ -74,15 +82,15 @@ def _projection(channels: int, width: int, stride: int) -> nn.Module:
     return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(width)))
 
 
-def _resnet(channels: int, classes: int, widths: Sequence[int], blocks: int, shortcut: Shortcut) -> nn.Module:
-    """A 3x3 stem, a stage of `blocks` blocks per width, each but the first halving the resolution, and a classifier."""
+def _resnet(channels: int, classes: int, widths: Sequence[int], blocks: Sequence[int], shortcut: Shortcut) -> nn.Module:
+    """A 3x3 stem, a stage of so many blocks per width, each but the first halving the resolution, and a classifier."""
     net = nn.Sequential()
     stem = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
     net.add_module("stem", nn.Sequential(OrderedDict(conv=stem, norm=nn.BatchNorm2d(widths[0]), relu=nn.ReLU())))
     channels = widths[0]
-    for number, width in enumerate(widths, start=1):
+    for number, (width, depth) in enumerate(zip(widths, blocks, strict=True), start=1):
         stage = nn.Sequential()
-        for block in range(1, blocks + 1):
+        for block in range(1, depth + 1):
             stride = 2 if number > 1 and block == 1 else 1
             stage.add_module(f"block{block}", BasicBlock(channels, width, stride, shortcut))
             channels = width
