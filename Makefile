@@ -16,7 +16,7 @@ INSTALLED := .venv/installed-workflow,dev$(FFCV)
 
 SNAKEFILES := Snakefile workflow/rules
 
-.PHONY: help setup quickstart test lint constraints
+.PHONY: help setup quickstart test lint reference constraints
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -66,6 +66,11 @@ lint: setup  ## style, types and the workflow's own rules
 	$(BIN)/mypy
 	$(BIN)/snakefmt --line-length 120 --check $(SNAKEFILES)
 	$(BIN)/snakemake --lint --configfile config/quickstart.yaml
+
+reference: setup  ## tables and figures of the published results anew, from their runs.parquet
+	@for results in results/reference/*/; do
+	  $(BIN)/ipbench tables "$$results" && $(BIN)/ipbench figures --overview "$$results"
+	done
 
 constraints: setup  ## renew constraints.txt with the newest versions
 	@{ sed -n '/^#/p' constraints.txt

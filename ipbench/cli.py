@@ -313,12 +313,15 @@ def tables(results: Results) -> None:
 
 
 @app.command()
-def figures(results: Results) -> None:
+def figures(
+    results: Results,
+    overview: Annotated[bool, typer.Option("--overview", help="Only those over all methods and both spaces.")] = False,
+) -> None:
     """Draw the figures of an experiment, of all the runs there are so far (SVG, PDF)."""
     from ipbench.analysis import write_figures
 
     _up_to_date(results)
-    for path in write_figures(results):
+    for path in write_figures(results, overview):
         typer.echo(path)
 
 

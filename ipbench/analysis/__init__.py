@@ -25,11 +25,11 @@ def write_tables(results: Path) -> list[Path]:
     return tables.write_tables(results)
 
 
-def write_figures(results: Path) -> list[Path]:
+def write_figures(results: Path, overview: bool = False) -> list[Path]:
     """Draw the figures of `results/runs.parquet`; see `ipbench.analysis.figures.write_figures`."""
     from ipbench.analysis import figures
 
-    return figures.write_figures(results)
+    return figures.write_figures(results, overview)
 
 
 def summary(results: Path) -> str:

@@ -42,6 +42,14 @@ def test_what_is_drawn_is_what_is_planned(small):
         assert start.startswith(b"%PDF" if path.suffix == ".pdf" else b"<?xml")
 
 
+def test_the_overview_leaves_out_single_methods_and_spaces(small, tmp_path):
+    results = tmp_path / "copy"
+    shutil.copytree(small, results, ignore=shutil.ignore_patterns("figures"))
+    files = write_figures(results, overview=True)
+    assert files and all(".all.both." in path.name for path in files)
+    assert {path.name for path in (results / "figures").iterdir()} == {path.name for path in files}
+
+
 def test_bytes_depend_on_the_data_only(small, tmp_path):
     planned = plan(parse(grid(methods=("snip",), sparsities=("0.9", "0.98"))))
     files = [file for file in planned if file.method == "all" and file.figure in ("accuracy", "density")]

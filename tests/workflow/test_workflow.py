@@ -87,6 +87,16 @@ def test_shared_training_happens_once(checkout: Checkout) -> None:
     assert checkout.files("runs/*/*.json") == records
 
 
+def test_several_processes_train_one_run(checkout: Checkout) -> None:
+    """A setting of the profile: torchrun starts them, and the record tells how many there were."""
+    checkout.write(spaces=["ip"], seeds=1)
+    checkout.done("--config", "processes=2", "--until", "run")
+    (record,) = checkout.results.glob("runs/*/*.json")
+    assert json.loads(record.read_text())["provenance"]["processes"] == 2
+    refused = checkout.snakemake("--config", "processes=0", "--dry-run")
+    assert refused.returncode == 2 and "--config processes=0: a whole number from 1 up is needed" in refused.stdout
+
+
 def test_smaller_blocks_of_seeds_train_nothing(finished: Checkout) -> None:
     """They are other jobs, but all their records are there."""
     records = finished.files("runs/*/*.json")

@@ -18,7 +18,7 @@ from ipbench.analysis.figures.of_basis import ablation, basis
 from ipbench.analysis.figures.of_cost import cost
 from ipbench.analysis.figures.over_epochs import gradient_norm, training_loss
 from ipbench.analysis.figures.scene import Scene
-from ipbench.analysis.plan import FigureFile, plan
+from ipbench.analysis.plan import ALL, BOTH, FigureFile, plan
 
 _DRAWERS: dict[str, Callable[[Scene, FigureFile], Figure]] = {
     "accuracy": accuracy,
@@ -34,9 +34,15 @@ _DRAWERS: dict[str, Callable[[Scene, FigureFile], Figure]] = {
 }
 
 
-def write_figures(results: Path) -> list[Path]:
-    """Draw every figure of `results/runs.parquet` under `results/figures/`; returns the files, as `plan.plan`."""
-    return draw(results)
+def write_figures(results: Path, overview: bool = False) -> list[Path]:
+    """Draw every figure of `results/runs.parquet` under `results/figures/`; returns the files, as `plan.plan`.
+
+    Args:
+        results: a folder with `runs.parquet`.
+        overview: leave out those of single methods and single spaces.
+    """
+    files = plan(load(results).grid)
+    return draw(results, [file for file in files if not overview or (file.method, file.space) == (ALL, BOTH)])
 
 
 def draw(results: Path, files: Iterable[FigureFile] | None = None) -> list[Path]:
