@@ -116,6 +116,20 @@ DATASETS: dict[str, DataSet] = {
             source=_CIFAR_SOURCE.format("cifar100"),
         ),
         DataSet(
+            name="tiny-imagenet",
+            shape=(3, 64, 64),
+            classes=200,
+            train=100_000,
+            test=10_000,
+            mean=(0.4802, 0.4481, 0.3975),
+            std=(0.2770, 0.2691, 0.2821),
+            model="resnet18-cifar",
+            # GraSP's setup for 64 px: 300 epochs.
+            recipe=Recipe(epochs=300, batch_size=128, augmentation=Augmentation(flip=True, translate=4)),
+            source="tiny-imagenet-200.zip from cs231n.stanford.edu, fetched by `ipbench data fetch tiny-imagenet`; its"
+            " validation images are the test part",
+        ),
+        DataSet(
             name="imagenet",
             shape=(3, 224, 224),
             classes=1000,

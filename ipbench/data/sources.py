@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from ipbench import keys
-from ipbench.data import image_folder
+from ipbench.data import image_folder, tiny_imagenet
 from ipbench.data.catalog import DataSet, dataset
 from ipbench.data.formats import read_cifar, read_idx
 from ipbench.data.splits import keyed_order
@@ -29,6 +29,7 @@ _FOLDERS = {
     "fashion-mnist": "FashionMNIST/raw",
     "cifar10": "cifar-10-batches-bin",
     "cifar100": "cifar-100-binary",
+    "tiny-imagenet": "tiny-imagenet-200",
 }
 _CIFAR_FILES: dict[tuple[str, str], tuple[str, ...]] = {
     ("cifar10", "train"): tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
@@ -80,6 +81,9 @@ def load(name: str, split: Split, root: Path) -> Images:
         images, labels, place = *_digits(split, facts.test), "scikit-learn's digits"
     elif name in _CIFAR_LABEL_BYTES:
         images, labels, place = _cifar(name, split, root)
+    elif name == "tiny-imagenet":
+        place = str(_folder(name, root))
+        images, labels = tiny_imagenet.read(split, _folder(name, root), facts.shape[1])
     else:
         images, labels, place = _idx(name, split, root)
     _check(facts, split, images, labels, place)
@@ -136,6 +140,9 @@ def downloads(name: str) -> Sequence[Download]:
     if name == "cifar100":
         url = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
         return [Download("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", (url,), "")]
+    if name == "tiny-imagenet":
+        url = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+        return [Download("tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de", (url,), "")]
     # Addresses and sums are torchvision's. Its data sets are not used to read: they would take a pickled file of an
     # old version where they find one.
     from torchvision import datasets

@@ -20,6 +20,7 @@ def test_names_and_default_models():
         "mnist": "lenet5-caffe",
         "cifar10": "vgg16",
         "cifar100": "vgg16",
+        "tiny-imagenet": "resnet18-cifar",
         "imagenet": "resnet50",
     }
     assert all(catalog.dataset(name).name == name for name in catalog.DATASETS)
@@ -42,7 +43,7 @@ def test_unknown_name():
         catalog.dataset("cifar-10", "config/x.yaml: dataset")
     assert str(error.value) == (
         "unknown data set 'cifar-10' in config/x.yaml: dataset (did you mean 'cifar10'?);"
-        " valid: cifar10, cifar100, digits, fashion-mnist, imagenet, mnist"
+        " valid: cifar10, cifar100, digits, fashion-mnist, imagenet, mnist, tiny-imagenet"
     )
 
 
