@@ -22,7 +22,7 @@ def read(split: str, folder: Path, side: int) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         uint8 images (n, side, side, 3), grey ones with three equal channels, and int64 labels: the rank of a class
-        among the sorted folders of the training part. Samples are in the order of their classes, then of their file names.
+        among the sorted folders of the training part. Samples are in the order of their classes, then of their files.
 
     Raises:
         BadInput: a folder or file is missing.
