@@ -47,6 +47,11 @@ def quantity(value: float, unit: str = "") -> str:
     return f"{scaled:.{digits}f} {' kMGTP'[exponent]}{unit}"
 
 
+def factor(value: float) -> str:
+    """How many times less: '×157.8'."""
+    return NOTHING if math.isnan(value) else f"×{value:.1f}"
+
+
 def seconds(value: float) -> str:
     """Wall time: '4.2 s', '3 min 20 s', '2 h 05 min'."""
     if math.isnan(value):

@@ -12,7 +12,7 @@ from ipbench.analysis.grid import Row
 from ipbench.analysis.labels import AXES, Labels
 from ipbench.analysis.render import Table
 from ipbench.analysis.tables.parts import axes, column_names, common_notes, raw_axes, table
-from ipbench.analysis.text import NOTHING, quantity, ranges, seconds
+from ipbench.analysis.text import NOTHING, factor, quantity, ranges, seconds
 
 #: Columns of the cost table: its name in the CSV, its heading, and how a mean of it is printed.
 _COSTS = (
@@ -25,6 +25,8 @@ _COSTS = (
     ("training_flops", "training FLOPs", quantity),
     ("bytes_stored_bitmask", "stored, bitmask", lambda value: quantity(value, "B")),
     ("bytes_stored_entropy", "stored, entropy", lambda value: quantity(value, "B")),
+    ("factor_parameters", "fewer parameters", factor),
+    ("factor_bytes", "fewer bytes", factor),
     ("cost_wall_seconds", "wall time", seconds),
     ("cost_peak_memory_bytes", "peak memory", lambda value: quantity(value, "B")),
 )
@@ -35,6 +37,8 @@ def cost_table(collection: Collection, names: Labels) -> Table:
     runs = collection.runs[collection.runs["status"] == "done"].copy()
     for kind in ("bitmask", "entropy"):
         runs[f"bytes_stored_{kind}"] = runs[["bytes_values", f"bytes_{kind}", "bytes_other"]].sum(axis=1, skipna=False)
+    runs["factor_parameters"] = runs["parameters_dense"] / runs["parameters"]
+    runs["factor_bytes"] = 4 * runs["parameters_dense"] / runs["bytes_stored_entropy"]
     columns = ["achieved_sparsity", *(name for name, _, _ in _COSTS)]
     means = {str(cell): group[columns].mean() for cell, group in runs.groupby("cell")}
     number = {str(cell): len(group) for cell, group in runs.groupby("cell")}
@@ -53,7 +57,8 @@ def cost_table(collection: Collection, names: Labels) -> Table:
         "Means over the finished runs. kept: non-zero coefficients; FB: filter-basis entries, which count against the"
         " same budget; parameters: kept, FB and all that is never pruned.",
         "MACs are per image: of the dense net, of the sparse one convolved directly, and of IP in two stages (basis"
-        " first). Stored: values in fp32 with the mask as a bitmask, or ideally entropy coded, and all other state.",
+        " first). Stored: values in fp32 with the mask as a bitmask, or ideally entropy coded, and all other state."
+        " Fewer: against the parameters of the dense net, and against their bytes in fp32 (entropy coded; without the seed).",
         *common_notes(collection, names),
     )
     order = [*column_names(names), "space", "n", "achieved p", *(heading for _, heading, _ in _COSTS)]
