@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 import yaml
 
-from ipbench import __version__, methods, packing_commands, plain_yaml
+from ipbench import __version__, methods, packing_commands, plain_yaml, results_commands
 from ipbench.data import catalog as datasets
 from ipbench.errors import BadInput, valid_choice
 from ipbench.experiment import Experiment, Job, merged_recipe
@@ -38,12 +38,12 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Fetch data sets, write .beton files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(results_commands.app)
 app.add_typer(packing_commands.app)
 
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the data sets.")]
 MethodFiles = Annotated[list[str] | None, typer.Option("--method-file", help="A Python file that declares methods.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="An experiment's folder, such as results/quickstart.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -294,45 +294,6 @@ def count(
     typer.echo(f"{'all parameters, multiply-accumulates':51} {counted.parameters:>12,} {total:>16,}")
 
 
-@app.command()
-def collect(results: Results) -> None:
-    """Gather the records of an experiment into runs.parquet."""
-    from ipbench.analysis import write_runs
-
-    typer.echo(write_runs(_folder(results)))
-
-
-@app.command()
-def tables(results: Results) -> None:
-    """Write the tables of an experiment, of all the runs there are so far (CSV, Markdown, LaTeX)."""
-    from ipbench.analysis import write_tables
-
-    _up_to_date(results)
-    for path in write_tables(results):
-        typer.echo(path)
-
-
-@app.command()
-def figures(
-    results: Results,
-    overview: Annotated[bool, typer.Option("--overview", help="Only those over all methods and both spaces.")] = False,
-) -> None:
-    """Draw the figures of an experiment, of all the runs there are so far (SVG, PDF)."""
-    from ipbench.analysis import write_figures
-
-    _up_to_date(results)
-    for path in write_figures(results, overview):
-        typer.echo(path)
-
-
-@app.command()
-def summary(results: Results) -> None:
-    """Print the result table of an experiment."""
-    from ipbench.analysis import summary as text
-
-    typer.echo(text(_folder(results)))
-
-
 @data_app.command("fetch")
 def fetch(name: Annotated[str, typer.Argument(help="A data set.")], data: DataFolder = Path("data")) -> None:
     """Download a data set, or say where its files must be put."""
@@ -351,21 +312,6 @@ def beton(name: Annotated[str, typer.Argument(help="A data set.")], data: DataFo
     splits: tuple[Literal["train", "test"], ...] = ("train", "test")
     for split in splits:
         typer.echo(files.write(name, split, data))
-
-
-def _folder(results: Path) -> Path:
-    """An experiment's folder, recognised by its grid."""
-    if not (results / "grid.json").is_file():
-        raise BadInput(f"{results}: not an experiment's folder, it holds no grid.json (run the experiment first)")
-    return results
-
-
-def _up_to_date(results: Path) -> None:
-    """Bring runs.parquet up to its records. Published results come without records: their parquet is all there is."""
-    from ipbench.analysis import write_runs
-
-    if (_folder(results) / "runs").is_dir() or not (results / "runs.parquet").is_file():
-        write_runs(results)
 
 
 def _pairs(words: Sequence[str] | None, option: str) -> dict[str, Any]:

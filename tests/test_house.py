@@ -16,7 +16,8 @@ FLOORS = [
     {"sparse_net"},
     {"methods"},
     {"experiment", "pruning", "updates", "training", "resume", "outcome", "stages", "running", "packing", "analysis"},
-    {"packing_commands"},
+    {"verifying"},
+    {"packing_commands", "results_commands"},
     {"cli"},
     {"__main__"},
 ]

@@ -58,7 +58,7 @@ def cost_table(collection: Collection, names: Labels) -> Table:
         " same budget; parameters: kept, FB and all that is never pruned.",
         "MACs are per image: of the dense net, of the sparse one convolved directly, and of IP in two stages (basis"
         " first). Stored: values in fp32 with the mask as a bitmask, or ideally entropy coded, and all other state."
-        " Fewer: against the parameters of the dense net, and against their bytes in fp32 (entropy coded; without the seed).",
+        " Fewer: against the parameters of the dense net, and against their bytes in fp32 (entropy coded).",
         *common_notes(collection, names),
     )
     order = [*column_names(names), "space", "n", "achieved p", *(heading for _, heading, _ in _COSTS)]

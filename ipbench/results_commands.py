@@ -1,0 +1,95 @@
+"""The commands on an experiment's results: `ipbench collect`, `tables`, `figures`, `summary`, `verify` (floor 6)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ipbench import methods
+from ipbench.errors import BadInput
+
+app = typer.Typer()
+
+Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="An experiment's folder, such as results/quickstart.")]
+
+
+@app.command()
+def collect(results: Results) -> None:
+    """Gather the records of an experiment into runs.parquet."""
+    from ipbench.analysis import write_runs
+
+    typer.echo(write_runs(_folder(results)))
+
+
+@app.command()
+def tables(results: Results) -> None:
+    """Write the tables of an experiment, of all the runs there are so far (CSV, Markdown, LaTeX)."""
+    from ipbench.analysis import write_tables
+
+    _up_to_date(results)
+    for path in write_tables(results):
+        typer.echo(path)
+
+
+@app.command()
+def figures(
+    results: Results,
+    overview: Annotated[bool, typer.Option("--overview", help="Only those over all methods and both spaces.")] = False,
+) -> None:
+    """Draw the figures of an experiment, of all the runs there are so far (SVG, PDF)."""
+    from ipbench.analysis import write_figures
+
+    _up_to_date(results)
+    for path in write_figures(results, overview):
+        typer.echo(path)
+
+
+@app.command()
+def summary(results: Results) -> None:
+    """Print the result table of an experiment."""
+    from ipbench.analysis import summary as text
+
+    typer.echo(text(_folder(results)))
+
+
+@app.command()
+def verify(
+    results: Results,
+    sample: Annotated[int, typer.Option(help="How many runs to train again.", min=1)] = 3,
+    method_file: Annotated[list[str] | None, typer.Option(help="A Python file that declares methods.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    data: Annotated[Path, typer.Option("--data", help="Folder of the data sets.")] = Path("data"),
+) -> None:
+    """Train sampled runs again and compare them with what is recorded, bit for bit; exit code 1 if one differs."""
+    methods.load(method_file or [])
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    from ipbench import verifying
+    from ipbench.running import Environment, choose_device
+
+    environment = Environment(root=data, device=choose_device(device))
+    kinds = []
+    for verdict in verifying.verify(_folder(results), sample, environment):
+        run = verdict.run
+        label = f"{run.dataset} {run.model} {run.method} {run.space} p={run.sparsity} seed {run.seed}"
+        typer.echo(": ".join(part for part in (label, verdict.kind, verdict.reason) if part))
+        kinds.append(verdict.kind)
+    if verifying.DIFFERENT in kinds:
+        raise typer.Exit(1)
+
+
+def _folder(results: Path) -> Path:
+    """An experiment's folder, recognised by its grid."""
+    if not (results / "grid.json").is_file():
+        raise BadInput(f"{results}: not an experiment's folder, it holds no grid.json (run the experiment first)")
+    return results
+
+
+def _up_to_date(results: Path) -> None:
+    """Bring runs.parquet up to its records. Published results come without records: their parquet is all there is."""
+    from ipbench.analysis import write_runs
+
+    if (_folder(results) / "runs").is_dir() or not (results / "runs.parquet").is_file():
+        write_runs(results)
