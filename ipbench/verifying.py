@@ -96,12 +96,11 @@ def _verdict(run: Run, row: dict[str, Any], record: dict[str, Any], environment:
     differences = [
         f"{name} {there} there, {here[name]} here"
         for name in _SETTING
-        if (there := row.get(f"provenance_{name}")) is not None
-        and not pd.isna(there)
-        and str(there).removesuffix(".0") != str(here[name])
+        if (there := row.get(f"provenance_{name}")) is not None and not pd.isna(there) and str(there) != str(here[name])
     ]
     if run.mode == "fast":
         differences.insert(0, "mode fast promises no equal bits")
-    accuracy = f"test accuracy {row['test_accuracy']:.4f} there, {record['outcome'].get('test_accuracy', 'none')} here"
+    now = record["outcome"].get("test_accuracy")
+    accuracy = f"test accuracy {row['test_accuracy']:.4f} there, {'none' if now is None else f'{now:.4f}'} here"
     kind = NOT_COMPARABLE if differences else DIFFERENT
     return Verdict(run, kind, "; ".join([*differences, accuracy]))
