@@ -44,7 +44,9 @@ class Axes(Value):
     models: Annotated[tuple[Name, ...], BeforeValidator(_listed)] = Field(
         (), description="empty: each data set's default"
     )
-    recipe: dict[str, Any] = Field(default_factory=dict, description="changes to each data set's default recipe")
+    recipe: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_listed), Field(min_length=1)] = Field(
+        ({},), description="changes to each data set's default recipe; several mappings are an axis"
+    )
     methods: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_listed), Field(min_length=1)]
     sparsities: Annotated[tuple[Sparsity, ...], BeforeValidator(_listed), Field(min_length=1)]
     spaces: Annotated[tuple[Space, ...], BeforeValidator(_listed), Field(min_length=1)] = ("sp", "ip")
@@ -189,11 +191,11 @@ class Experiment:
         found: dict[str, Run] = {}
         for data in axes.datasets:
             facts = datasets.dataset(data, where)
-            recipe = merged_recipe(facts.recipe, axes.recipe, f"{where}: recipe")
+            recipes = [merged_recipe(facts.recipe, changes, f"{where}: recipe") for changes in axes.recipe]
             for model in axes.models or (facts.model,):
                 models.check(model, where)
-                for (name, options, off, allocation), p, space, basis in product(
-                    variants, axes.sparsities, axes.spaces, self._bases()
+                for recipe, (name, options, off, allocation), p, space, basis in product(
+                    recipes, variants, axes.sparsities, axes.spaces, self._bases()
                 ):
                     values: dict[str, Any] = {
                         "dataset": data, "model": model, "recipe": recipe, "method": name, "options": options,

@@ -98,6 +98,16 @@ def test_dense_runs_of_the_grid_are_the_ones_continued():
     }
 
 
+def test_several_recipes_are_an_axis():
+    experiment = expand(
+        recipe=[{}, {"init": "xavier_normal", "milestones": [0.5]}], methods="snip", sparsities=0.9, seeds=1
+    )
+    assert [(run.recipe.init, run.space) for run in experiment.runs] == [
+        ("kaiming_normal", "sp"), ("kaiming_normal", "ip"), ("xavier_normal", "sp"), ("xavier_normal", "ip"),
+    ]  # fmt: skip
+    assert len({cell["pair"] for cell in experiment.grid()["cells"]}) == 2
+
+
 def test_a_method_may_have_its_own_allocation_and_off():
     experiment = expand(
         methods=["snip", {"name": "rigl", "allocation": "erk", "off": ["zero", "frozen"]}], spaces="sp", sparsities=0.9
