@@ -8,6 +8,7 @@ from typing import Any
 
 from ipbench.analysis.grid import Grid, parse
 from ipbench.analysis.panels import ablations
+from ipbench.analysis.tradeoffs import tradeoffs
 from ipbench.errors import BadInput
 from ipbench.spec import SPACES
 
@@ -16,7 +17,7 @@ TABLES = ("accuracy", "paired", "methods", "global", "cost", "missing")
 TABLE_FORMATS = ("csv", "md", "tex", "html")
 #: Figures, under `figures/`; those of `BY_METHOD` also come for a single method, and for a single space of it.
 FIGURES = (
-    "accuracy", "difference", "ablation", "training-loss", "gradient-norm", "generalisation", "density",
+    "accuracy", "difference", "ablation", "tradeoff", "training-loss", "gradient-norm", "generalisation", "density",
     "spatial-zeros", "basis", "cost",
 )  # fmt: skip
 BY_METHOD = ("accuracy", "training-loss", "gradient-norm", "density")
@@ -58,7 +59,7 @@ def plan(grid: Grid | Mapping[str, Any]) -> list[FigureFile]:
 
     Per data set and model: each figure once over all methods and both spaces, then `BY_METHOD` per method for both
     spaces and, where both are planned, for each. `difference` and `cost` need an SP/IP comparison to be planned,
-    `basis` an IP cell, and `ablation` several filter bases for one SP cell.
+    `basis` an IP cell, `ablation` several filter bases for one SP cell, `tradeoff` three values of a numeric option.
 
     Args:
         grid: a `Grid`, or the plain value that `grid.json` holds.
@@ -94,6 +95,7 @@ def _of_net(grid: Grid, dataset: str, model: str) -> list[tuple[str, str, str]]:
         "cost": compared,
         "basis": "ip" in spaces,
         "ablation": bool(ablations(grid, dataset, model)),
+        "tradeoff": bool(tradeoffs(grid, dataset, model)),
     }
     keys = [(figure, ALL, BOTH) for figure in FIGURES if needs.get(figure, True)]
     for method in dict.fromkeys(cell.method for cell in shown):

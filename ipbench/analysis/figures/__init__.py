@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from ipbench.analysis import style
 from ipbench.analysis.collect import Collection, load
 from ipbench.analysis.figures.against_depth import density
+from ipbench.analysis.figures.against_option import tradeoff
 from ipbench.analysis.figures.against_sparsity import accuracy, difference, generalisation, spatial_zeros
 from ipbench.analysis.figures.of_basis import ablation, basis
 from ipbench.analysis.figures.of_cost import cost
@@ -23,6 +24,7 @@ from ipbench.analysis.plan import ALL, BOTH, FigureFile, plan
 _DRAWERS: dict[str, Callable[[Scene, FigureFile], Figure]] = {
     "accuracy": accuracy,
     "difference": difference,
+    "tradeoff": tradeoff,
     "ablation": ablation,
     "training-loss": training_loss,
     "gradient-norm": gradient_norm,
