@@ -197,7 +197,7 @@ def toy_masks(count: int, s: int) -> Tensor:
 
 
 def error(found: Tensor, filters: Tensor) -> float:
-    return float((found - filters).square().sum() / filters.square().sum())
+    return float((found.detach() - filters).square().sum() / filters.square().sum())
 
 
 def best_s(filters: Tensor, basis: Tensor, s: int) -> float:
