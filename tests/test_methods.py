@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ipbench import methods
 from ipbench.data.loaders import Batch
-from ipbench.masks import select
+from ipbench.masks import NotFinite, select
 from ipbench.methods import Method, Prune, Train
 from ipbench.pruning import pruned_masks
 from ipbench.sparse_net import SparseNet
@@ -231,3 +231,12 @@ def test_masks_do_not_depend_on_off_or_sparsity_of_others(batch):
     ]  # fmt: skip
     assert all(torch.equal(scores[0], other) for other in scores)
     assert select({"a": scores[0]}, 3)["a"].sum() == 3
+
+
+def test_cops_with_a_score_that_is_not_finite_diverges(pair, batch):
+    """It is a result of the run, as for any other score, not a crash."""
+    net, _ = pair()
+    spoiled = Batch(batch.images * float("nan"), batch.labels)
+    stage = methods.get("cops").stages({})[0]
+    with pytest.raises(NotFinite, match="the score snip is not finite"):
+        stage.score(net, spoiled, **stage.options)

@@ -29,10 +29,13 @@ def combined(net, batch, *, target, controls, beta):
     """S + mu C, with the mask of the linear program raised above all else: a ranking whose top it is."""
     import torch  # here, so that planning a grid does not pay for it
 
-    from ipbench.masks import Impossible
+    from ipbench.masks import Impossible, NotFinite
 
     names = [target, *controls.split(",")]
     vectors = [normalised(score(net, batch, name)) for name in names]
+    for name, vector in zip(names, vectors, strict=True):
+        if not np.isfinite(vector).all():
+            raise NotFinite(f"cops: the score {name} is not finite")
     try:
         found = combine(vectors[0], vectors[1:], net.budget, [float(share) for share in beta.split(",")])
     except Infeasible as error:
