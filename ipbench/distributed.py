@@ -78,6 +78,15 @@ def summed(values: Tensor) -> Tensor:
     return values
 
 
+def gathered(value: Tensor) -> list[float]:
+    """A number of every process, in the order of their ranks."""
+    if processes() == 1:
+        return [float(value)]
+    values = [torch.empty_like(value) for _ in range(processes())]
+    dist.all_gather(values, value)
+    return [float(number) for number in values]
+
+
 def from_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The values that the first process has, written into the tensors of all others.
 

@@ -15,11 +15,11 @@ from ipbench.errors import BadProduct
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Run
 from ipbench.store import read_tensors, without_nan, write_tensors
-from ipbench.training import Progress
+from ipbench.training import Begun, Progress
 
 
 class State:
-    """The state of a run between two epochs or stages, on disk under `path`.
+    """The state of a run between two epochs or stages, or where a signal stopped it, on disk under `path`.
 
     Attributes:
         stage: the first stage that is not finished.
@@ -58,6 +58,7 @@ class State:
             "momentum": progress.momentum,
             "best": progress.best,
             "point": self.point,
+            "generator": progress.begun.generator,
         }
         facts = {
             **self.identity,
@@ -65,6 +66,7 @@ class State:
             "inside": self.inside,
             "steps": self.steps,
             "progress": {name: getattr(progress, name) for name in _NUMBERS},
+            "begun": {name: getattr(progress.begun, name) for name in _BEGUN},
             "facts": self.facts,
             "seconds": self.seconds + seconds,
             "cpu_seconds": self.cpu_seconds + cpu_seconds,
@@ -87,7 +89,13 @@ class State:
         numbers = facts["progress"]
         curves = {name: [_nan(value) for value in values] for name, values in numbers["curves"].items()}
         numbers |= {"curves": curves, "best_accuracy": _nan(numbers["best_accuracy"])}
-        self.progress = Progress(**numbers, momentum=groups["momentum"], best=groups["best"])
+        begun = facts["begun"]
+        self.progress = Progress(
+            **numbers,
+            momentum=groups["momentum"],
+            best=groups["best"],
+            begun=Begun(begun["steps"], [*map(_nan, begun["losses"])], _nan(begun["norm"]), groups["generator"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -128,8 +136,9 @@ def read_end(path: Path, run: Run) -> End:
     return End(groups["net"], groups["mask"], groups["point"], facts["facts"])
 
 
-_GROUPS = ("net", "mask", "momentum", "best", "point")
+_GROUPS = ("net", "mask", "momentum", "best", "point", "generator")
 _NUMBERS = ("epoch", "steps", "curves", "best_epoch", "best_accuracy")
+_BEGUN = ("steps", "losses", "norm")
 
 
 def _joined(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from ipbench.pruning import pruned_masks
 from ipbench.resume import End, State
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Recipe
+from ipbench.stopping import Stopped
 from ipbench.training import Progress, Sgd, train, train_steps
 
 
@@ -43,6 +44,7 @@ def execute_stages(
         Impossible: a budget cannot be met.
         NotFinite: a score or a loss is not finite.
         BadInput: a training would begin behind the last step of its recipe.
+        Stopped: a signal asked for it; `state` is saved.
     """
     stages = methods.get(net.run.method).stages(net.run.options)
     for stage in stages:
@@ -114,7 +116,11 @@ def _train(
         on_epoch(progress.epoch, recipe.epochs)
 
     first = round(stage.first * data.steps_per_epoch)
-    train(net, data, recipe, state.progress, update=stage.update, first=first, after_epoch=after_epoch)
+    try:
+        train(net, data, recipe, state.progress, update=stage.update, first=first, after_epoch=after_epoch)
+    except Stopped:
+        save()
+        raise
     state.steps += state.progress.steps
     state.inside = False
 

@@ -1,4 +1,7 @@
-"""The training loop: SGD on what the masks leave; resumable after every epoch (floor 5)."""
+"""The training loop: SGD on what the masks leave; resumable after every epoch, and after the step it is stopped at.
+
+Floor 5.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.sgd import sgd
 
-from ipbench import distributed, keys
+from ipbench import distributed, keys, stopping
 from ipbench.data.loaders import Batch, Data
 from ipbench.masks import NotFinite
 from ipbench.methods import Gradual, Update
@@ -23,10 +26,30 @@ from ipbench.updates import revise
 
 CURVES = ("train_loss", "validation_loss", "validation_accuracy", "gradient_norm")
 
+#: Steps between two agreements of several processes on whether to stop: each waits for all of them.
+AGREEMENT = 16
+
+
+@dataclass
+class Begun:
+    """The first steps of an epoch that was cut off.
+
+    Attributes:
+        steps: trained of the epoch.
+        losses: the sum of the batch losses, of every process.
+        norm: of the gradient at the epoch's first batch.
+        generator: states of torch's global generators, from which dropout draws.
+    """
+
+    steps: int = 0
+    losses: list[float] = field(default_factory=list)
+    norm: float = 0.0
+    generator: dict[str, Tensor] = field(default_factory=dict)
+
 
 @dataclass
 class Progress:
-    """Where a training stands after a whole number of epochs: all that a resume needs beside the tensors of the net.
+    """Where a training stands: all that a resume needs beside the tensors of the net.
 
     Attributes:
         epoch: epochs finished, those that a rewound training leaves out included.
@@ -36,6 +59,7 @@ class Progress:
         best: state of the net at the best validation accuracy so far (the earliest on a tie).
         best_epoch: that epoch, counted from 1; 0 before the first.
         best_accuracy: the validation accuracy then.
+        begun: the epoch that comes next, as far as it was trained before a stop.
     """
 
     epoch: int = 0
@@ -45,6 +69,7 @@ class Progress:
     best: dict[str, Tensor] = field(default_factory=dict)
     best_epoch: int = 0
     best_accuracy: float = -1.0
+    begun: Begun = field(default_factory=Begun)
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
@@ -149,6 +174,7 @@ def train(
 
     Raises:
         NotFinite: a training loss is not finite.
+        Stopped: a signal asked for it; `net` and `progress` stand after the last step and may be saved.
     """
     optimiser, forward = Sgd(net, recipe, progress.momentum), distributed.averaging(net)
     steps = data.steps_per_epoch
@@ -157,8 +183,12 @@ def train(
     for epoch in range(max(progress.epoch, first // steps), recipe.epochs):
         begin = max(first, epoch * steps)
         end = (epoch + 1) * steps
-        total, norm = train_steps(net, data, recipe, optimiser, begin, end, update=update, forward=forward)
+        progress.momentum = optimiser.momentum
+        total, norm = train_steps(
+            net, data, recipe, optimiser, begin, end, update=update, forward=forward, begun=progress.begun
+        )
         trained = end - begin
+        progress.begun = Begun()
         if not math.isfinite(total):
             raise NotFinite(f"the training loss of epoch {epoch + 1} is not finite")
         accuracy, loss = evaluate(net, data.validation(), recipe)
@@ -168,7 +198,7 @@ def train(
         if end > settled and (math.isnan(accuracy) or accuracy > progress.best_accuracy):
             progress.best_epoch, progress.best_accuracy = epoch + 1, accuracy
             progress.best = {name: tensor.clone() for name, tensor in net.tensors().items()}
-        progress.epoch, progress.momentum = epoch + 1, optimiser.momentum
+        progress.epoch = epoch + 1
         progress.steps += trained
         after_epoch(progress)
 
@@ -183,6 +213,7 @@ def train_steps(
     *,
     update: Update | None = None,
     forward: nn.Module | None = None,
+    begun: Begun | None = None,
 ) -> tuple[float, float]:
     """Train from step `begin` up to, not including, step `end` of one epoch.
 
@@ -195,21 +226,36 @@ def train_steps(
         end: the step after the last one.
         update: how the masks change meanwhile.
         forward: what is called in place of `net`: the wrapper that averages gradients over processes.
+        begun: the first of these steps, if a stop cut them off; after a stop, changed to those that are trained.
 
     Returns:
         The sum of the batch losses, and the norm of the gradient in the trained coefficients at the first batch.
+
+    Raises:
+        Stopped: a signal asked for it.
     """
     steps = data.steps_per_epoch
-    epoch, skip = divmod(begin, steps)
-    # Dropout draws from the global generator: keyed here, so that a resumed epoch drops the same units.
-    torch.manual_seed(keys.key(net.run.seed, "dropout", epoch) >> 1)
+    begun = begun or Begun()
+    start = begin + begun.steps
+    epoch, skip = divmod(start, steps)
+    device = next(net.parameters()).device
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    norm = torch.tensor(begun.norm)
+    if begun.steps:
+        total += begun.losses[distributed.rank()]
+        _set_generators(begun.generator)
+    else:
+        # Dropout draws from the global generator: keyed here, so that a resumed epoch drops the same units.
+        torch.manual_seed(keys.key(net.run.seed, "dropout", epoch) >> 1)
     net.train()
-    total = torch.zeros((), dtype=torch.float64, device=next(net.parameters()).device)
-    norm = torch.zeros(())
     fading = Fading(recipe, steps) if net.run.off == "decayed" else None
     if fading:
-        net.fade(fading.at(begin))
-    for step, batch in enumerate(islice(data.train(epoch, skip), end - begin), begin):
+        net.fade(fading.at(start))
+    for step, batch in enumerate(islice(data.train(epoch, skip), end - start), start):
+        if _asked_to_stop(step, device):
+            begun.steps, begun.losses, begun.norm = step - begin, distributed.gathered(total), float(norm)
+            begun.generator = _generators(device)
+            raise stopping.Stopped
         net.zero_grad(set_to_none=True)
         with _precision(recipe, batch.images):
             logits = (forward or net)(batch.images)
@@ -226,6 +272,27 @@ def train_steps(
         total += loss.detach()
     distributed.from_first(dict(net.named_buffers()))
     return float(distributed.summed(total)) / distributed.processes(), float(norm)
+
+
+def _asked_to_stop(step: int, device: torch.device) -> bool:
+    """Whether to stop before this step. Several processes agree on it, now and then: a step is of all or of none."""
+    if distributed.processes() == 1:
+        return stopping.asked()
+    if step % AGREEMENT:
+        return False
+    return bool(distributed.summed(torch.tensor(float(stopping.asked()), device=device)))
+
+
+def _generators(device: torch.device) -> dict[str, Tensor]:
+    """States of the generators that a training on this device may draw from."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _set_generators(states: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def gradient_norm(net: SparseNet) -> Tensor:

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ipbench"
 FLOORS = [
     {"errors", "keys"},
-    {"spec", "store", "provenance", "progress", "distributed", "sparse_code", "plain_yaml"},
+    {"spec", "store", "provenance", "progress", "distributed", "stopping", "sparse_code", "plain_yaml"},
     {"data", "models", "spaces", "masks", "measure", "combination"},
     {"sparse_net"},
     {"methods"},

@@ -1,0 +1,49 @@
+"""Ending early on request: a signal asks, and the training stops after its current step (floor 1).
+
+Schedulers send SIGTERM some time before they kill: at a time limit, before a preemption, when a node is drained.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+#: The exit status of a command that was asked to stop and can be called again to go on (EX_TEMPFAIL of sysexits.h).
+EXIT_STATUS = 75
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_received: list[int] = []
+
+
+class Stopped(Exception):
+    """A signal asked this process to stop; what it has done is saved."""
+
+
+@contextmanager
+def on_signals() -> Iterator[None]:
+    """Within the block, SIGTERM and SIGINT ask for an end instead of causing one; the second SIGINT ends at once."""
+    _received.clear()
+    former = {number: signal.signal(number, _receive) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def asked() -> bool:
+    """Whether a signal has asked this process to stop."""
+    return bool(_received)
+
+
+def reason() -> str:
+    """The name of the signal that asked."""
+    return signal.Signals(_received[0]).name
+
+
+def _receive(number: int, frame: FrameType | None) -> None:
+    if number == signal.SIGINT and number in _received:
+        raise KeyboardInterrupt
+    _received.append(number)

@@ -1,0 +1,133 @@
+"""A signal stops a training after its current step; called again, it goes on there and ends with the same bits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ipbench import running, stopping
+from ipbench.running import Environment, execute, record_path, state_path
+from ipbench.spec import Augmentation, Recipe, Run
+from ipbench.store import read_json, read_tensors
+
+HERE = Environment()
+
+
+def tiny_run(**values: Any) -> Run:
+    """Two epochs of four steps."""
+    recipe = Recipe(
+        epochs=2, batch_size=100, train_examples=450, augmentation=Augmentation(translate=1), validation=0.1
+    )
+    return Run(
+        **{"dataset": "digits", "model": "small-vgg", "method": "snip", "recipe": recipe, "sparsity": "0.9", **values}
+    )
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    """From the call-th question on, counted from 1, a signal has arrived: stands in for the signal at an exact step."""
+    calls = iter(range(1, 10_000))
+    monkeypatch.setattr(stopping, "asked", lambda: next(calls) >= call)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"space": "ip"},
+        {"method": "freezenet", "off": "decayed"},
+        {"method": "rigl", "options": {"every": 3}, "space": "ip"},
+        {"method": "gmp"},
+        {"model": "lenet-300-100", "space": "ip"},
+    ],
+    ids=["ip", "decayed", "rigl", "gmp", "dropout"],
+)
+def test_stopped_at_every_third_step_equals_undisturbed(tmp_path, monkeypatch, request, values):
+    run = tiny_run(**values)
+    if "dropout" in request.node.callspec.id:  # our own nets have none
+        plain = running.build_model
+        monkeypatch.setattr(running, "build_model", lambda *given: nn.Sequential(plain(*given), nn.Dropout(0.2)))
+    whole = execute(run, tmp_path / "whole", HERE)
+    stops = 0
+    while not record_path(tmp_path / "cut", run).exists():
+        torch.manual_seed(0)  # a new process knows nothing of the generators of the old one
+        with monkeypatch.context() as patch:
+            stop_at(patch, 4)  # three steps are trained
+            try:
+                execute(run, tmp_path / "cut", HERE)
+            except stopping.Stopped:
+                stops += 1
+                _, facts = read_tensors(state_path(tmp_path / "cut", run))
+                assert facts["progress"]["epoch"] * 4 + facts["begun"]["steps"] == 3 * stops
+    assert stops == 2
+    cut = read_json(record_path(tmp_path / "cut", run))
+    assert cut["outcome"] == read_json(record_path(tmp_path / "whole", run))["outcome"]
+    assert cut["outcome_sha256"] == whole["outcome_sha256"]
+
+
+def test_stopped_before_a_step_keeps_what_went_before(tmp_path, monkeypatch):
+    run = tiny_run()
+    stop_at(monkeypatch, 1)
+    with pytest.raises(stopping.Stopped):
+        execute(run, tmp_path, HERE)
+    _, facts = read_tensors(state_path(tmp_path, run))
+    assert facts["stage"] == 1 and facts["inside"] and facts["begun"]["steps"] == 0  # pruned, nothing trained
+
+
+def test_the_second_interrupt_ends_at_once():
+    with stopping.on_signals():
+        assert not stopping.asked()
+        signal.raise_signal(signal.SIGINT)
+        assert stopping.asked() and stopping.reason() == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with stopping.on_signals():
+        assert not stopping.asked()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def wait_for(found: Any, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not found():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_real_signal(tmp_path, processes):
+    """SIGTERM in the middle of an epoch that takes many seconds: one line, exit status 75, and the same end."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if processes == 2 else []
+    words = ["run", "--model", "lenet-300-100", "--space", "ip", "--device", "cpu", "--threads", "1", "--seed", "0"]
+    words += ["--recipe", "epochs=3", "--recipe", "batch_size=2"]
+    command = [sys.executable, *launch, "-m", "ipbench", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(out: Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*command, "--out", str(out)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    with start(tmp_path / "cut") as process:
+        wait_for(lambda: list(tmp_path.glob("cut/state/*/0.safetensors")), process)  # pruned: the training begins
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=100)
+    assert process.returncode == (stopping.EXIT_STATUS if processes == 1 else 1), said
+    message = "ipbench: stopped by SIGTERM; what is trained is saved: the same call goes on there"
+    assert message in said.splitlines()
+    assert "Traceback" not in said or processes == 2  # torchrun adds its own
+    (path,) = tmp_path.glob("cut/state/*/0.safetensors")
+    _, facts = read_tensors(path)
+    assert facts["begun"]["steps"] > 0 and len(facts["begun"]["losses"]) == processes
+    for out in ("cut", "whole"):
+        with start(tmp_path / out) as process:
+            assert process.wait(timeout=200) == 0
+    (cut,), (whole,) = (list(tmp_path.glob(f"{out}/runs/*/0.json")) for out in ("cut", "whole"))
+    assert read_json(cut)["outcome"] == read_json(whole)["outcome"]
