@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipbench.analysis.grid import Grid, parse
-from ipbench.analysis.panels import ablations
+from ipbench.analysis.panels import ablations, panels
 from ipbench.analysis.tradeoffs import tradeoffs
 from ipbench.errors import BadInput
 from ipbench.spec import SPACES
@@ -17,8 +17,8 @@ TABLES = ("accuracy", "paired", "methods", "global", "cost", "missing")
 TABLE_FORMATS = ("csv", "md", "tex", "html")
 #: Figures, under `figures/`; those of `BY_METHOD` also come for a single method, and for a single space of it.
 FIGURES = (
-    "accuracy", "difference", "ablation", "tradeoff", "training-loss", "gradient-norm", "generalisation", "density",
-    "spatial-zeros", "basis", "cost",
+    "accuracy", "methods", "difference", "ablation", "tradeoff", "training-loss", "gradient-norm", "generalisation",
+    "density", "spatial-zeros", "basis", "cost",
 )  # fmt: skip
 BY_METHOD = ("accuracy", "training-loss", "gradient-norm", "density")
 FIGURE_FORMATS = ("svg", "pdf")
@@ -58,8 +58,9 @@ def plan(grid: Grid | Mapping[str, Any]) -> list[FigureFile]:
     """Every figure file of an experiment, in a fixed order, whether or not a run has finished.
 
     Per data set and model: each figure once over all methods and both spaces, then `BY_METHOD` per method for both
-    spaces and, where both are planned, for each. `difference` and `cost` need an SP/IP comparison to be planned,
-    `basis` an IP cell, `ablation` several filter bases for one SP cell, `tradeoff` three values of a numeric option.
+    spaces and, where both are planned, for each. `methods` needs two methods or variants, `difference` and `cost` a
+    planned SP/IP comparison, `basis` an IP cell, `ablation` several filter bases for one SP cell, `tradeoff` three
+    values of a numeric option.
 
     Args:
         grid: a `Grid`, or the plain value that `grid.json` holds.
@@ -91,6 +92,7 @@ def _of_net(grid: Grid, dataset: str, model: str) -> list[tuple[str, str, str]]:
     spaces = [space for space in SPACES if any(cell.space == space for cell in shown)]
     compared = any(row.compared and (row.any.dataset, row.any.model) == (dataset, model) for row in grid.rows())
     needs = {
+        "methods": len(panels(grid, dataset, model)) > 1,
         "difference": compared,
         "cost": compared,
         "basis": "ip" in spaces,

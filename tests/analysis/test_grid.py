@@ -166,6 +166,7 @@ def test_plan_names_every_file():
     files = plan(grid())
     assert [file.path for file in files if file.format == "svg"] == [
         "figures/accuracy.digits-lenet.all.both.svg",
+        "figures/methods.digits-lenet.all.both.svg",
         "figures/difference.digits-lenet.all.both.svg",
         "figures/training-loss.digits-lenet.all.both.svg",
         "figures/gradient-norm.digits-lenet.all.both.svg",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from matplotlib.artist import Artist
@@ -20,6 +19,7 @@ from ipbench.analysis.figures.marks import (
     dodge,
     interval,
     marker,
+    reference,
     sparsities,
 )
 from ipbench.analysis.figures.scene import Scene, spaces, title
@@ -98,7 +98,7 @@ def _metric(scene: Scene, file: FigureFile, metric: str, y: str) -> Figure:
     anything = False
     for axes, panel in zip(sheet.panels, panels, strict=False):
         for space, cell in _references(panel, shown).items():
-            _reference(axes, scene.cells(metric)[cell.id], space, drawn)
+            reference(axes, scene.cells(metric)[cell.id], space, drawn)
         found = [_series(axes, scene, metric, panel, space, len(shown) > 1) for space in shown]
         if not any(found):
             empty(axes, scene.nothing(cell for space in shown for cell in panel.side(space)))
@@ -177,21 +177,3 @@ def _references(panel: Panel, shown: tuple[str, ...]) -> dict[str, Cell]:
     if any(row.any.dense for row in panel.rows):
         return {}
     return {space: cell for space, cell in panel.dense.items() if space in shown} or panel.dense
-
-
-def _reference(axes: Axes, dense: stats.CellStatistics, space: str, drawn: dict[str, Artist]) -> None:
-    """The mean of a dense net as a line with its interval as a band."""
-    if not dense.n:
-        return
-    colour = style.DENSE_COLOUR[space]
-    line = axes.axhline(
-        100 * dense.mean,
-        color=colour,
-        linestyle=style.DENSE_DASHES[space],
-        linewidth=0.9,
-        zorder=1.5,
-        label=f"dense ({style.LABEL[space]})",
-    )
-    if math.isfinite(dense.lower) and math.isfinite(dense.upper):
-        axes.axhspan(100 * dense.lower, 100 * dense.upper, color=colour, alpha=0.13, linewidth=0, zorder=1)
-    drawn.setdefault(space, line)

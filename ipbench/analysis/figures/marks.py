@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from ipbench.analysis import comparisons as stats
 from ipbench.analysis import style
 from ipbench.analysis.figures.layout import Page, ticks
 from ipbench.analysis.panels import Panel
@@ -19,6 +21,9 @@ from ipbench.analysis.panels import Panel
 #: How single seeds and intervals look.
 DOTS: dict[str, Any] = {"s": 5, "alpha": 0.35, "linewidths": 0, "zorder": 2}
 _BAR: dict[str, Any] = {"capsize": 1.8, "elinewidth": 0.8, "capthick": 0.8}
+
+#: Inches of a character and of the line in a legend.
+_CHARACTER, _HANDLE = 0.054, 0.5
 
 #: A range of differences, in points, from which the axis is logarithmic on both sides of a linear middle.
 _WIDE, _LINEAR = 15, 2
@@ -53,9 +58,42 @@ def sparsities(sheet: Page, panels: Iterable[Panel], drawn: bool) -> None:
     ticks(sheet, drawn)
 
 
+def reference(axes: Axes, dense: stats.CellStatistics, space: str, drawn: dict[str, Artist]) -> None:
+    """The mean of a dense net as a line with its interval as a band."""
+    if not dense.n:
+        return
+    colour = style.DENSE_COLOUR[space]
+    line = axes.axhline(
+        100 * dense.mean,
+        color=colour,
+        linestyle=style.DENSE_DASHES[space],
+        linewidth=0.9,
+        zorder=1.5,
+        label=f"dense ({style.LABEL[space]})",
+    )
+    if math.isfinite(dense.lower) and math.isfinite(dense.upper):
+        axes.axhspan(100 * dense.lower, 100 * dense.upper, color=colour, alpha=0.13, linewidth=0, zorder=1)
+    drawn.setdefault(space, line)
+
+
 def marker(text: str, colour: str, shape: str, fill: str) -> Line2D:
     """A line with a marker, for a legend."""
     return Line2D([], [], color=colour, marker=shape, markerfacecolor=fill, label=text)
+
+
+def looks(panels: Sequence[Panel]) -> list[tuple[str, str]]:
+    """Colour and marker of every method; the two cycles differ in length, so that a pair comes again late."""
+    colours, shapes = style.METHOD_COLOURS, style.METHOD_MARKERS
+    return [(colours[number % len(colours)], shapes[number % len(shapes)]) for number in range(len(panels))]
+
+
+def legend_columns(names: Sequence[str], width: float = style.PAGE_WIDTH) -> int:
+    """The most columns of names, filled one after the other, that fit below the title in so many inches."""
+    for columns in range(len(names), 1, -1):
+        widest = [max(map(len, some)) for some in np.array_split(np.array(names, dtype=object), columns)]
+        if sum(_HANDLE + _CHARACTER * number for number in widest) <= width:
+            return columns
+    return 1
 
 
 def difference_handles() -> list[Artist]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from ipbench.analysis import comparisons as stats
 from ipbench.analysis import style
 from ipbench.analysis.figures.layout import empty, label, log_axis, page
-from ipbench.analysis.figures.marks import interval, marker, sparsities
+from ipbench.analysis.figures.marks import interval, legend_columns, looks, marker, sparsities
 from ipbench.analysis.figures.scene import Scene, title
 from ipbench.analysis.grid import Cell, Row
 from ipbench.analysis.panels import Panel
@@ -27,8 +26,8 @@ WALL, CPU = "cost_wall_seconds", "cost_cpu_seconds"
 
 #: From this ratio between largest and smallest on, an axis is logarithmic.
 _WIDE = 5
-#: Inches: a panel's height, between panels, of a character and of the line in the legend.
-_HEIGHT, _GAP, _CHARACTER, _HANDLE = 2.0, 0.42, 0.054, 0.5
+#: Inches: a panel's height, and between panels.
+_HEIGHT, _GAP = 2.0, 0.42
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def cost(scene: Scene, file: FigureFile) -> Figure:
     )
     if lost := sum(_lost(scene, row, quantities) for panel in panels for row in panel.rows):
         text += f" {lost} pair{'' if lost == 1 else 's'} with a number of zero left out."
-    columns = _legend_columns([panel.title for panel in panels])
+    columns = legend_columns([panel.title for panel in panels])
     sheet = page(
         [len(quantities)],
         [quantity.title for quantity in quantities],
@@ -82,7 +81,7 @@ def cost(scene: Scene, file: FigureFile) -> Figure:
             axes.set_ylim(low - room, high + room)
             axes.yaxis.set_major_locator(MaxNLocator(6))
     handles: list[Artist] = [
-        marker(panel.title, *look, look[0]) for panel, look in zip(panels, _looks(panels), strict=True)
+        marker(panel.title, *look, look[0]) for panel, look in zip(panels, looks(panels), strict=True)
     ]
     label(sheet, title(file), "sparsity p", "IP / SP", handles, legend_columns=columns)
     return sheet.figure
@@ -126,7 +125,7 @@ def _quantity(axes: Axes, scene: Scene, panels: Sequence[Panel], quantity: Quant
     ip, sp = scene.values(quantity.ip), scene.values(quantity.sp)
     span = [style.sparsity_position(text) for panel in panels for text in panel.sparsities]
     step = 0.06 * (max(span) - min(span) or 1.0) / max(1, len(panels) - 1)
-    for number, (panel, (colour, shape)) in enumerate(zip(panels, _looks(panels), strict=True)):
+    for number, (panel, (colour, shape)) in enumerate(zip(panels, looks(panels), strict=True)):
         places, means = [], []
         for row in panel.rows:
             logarithms = {seed: math.log(ratio) for seed, ratio in ratios(row, ip, sp).items()}
@@ -142,18 +141,3 @@ def _quantity(axes: Axes, scene: Scene, panels: Sequence[Panel], quantity: Quant
         axes.plot(places, means, color=colour, marker=shape, linewidth=0.9, zorder=4, **edge)
         anything = anything or bool(places)
     return anything
-
-
-def _looks(panels: Sequence[Panel]) -> list[tuple[str, str]]:
-    """Colour and marker of every method; the two cycles differ in length, so that a pair comes again late."""
-    colours, shapes = style.METHOD_COLOURS, style.METHOD_MARKERS
-    return [(colours[number % len(colours)], shapes[number % len(shapes)]) for number in range(len(panels))]
-
-
-def _legend_columns(names: Sequence[str]) -> int:
-    """The most columns of names, filled one after the other, that fit below the title."""
-    for columns in range(len(names), 1, -1):
-        widest = [max(map(len, some)) for some in np.array_split(np.array(names, dtype=object), columns)]
-        if sum(_HANDLE + _CHARACTER * number for number in widest) <= style.PAGE_WIDTH:
-            return columns
-    return 1
