@@ -1,0 +1,80 @@
+"""Numbers of docs/findings.md on FreezeNet and COPS that stand in no table, from the published records.
+
+python results/reference/freezing.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ipbench.analysis.collect import load
+from ipbench.analysis.statistics import holm, mean_interval, sign_flip
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Print them: shares of the dense accuracy, differences between methods, what a stored net takes."""
+    runs = load(HERE / "freezenet-fashion").runs
+    runs = runs[runs["status"] == "done"]
+    accuracy = runs.pivot_table(index=["model", "method", "sparsity"], columns="seed", values="test_accuracy")
+    shares(accuracy)
+    differences(accuracy)
+    storage(runs)
+
+
+def shares(accuracy: pd.DataFrame) -> None:
+    """Test accuracy as a share of the dense net's of the same seed."""
+    print("share of the dense accuracy of the same seed, in per cent: mean (95 % interval), n")
+    for model, group in accuracy.groupby(level="model"):
+        dense = group.loc[(model, "dense", "0")]
+        for (_, method, sparsity), values in group.drop("dense", level="method").iterrows():
+            share = (100 * values / dense).dropna()
+            interval = mean_interval(share, "share", model, method, sparsity)
+            print(
+                f"  {model:14} {method:10} {sparsity:6} {share.mean():7.2f} ({interval.lower:.2f} to"
+                f" {interval.upper:.2f}), {len(share)}"
+            )
+
+
+def differences(accuracy: pd.DataFrame) -> None:
+    """Points between two methods, paired by seed: per rate, and averaged over the rates with a test."""
+    others = ["snip", "grasp", "synflow", "cops"]
+    pairs = [("freezenet", other) for other in others] + [("cops", other) for other in ("snip", "synflow", "grasp")]
+    tests = []
+    print("difference in points, paired by seed: mean (95 % interval), n")
+    for model in accuracy.index.unique("model"):
+        for one, other in pairs:
+            by_rate = 100 * (accuracy.loc[(model, one)] - accuracy.loc[(model, other)]).dropna(axis=1)
+            for sparsity, values in by_rate.iterrows():
+                text = said(values.to_numpy(), model, one, other, sparsity)
+                print(f"  {model:14} {one} - {other:8} {sparsity:6} {text}")
+            seeds = by_rate.mean().to_numpy()
+            tests.append((f"{model:14} {one} - {other:8} all   ", said(seeds, model, one, other), sign_flip(seeds).p))
+    for (name, text, p), corrected in zip(tests, holm([p for _, _, p in tests]), strict=True):
+        print(f"  {name} {text}, p = {p:.3f}, after Holm {corrected:.3f}")
+
+
+def said(values: np.ndarray, *key: str) -> str:
+    """Mean, interval and number."""
+    interval = mean_interval(values, "difference", *key)
+    return f"{values.mean():+7.2f} ({interval.lower:+.2f} to {interval.upper:+.2f}), {len(values)}"
+
+
+def storage(runs: pd.DataFrame) -> None:
+    """How many times fewer numbers, and bytes, a frozen net takes than a dense one in float32."""
+    print("FreezeNet stored: parameters, times fewer; bytes with an ideally coded mask, times fewer")
+    frozen = runs[runs["method"] == "freezenet"].groupby(["model", "sparsity"]).first()
+    for (model, sparsity), row in frozen.iterrows():
+        size = row["bytes_values"] + row["bytes_entropy"] + row["bytes_other"]
+        print(
+            f"  {model:14} {sparsity:6} {row['parameters']:8.0f} {row['parameters_dense'] / row['parameters']:7.1f}"
+            f" {size:9.0f} {4 * row['parameters_dense'] / size:7.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
