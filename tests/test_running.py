@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from ipbench import NUMERICS
+from ipbench.data.loaders import Data
 from ipbench.errors import BadProduct
-from ipbench.running import Environment, execute, record_path, state_path
+from ipbench.running import Environment, build_net, channels_last, execute, record_path, state_path
 from ipbench.spec import Augmentation, Basis, Recipe, Run
 from ipbench.store import read_json, write_json
 
@@ -206,3 +207,19 @@ def test_sp_and_ip_see_the_same_images(tmp_path):
     ]
     assert losses[0]["train_loss"] == losses[1]["train_loss"]
     assert torch.isfinite(torch.tensor(losses[0]["train_loss"])).all()
+
+
+@pytest.mark.parametrize("space", ["sp", "ip"])
+def test_fast_is_the_same_net_in_another_memory_format(tmp_path, space):
+    """Channels-last on a CPU: sums in another order, and so other bits, but nearly the same numbers."""
+    fast = execute(tiny_run(mode="fast", space=space), tmp_path / "fast", HERE)["outcome"]
+    strict = execute(tiny_run(space=space), tmp_path / "strict", HERE)["outcome"]
+    kept = [[layer["kept"] for layer in outcome["layers"]] for outcome in (fast, strict)]
+    assert kept[0] == pytest.approx(kept[1], abs=3)  # scores that are nearly equal may change places
+    assert fast["curves"]["train_loss"] == pytest.approx(strict["curves"]["train_loss"], rel=1e-2)
+    data = Data("digits", RECIPE, 0, root=HERE.root, channels_last=True)
+    net = build_net(tiny_run(mode="fast", space=space), data, HERE)
+    assert data.score_batch().images.is_contiguous(memory_format=torch.channels_last)
+    filters = [c for c in net.coefficients.values() if c.ndim == 4]
+    assert filters and all(c.is_contiguous(memory_format=torch.channels_last) for c in filters)
+    assert channels_last("fast", HERE) and not channels_last("strict", HERE)
