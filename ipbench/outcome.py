@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -54,9 +55,7 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
         "basis_drift": {
             name: float((basis.matrix.detach() - net.basis_start[name]).norm()) for name, basis in net.bases.items()
         },
-        "basis_condition": {
-            name: float(torch.linalg.cond(basis.matrix.detach().double().cpu())) for name, basis in net.bases.items()
-        },
+        "basis_condition": {name: _condition(basis.matrix) for name, basis in net.bases.items()},
         "macs_dense": macs_dense,
         "macs_sparse": measure.sparse_macs(counted.layers, kept),
         "macs_sparse_two_stage": measure.two_stage_macs(counted.layers, kept, with_basis),
@@ -68,6 +67,12 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
         "masks_sha256": tensors_digest(net.masks),
         "weights_sha256": tensors_digest(net.tensors()),
     }
+
+
+def _condition(basis: torch.Tensor) -> float:
+    """The condition number of a filter basis; nan of one that is not finite, as a diverged run leaves it."""
+    matrix = basis.detach().double().cpu()
+    return float(torch.linalg.cond(matrix)) if bool(matrix.isfinite().all()) else math.nan
 
 
 def _curves(progress: Progress) -> dict[str, list[float]]:

@@ -34,7 +34,7 @@ def commit() -> str | None:
 
     def git(*words: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
+            ["git", "--no-optional-locks", "-C", str(folder), *words], capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:

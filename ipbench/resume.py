@@ -34,7 +34,7 @@ class State:
 
     def __init__(self, path: Path, run: Run) -> None:
         self.path = path
-        self.identity = {"run": run.id, "numerics": NUMERICS}
+        self.identity = {"kind": "state", "run": run.id, "numerics": NUMERICS}
         self.stage = 0
         self.inside = False
         self.progress = Progress()
@@ -77,8 +77,13 @@ class State:
         """Continue where the file stands, if there is one of this run and numerics."""
         if not self.path.exists():
             return
-        tensors, facts = read_tensors(self.path)
-        if {name: facts[name] for name in self.identity} != self.identity:
+        try:
+            tensors, facts = read_tensors(self.path)
+        except BadProduct:
+            if self.path.exists():
+                raise
+            return  # another process finished the same run meanwhile
+        if {name: facts.get(name) for name in self.identity} != self.identity:
             return
         groups = _split(tensors)
         net.load_tensors(groups["net"])
@@ -118,7 +123,7 @@ class End:
 def write_end(path: Path, run: Run, end: End) -> None:
     """Write the end of a run."""
     groups = {"net": end.net, "mask": end.masks, "point": end.point}
-    write_tensors(path, _joined(groups), {"run": run.id, "numerics": NUMERICS, "facts": end.facts})
+    write_tensors(path, _joined(groups), {**_identity_of_end(run), "facts": end.facts})
 
 
 def read_end(path: Path, run: Run) -> End:
@@ -128,12 +133,17 @@ def read_end(path: Path, run: Run) -> End:
         BadProduct: the file is missing, damaged, or of another run or numerics.
     """
     tensors, facts = read_tensors(path)
-    if (facts.get("run"), facts.get("numerics")) != (run.id, NUMERICS):
+    identity = _identity_of_end(run)
+    if {name: facts.get(name) for name in identity} != identity:
         raise BadProduct(
             f"{path}: not the end of run {run.id} with numerics {NUMERICS}; delete it to have it made again"
         )
     groups = _split(tensors)
     return End(groups["net"], groups["mask"], groups["point"], facts["facts"])
+
+
+def _identity_of_end(run: Run) -> dict[str, Any]:
+    return {"kind": "end", "run": run.id, "numerics": NUMERICS}
 
 
 _GROUPS = ("net", "mask", "momentum", "best", "point", "generator")

@@ -18,7 +18,7 @@ import torch
 
 from ipbench import NUMERICS, distributed, measure, methods
 from ipbench.data.loaders import Data
-from ipbench.errors import BadInput
+from ipbench.errors import BadInput, BadProduct
 from ipbench.masks import Impossible, NotFinite
 from ipbench.models.build import build as build_model
 from ipbench.outcome import assess, describe
@@ -117,6 +117,8 @@ def finished(results: Path, run: Run, *, keep: bool = False) -> dict[str, Any] |
     if not path.exists():
         return None
     record = read_json(path)
+    if record["id"] != run.id:
+        raise BadProduct(f"{path}: the record of another run ({record['id']}); delete it to have it made again")
     missing = keep and record["status"] == "done" and not end_path(results, run).exists()
     return record if record["provenance"]["numerics"] == NUMERICS and not missing else None
 

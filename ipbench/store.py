@@ -6,35 +6,48 @@ JSON of the rest). Tensors go into safetensors files with the checksum in their 
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipbench.errors import BadProduct
+from ipbench.errors import BadInput, BadProduct
 from ipbench.spec import canonical_json
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
+_AGAIN = "delete it to have it made again"
+
+
+class NotWritten(BadInput):
+    """A file cannot be written: a full disk, a missing permission. The message names it; what was there is intact."""
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` to write into; it takes the place of `path` when the block ends without error.
 
-    A reader sees the old file or the whole new one, whatever happens in between, power failures included.
+    A reader sees the old file or the whole new one, whatever happens in between, power failures included. The temporary
+    file of a process that is killed is removed when the same `path` is written again.
+
+    Raises:
+        NotWritten: the system refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        handle, temporary = _locked_temporary(path)
+    except OSError as error:
+        raise _not_written(path, error) from None
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -43,14 +56,65 @@ def atomic(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
+    except Exception as error:
+        refusal = _refusal(error)
+        if refusal is None or refusal.filename not in (None, str(temporary)):  # of a file that was read meanwhile
+            raise
+        raise _not_written(path, refusal) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        os.close(handle)  # and with it the lock
+
+
+def _locked_temporary(path: Path) -> tuple[int, Path]:
+    """A new file beside `path`, with a lock on it for as long as the handle is open: this process is at work on it."""
+    while True:
+        prefix, suffix = _affixes(path)
+        handle, name = tempfile.mkstemp(suffix, prefix, path.parent)
+        with suppress(OSError):  # a file system without locks: then nothing there is ever taken for abandoned
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # another process took it for abandoned before the lock was there
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files for `path` that no process holds a lock on."""
+    prefix, suffix = _affixes(path)
+    for other in path.parent.iterdir():
+        if other.name.startswith(prefix) and other.name.endswith(suffix):
+            with suppress(OSError), other.open("rb+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                other.unlink()
+
+
+def _affixes(path: Path) -> tuple[str, str]:
+    return f".{path.name}.", f".tmp{path.suffix}"
+
+
+def _refusal(error: BaseException | None) -> OSError | None:
+    """The system's refusal behind an error: a library that tidies up after it may fail again, in another way."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
+
+
+def _not_written(path: Path, error: OSError) -> NotWritten:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "; make room and give the same command again" if full else ""
+    return NotWritten(f"{path}: not written: {os.strerror(error.errno) if error.errno else error}{remedy}")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -72,19 +136,18 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict) or "checksum" not in value:
+            raise BadProduct(f"{path}: not a product of ipbench (no checksum); delete it if ipbench is to make it")
+        found, digest = value.pop("format", None), value.pop("checksum")
+        intact = digest == hashlib.sha256(canonical_json(value).encode()).hexdigest()
     except FileNotFoundError:
         raise BadProduct(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise BadProduct(
-            f"{path}: not readable as JSON ({type(error).__name__}); delete it to have it made again"
-        ) from None
-    if not isinstance(value, dict) or "checksum" not in value:
-        raise BadProduct(f"{path}: not a product of ipbench (no checksum)")
-    if value.pop("format", None) != FORMAT:
-        raise BadProduct(f"{path}: written in another format than {FORMAT}, the only one this version reads")
-    digest = value.pop("checksum")
-    if digest != hashlib.sha256(canonical_json(value).encode()).hexdigest():
-        raise BadProduct(f"{path}: checksum does not match, the file was altered; delete it to have it made again")
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no text, no JSON, a number that JSON has not
+        raise BadProduct(f"{path}: not readable as JSON ({type(error).__name__}); {_AGAIN}") from None
+    if found != FORMAT:
+        raise BadProduct(f"{path}: written in another format than {FORMAT}, the only one this version reads; {_AGAIN}")
+    if not intact:
+        raise BadProduct(f"{path}: checksum does not match, the file was altered; {_AGAIN}")
     return value
 
 
@@ -117,13 +180,13 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mappin
         tensors: by name; every tensor has memory of its own in the file.
         facts: plain JSON values kept beside the tensors.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
     text = canonical_json(dict(facts))
     digest = hashlib.sha256((tensors_digest(plain) + text).encode()).hexdigest()
-    with atomic(path) as temporary:
-        save_file(plain, temporary, metadata={"format": str(FORMAT), "checksum": digest, "facts": text})
+    # Not `save_file`: it writes a temporary file of its own, which a kill would leave for ever.
+    write_bytes(path, save(plain, metadata={"format": str(FORMAT), "checksum": digest, "facts": text}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -139,13 +202,13 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         facts = json.loads(metadata["facts"])
+        digest = hashlib.sha256((tensors_digest(tensors) + canonical_json(facts)).encode()).hexdigest()
     except FileNotFoundError:
         raise BadProduct(f"{path}: no such file") from None
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise BadProduct(f"{path}: not readable ({type(error).__name__}); delete it to have it made again") from None
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
+        raise BadProduct(f"{path}: not readable ({type(error).__name__}); {_AGAIN}") from None
     if metadata.get("format") != str(FORMAT):
-        raise BadProduct(f"{path}: written in another format than {FORMAT}, the only one this version reads")
-    digest = hashlib.sha256((tensors_digest(tensors) + canonical_json(facts)).encode()).hexdigest()
+        raise BadProduct(f"{path}: written in another format than {FORMAT}, the only one this version reads; {_AGAIN}")
     if digest != metadata.get("checksum"):
-        raise BadProduct(f"{path}: checksum does not match, the file was altered; delete it to have it made again")
+        raise BadProduct(f"{path}: checksum does not match, the file was altered; {_AGAIN}")
     return tensors, facts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ipbench.analysis.grid import Grid, parse, read_grid, to_json
 from ipbench.analysis.records import COLUMNS, column_type, row
 from ipbench.errors import BadInput, BadProduct
 from ipbench.spec import canonical_json
-from ipbench.store import FORMAT, atomic, read_json
+from ipbench.store import FORMAT, read_json, write_bytes
 
 #: Name of the product inside a results folder.
 RUNS = "runs.parquet"
@@ -79,7 +78,12 @@ def collect(results: Path) -> Collection:
 
 
 def write_parquet(collection: Collection, path: Path) -> None:
-    """Write a collection atomically; equal collections give equal bytes.
+    """Write a collection atomically; equal collections give equal bytes."""
+    write_bytes(path, _parquet(collection))
+
+
+def _parquet(collection: Collection) -> bytes:
+    """A collection as a Parquet file.
 
     The schema's metadata carries `ipbench` (the grid and the lists of missing and unreadable runs, as JSON) and
     `checksum` (SHA-256 of that text and of the canonical JSON of the rows).
@@ -94,8 +98,10 @@ def write_parquet(collection: Collection, path: Path) -> None:
         }
     )
     table = table.replace_schema_metadata({"ipbench": facts, "checksum": _checksum(table, facts)})
-    with atomic(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    file = pa.BufferOutputStream()
+    pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+    content: bytes = file.getvalue().to_pybytes()
+    return content
 
 
 def read_parquet(path: Path) -> Collection:
@@ -152,13 +158,9 @@ def write_runs(results: Path) -> Path:
         BadInput: `grid.json` is not usable.
     """
     path = results / RUNS
-    with tempfile.TemporaryDirectory() as folder:
-        fresh = Path(folder) / RUNS
-        write_parquet(collect(results), fresh)
-        content = fresh.read_bytes()
+    content = _parquet(collect(results))
     if not path.is_file() or path.read_bytes() != content:
-        with atomic(path) as temporary:
-            temporary.write_bytes(content)
+        write_bytes(path, content)
     return path
 
 

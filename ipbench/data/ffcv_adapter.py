@@ -8,7 +8,8 @@ Import it after `beton.require`. FFCV is frozen upstream (1.0.2), and this file 
 * its iterators leave threads and buffers behind when a loop ends early: `Epoch.stop`;
 * an error in its thread leaves the reader waiting for ever: `Epoch.run` hands it over;
 * it sets torch's number of threads, from a thread of its own, at any time: `_set_num_threads` does not;
-* its writer forks, and waits for ever for a worker that has failed: `_Writer` writes in this process.
+* its writer forks, and waits for ever for a worker that has failed: `_Writer` writes in this process;
+* its writes may be cut short by a full disk without an error: `_Allocator` writes all or raises.
 """
 
 from __future__ import annotations
@@ -167,6 +168,13 @@ def write(path: Path, samples: Samples, shape: tuple[int, int, int] | None) -> N
     _Writer(str(path), {"image": field, "label": IntField()}).from_indexed_dataset(samples)
 
 
+class _Allocator(MemoryAllocator):
+    """Writes pages through a buffer: the bare file that FFCV opens may take a part of a page and only say how much."""
+
+    def __enter__(self) -> None:
+        self.fp = Path(self.fname).open("ab")
+
+
 class _Writer(ffcv.writer.DatasetWriter):
     """Writes in this process: no fork of a process with threads, an error is raised, the bytes are reproducible."""
 
@@ -184,7 +192,7 @@ class _Writer(ffcv.writer.DatasetWriter):
         for todo in [*queue_content, None]:
             work.put(todo)
         allocations: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        allocator = MemoryAllocator(self.fname, self.data_region_start, self.page_size)
+        allocator = _Allocator(self.fname, self.data_region_start, self.page_size)
         done = Value(ctypes.c_uint64, 0)
         meta = (self.metadata_sm, self.metadata_type, self.fields)
         work_fn(work, *meta, allocator, done, allocations, *extra_worker_args)
