@@ -16,10 +16,10 @@ INSTALLED := .venv/installed-workflow,dev$(FFCV)
 
 SNAKEFILES := Snakefile workflow/rules
 
-.PHONY: help setup quickstart test lint reference constraints
+.PHONY: help setup quickstart test test-slurm lint reference constraints
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: $(INSTALLED)  ## install everything into .venv (a minute or two; nothing the second time)
 
@@ -59,6 +59,9 @@ quickstart: setup  ## prune a small net on real 8 x 8 digits in both spaces: tab
 
 test: setup  ## every test; the last lines say what was skipped, and why
 	@$(BIN)/python -m pytest
+
+test-slurm: setup  ## the profile slurm on a real SLURM, here, for some minutes; as root, with slurm-wlm and munge
+	@$(BIN)/python -m pytest -m slurm tests/slurm
 
 lint: setup  ## style, types and the workflow's own rules
 	@$(BIN)/ruff check .

@@ -8,6 +8,7 @@ report: "workflow/report/experiment.rst"
 
 
 include: "workflow/rules/experiment.smk"  # which experiment: there is no default one to run by accident
+include: "workflow/rules/cluster.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/run.smk"
 include: "workflow/rules/results.smk"
@@ -17,14 +18,16 @@ localrules:
     all,
 
 
-# Every product is named, the jobs too: Snakemake does not make a missing file anew while all that follows is there.
+# Every product is named, the jobs too: Snakemake does not make a missing file anew while all that follows is there. Of
+# the figures one is enough, see there.
 rule all:
     default_target: True
     input:
-        expand(rules.collect.input, experiment=EXPERIMENT.name),
-        expand(rules.collect.output, experiment=EXPERIMENT.name),
-        expand(rules.tables.output, experiment=EXPERIMENT.name),
-        expand(rules.figures.output, experiment=EXPERIMENT.name),
-        expand(rules.report.output, experiment=EXPERIMENT.name),
+        rules.grid.output,
+        JOB_FILES,
+        rules.collect.output,
+        rules.tables.output,
+        a_figure,
+        rules.report.output,
     message:
         "{EXPERIMENT.name} is complete"

@@ -6,25 +6,21 @@ torch is imported by the commands that compute, so that planning and help answer
 from __future__ import annotations
 
 import json
-import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-import yaml
 
-from ipbench import __version__, methods, packing_commands, plain_yaml, results_commands
+from ipbench import __version__, methods, packing_commands, results_commands, run_command
 from ipbench.data import catalog as datasets
-from ipbench.errors import BadInput, valid_choice
-from ipbench.experiment import Experiment, Job, merged_recipe
+from ipbench.errors import BadInput
+from ipbench.experiment import Experiment
+from ipbench.jobs import Job
+from ipbench.lease import parse_gpus, run_with_gpus
 from ipbench.models import catalog as models
-from ipbench.spec import Basis, Run, build
-
-if TYPE_CHECKING:
-    from ipbench.running import Environment
+from ipbench.run_command import DataFolder, MethodFiles
 
 #: The base of all complaints about a command line; typer carries its own copy of click from 0.25 on.
 UsageProblem: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -38,11 +34,13 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Fetch data sets, write .beton files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(run_command.app)
 app.add_typer(results_commands.app)
 app.add_typer(packing_commands.app)
 
-DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the data sets.")]
-MethodFiles = Annotated[list[str] | None, typer.Option("--method-file", help="A Python file that declares methods.")]
+#: Values of an image whose net is counted: it is built, and must fit into memory.
+_LARGEST_IMAGE = 2**22
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -69,141 +67,21 @@ def list_methods(as_json: AsJson = False, method_file: MethodFiles = None) -> No
 
 
 @app.command()
-def run(
-    dataset: Annotated[str, typer.Option(help="Data set.")] = "digits",
-    model: Annotated[str | None, typer.Option(help="Model; left out: the data set's default.")] = None,
-    method: Annotated[str, typer.Option(help="Pruning method, see `ipbench methods`.")] = "snip",
-    space: Annotated[str, typer.Option(help="sp or ip.")] = "sp",
-    sparsity: Annotated[str | None, typer.Option(help="From 0 up to, not including, 1; 0.9 if left out.")] = None,
-    off: Annotated[
-        str | None,
-        typer.Option(help="What a masked coefficient is: zero, frozen or decayed; the method's if left out."),
-    ] = None,
-    allocation: Annotated[str, typer.Option(help="global, uniform or erk.")] = "global",
-    seed: Annotated[list[str] | None, typer.Option(help="Seed; repeat it for several runs.")] = None,
-    mode: Annotated[str, typer.Option(help="strict (bit-equal on one machine) or fast.")] = "strict",
-    option: Annotated[list[str] | None, typer.Option(help="An option of the method, NAME=VALUE.")] = None,
-    basis: Annotated[
-        list[str] | None, typer.Option(help="Of the filter basis, NAME=VALUE, e.g. sharing=stage.")
-    ] = None,
-    recipe: Annotated[list[str] | None, typer.Option(help="Of the recipe, NAME=VALUE, e.g. epochs=3.")] = None,
-    method_file: MethodFiles = None,
-    loader: Annotated[str, typer.Option(help="memory or ffcv; the pixels are the same.")] = "memory",
-    workers: Annotated[
-        int,
-        typer.Option(help="Threads that read images: of the FFCV loader, and for folders of images.", min=1, max=1024),
-    ] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    threads: Annotated[
-        int, typer.Option(help="CPU threads of torch; 0: one if strict, else all.", min=0, max=1024)
-    ] = 0,
-    data: DataFolder = Path("data"),
-    out: Annotated[Path, typer.Option(help="The folder that takes the records.")] = Path("results/single"),
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Keep where the runs end, for others that continue them.")
-    ] = False,
-    done: Annotated[
-        Path | None, typer.Option(help="A file to write when all runs are finished (for Snakemake).")
-    ] = None,
+def lease(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="A program and its arguments.")],
+    gpus: Annotated[str, typer.Option(help="Indices or UUIDs of the GPUs to take from, e.g. 0,1.")],
+    per_gpu: Annotated[int, typer.Option(help="Jobs that share a GPU.")] = 1,
+    count: Annotated[int, typer.Option(help="GPUs that the command needs.")] = 1,
 ) -> None:
-    """Train one run, or the same run with several seeds; the defaults of the data set fill what is left out.
+    """Run a command with free GPUs of this machine, in CUDA_VISIBLE_DEVICES; wait if there are none.
 
-    A finished run is not repeated, an interrupted one continues after its last epoch.
+    They are free again when the last process of the command is gone, however it ends.
     """
-    methods.load(method_file or [])
-    facts = datasets.dataset(dataset, "--dataset")
-    chosen = methods.get(method, "--method")
-    models.check(model or facts.model, "--model")
-    valid_choice(loader, ("memory", "ffcv"), "loader", "--loader")
-    if not chosen.prunes and sparsity not in (None, "0"):
-        raise BadInput(f"--sparsity: method {chosen.name} does not prune; leave --sparsity out")
-    values: dict[str, Any] = {
-        "dataset": dataset,
-        "model": model or facts.model,
-        "method": chosen.name,
-        "recipe": merged_recipe(facts.recipe, _nested(_pairs(recipe, "--recipe")), "--recipe"),
-        "space": space,
-        "basis": build(Basis, _pairs(basis, "--basis"), "--basis"),
-        "off": off or chosen.off,
-        "sparsity": (sparsity or "0.9") if chosen.prunes else "0",
-        "allocation": allocation,
-        "options": chosen.check_options(_pairs(option, "--option"), "--option"),
-        "mode": mode,
-    }
-    runs = [build(Run, {**values, "seed": _integer(word, "--seed")}, "run") for word in seed or ["0"]]
-    chosen.check_run(runs[0], "run")
-    if len({item.seed for item in runs}) < len(runs):
-        raise BadInput("--seed: the same seed is given twice")
-    _train(runs, out, done, keep, data=data, device=device, threads=threads, loader=loader, workers=workers)
-
-
-def _train(
-    runs: Sequence[Run],
-    out: Path,
-    done: Path | None,
-    keep: bool,
-    *,
-    data: Path,
-    device: str,
-    threads: int,
-    loader: str,
-    workers: int,
-) -> None:
-    """Train runs one after the other; one that fails does not stop the others."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # strict mode needs it before CUDA starts
-    from ipbench import distributed, running
-
-    with distributed.joined(running.choose_device(device)) as own:
-        environment = running.Environment(
-            root=data,
-            device=own,
-            threads=threads or (1 if runs[0].mode == "strict" else os.cpu_count() or 1),
-            loader="ffcv" if loader == "ffcv" else "memory",
-            workers=workers,
-        )
-        _train_in(environment, runs, out, done if distributed.first() else None, keep, quiet=not distributed.first())
-
-
-def _train_in(
-    environment: Environment, runs: Sequence[Run], out: Path, done: Path | None, keep: bool, *, quiet: bool
-) -> None:
-    from ipbench import distributed, running
-    from ipbench.progress import epochs_bar
-    from ipbench.store import write_json
-
-    finished, failed = [], []
-    for item in runs:
-        label = f"{item.dataset} {item.model} {item.method} {item.space} p={item.sparsity} seed {item.seed}"
-        try:
-            with epochs_bar(label) as on_epoch:
-                record = running.execute(item, out, environment, keep=keep, on_epoch=on_epoch)
-        except BadInput:
-            raise
-        except Exception:
-            if distributed.processes() > 1:  # one of several processes must not go on alone: torchrun ends all
-                raise
-            traceback.print_exc()
-            failed.append(item.seed)
-            continue
-        finished.append({key: record[key] for key in ("id", "cell", "status", "outcome_sha256")} | {"seed": item.seed})
-        if not quiet:
-            typer.echo(f"{label}: {_result(record)}  {running.record_path(out, item)}")
-    if failed:
-        typer.echo(f"ipbench: {len(failed)} of {len(runs)} runs failed: seeds {', '.join(map(str, failed))}", err=True)
-        raise typer.Exit(1)
-    if done:
-        write_json(done, {"runs": finished})
-
-
-def _result(record: dict[str, Any]) -> str:
-    """One run's result in a few words."""
-    if record["status"] != "done":
-        return f"{record['status']}: {record['reason']}"
-    outcome = record["outcome"]
-    return (
-        f"test accuracy {100 * outcome['test_accuracy']:.2f} %, sparsity {outcome['achieved_sparsity']:.4f}, "
-        f"{record['cost']['wall_seconds']:.0f} s"
-    )
+    try:
+        chosen = parse_gpus(gpus)
+    except BadInput as error:
+        raise BadInput(f"--gpus: {error}") from None
+    run_with_gpus(chosen, per_gpu, count, command, lambda text: typer.echo(f"ipbench: {text}", err=True))
 
 
 @app.command()
@@ -211,13 +89,14 @@ def grid(
     config: Annotated[Path, typer.Argument(help="An experiment, such as config/quickstart.yaml.")],
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="Write the resolved grid to this file.")] = None,
-    seeds_per_job: Annotated[int, typer.Option(help="Runs that one job trains.", min=1)] = 6,
+    seeds_per_job: Annotated[int, typer.Option(help="Seeds that one job trains.", min=1)] = 6,
+    sparsities_per_job: Annotated[int, typer.Option(help="Sparsities that one job trains.", min=1)] = 1,
 ) -> None:
     """Show the cells, runs and jobs an experiment expands to."""
     from ipbench.store import write_json
 
     experiment = Experiment.load(config)
-    jobs = experiment.jobs(seeds_per_job)
+    jobs = experiment.jobs(seeds_per_job, sparsities_per_job)
     if out:
         write_json(out, experiment.grid())
         return
@@ -229,7 +108,7 @@ def grid(
                     **experiment.grid(),
                     "runs": [{"id": item.id, "cell": item.cell, "seed": item.seed} for item in experiment.runs],
                     "jobs": [
-                        {"path": job.path, "runs": [item.id for item in job.runs], "continues": job.parent}
+                        {"path": job.path, "runs": [item.id for item in job.runs], "continues": list(job.parents)}
                         for job in jobs
                     ],
                     "counts": counts,
@@ -249,12 +128,13 @@ def grid(
 
 def _counts(experiment: Experiment, jobs: Sequence[Job]) -> dict[str, int]:
     """How much there is to do: `levels` are runs that no table asks for, but that others continue."""
+    seeds = len(experiment.axes.seeds)
     return {
         "cells": len(experiment.cells),
-        "runs": len(experiment.runs),
-        "levels": sum(len(runs) for runs in experiment.trained.values()) - len(experiment.runs),
+        "runs": len(experiment.cells) * seeds,
+        "levels": (len(experiment.trained) - len(experiment.cells)) * seeds,
         "jobs": len(jobs),
-        "dense": sum(not methods.get(job.runs[0].method).prunes for job in jobs),
+        "dense": sum(not methods.get(job.cells[0].method).prunes for job in jobs),
     }
 
 
@@ -262,7 +142,9 @@ def _counts(experiment: Experiment, jobs: Sequence[Job]) -> dict[str, int]:
 def count(
     model: Annotated[str, typer.Argument(help="A model by name.")],
     shape: Annotated[str, typer.Option("--input", help="Of one image: CxHxW, e.g. 3x32x32.")],
-    classes: Annotated[int | None, typer.Option(help="10 for our models, 1000 for torchvision's.", min=1)] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="10 for our models, 1000 for torchvision's.", min=1, max=100_000)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Count parameters and multiply-accumulates, layer by layer."""
@@ -272,7 +154,9 @@ def count(
         if min(channels, height, width) < 1 or max(channels, height, width) > 4096:
             raise ValueError
     except ValueError:
-        raise BadInput(f"--input: {shape!r} is not of the form CxHxW, e.g. 3x32x32") from None
+        raise BadInput(f"--input: {shape!r:.80} is not of the form CxHxW, e.g. 3x32x32") from None
+    if channels * height * width > _LARGEST_IMAGE:
+        raise BadInput(f"--input: {shape} is too large; an image has at most {_LARGEST_IMAGE} values")
     from ipbench.measure import count as count_net
     from ipbench.models.build import build as build_model
 
@@ -312,44 +196,6 @@ def beton(name: Annotated[str, typer.Argument(help="A data set.")], data: DataFo
     splits: tuple[Literal["train", "test"], ...] = ("train", "test")
     for split in splits:
         typer.echo(files.write(name, split, data))
-
-
-def _pairs(words: Sequence[str] | None, option: str) -> dict[str, Any]:
-    """NAME=VALUE words as a mapping; values are read as YAML."""
-    result: dict[str, Any] = {}
-    for word in words or []:
-        name, equals, text = word.partition("=")
-        if not equals or not name:
-            raise BadInput(f"{option}: {word!r} is not of the form NAME=VALUE")
-        if name in result:
-            raise BadInput(f"{option}: {name} is given twice")
-        try:
-            result[name] = plain_yaml.read(text)
-        except yaml.YAMLError:
-            raise BadInput(f"{option}: the value of {name} is not readable: {text!r}") from None
-    return result
-
-
-def _nested(values: dict[str, Any]) -> dict[str, Any]:
-    """`augmentation.flip` as a key inside `augmentation`."""
-    result: dict[str, Any] = {}
-    for name, value in values.items():
-        outer, dot, inner = name.partition(".")
-        if dot:
-            group = result.setdefault(outer, {})
-            if not isinstance(group, dict):
-                raise BadInput(f"--recipe: {outer} and {name} contradict each other")
-            group[inner] = value
-        else:
-            result[name] = value
-    return result
-
-
-def _integer(word: str, option: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise BadInput(f"{option}: {word!r} is not a whole number") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,4 +22,4 @@ def valid_choice(value: object, valid: Iterable[str], what: str, where: str = ""
     near = get_close_matches(str(value), choices, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     place = f" in {where}" if where else ""
-    raise BadInput(f"unknown {what} {value!r}{place}{hint}; valid: {', '.join(choices)}")
+    raise BadInput(f"unknown {what} {value!r:.80}{place}{hint}; valid: {', '.join(choices)}")

@@ -7,25 +7,53 @@ prune has sparsity 0), so that no run appears twice.
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from ipbench import methods, plain_yaml
 from ipbench.data import catalog as datasets
-from ipbench.errors import BadInput
+from ipbench.errors import BadInput, valid_choice
+from ipbench.jobs import Job, fuse
 from ipbench.models import catalog as models
-from ipbench.spec import Allocation, Basis, Mode, Name, Off, Recipe, Run, Seed, Space, Sparsity, Value, build, identity
+from ipbench.spec import (
+    Allocation,
+    Basis,
+    Mode,
+    Name,
+    Off,
+    Recipe,
+    Run,
+    Seed,
+    Space,
+    Sparsity,
+    Text,
+    Value,
+    build,
+    identity,
+)
 
 
 def _listed(value: object) -> object:
     return value if isinstance(value, list | tuple) else [value]
+
+
+def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [value for value, count in Counter(values).items() if count > 1]:
+        raise ValueError(f"{twice[0]} appears twice")
+    return values
+
+
+def _method(value: object) -> object:
+    if not isinstance(value, str | dict):
+        raise ValueError("a method is a name, or a mapping with `name` and its options")
+    return value
 
 
 def _seeds(value: object) -> object:
@@ -33,102 +61,33 @@ def _seeds(value: object) -> object:
         if not 1 <= value <= 100_000:
             raise ValueError("a number of seeds is from 1 to 100000")
         return list(range(value))
+    if not isinstance(value, list | tuple):
+        raise ValueError("seeds are a number of them, from 1 to 100000, or a list")
     return value
+
+
+#: An axis: one value or a list, not empty, none of it twice.
+_LISTED, _SOME, _ONCE = BeforeValidator(_listed), Field(min_length=1), AfterValidator(_once)
 
 
 class Axes(Value):
     """What a user writes in `config/NAME.yaml`. Every axis is one value or a list."""
 
-    title: str = Field("", max_length=200)
-    datasets: Annotated[tuple[Name, ...], BeforeValidator(_listed), Field(min_length=1)]
-    models: Annotated[tuple[Name, ...], BeforeValidator(_listed)] = Field(
-        (), description="empty: each data set's default"
-    )
-    recipe: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_listed), Field(min_length=1)] = Field(
+    title: Text = Field("", max_length=200)
+    datasets: Annotated[tuple[Name, ...], _LISTED, _SOME, _ONCE]
+    models: Annotated[tuple[Name, ...], _LISTED, _ONCE] = Field((), description="empty: each data set's default")
+    recipe: Annotated[tuple[dict[str, Any], ...], _LISTED, _SOME] = Field(
         ({},), description="changes to each data set's default recipe; several mappings are an axis"
     )
-    methods: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_listed), Field(min_length=1)]
-    sparsities: Annotated[tuple[Sparsity, ...], BeforeValidator(_listed), Field(min_length=1)]
-    spaces: Annotated[tuple[Space, ...], BeforeValidator(_listed), Field(min_length=1)] = ("sp", "ip")
-    basis: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_listed), Field(min_length=1)] = ({},)
-    off: Annotated[tuple[Off, ...], BeforeValidator(_listed), Field(min_length=1)] = ("zero",)
-    allocations: Annotated[tuple[Allocation, ...], BeforeValidator(_listed), Field(min_length=1)] = ("global",)
-    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seeds), Field(min_length=1)] = tuple(range(6))
+    methods: Annotated[tuple[Annotated[str | dict[str, Any], BeforeValidator(_method)], ...], _LISTED, _SOME]
+    sparsities: Annotated[tuple[Sparsity, ...], _LISTED, _SOME, _ONCE]
+    spaces: Annotated[tuple[Space, ...], _LISTED, _SOME, _ONCE] = ("sp", "ip")
+    basis: Annotated[tuple[dict[str, Any], ...], _LISTED, _SOME] = ({},)
+    off: Annotated[tuple[Off, ...], _LISTED, _SOME, _ONCE] = ("zero",)
+    allocations: Annotated[tuple[Allocation, ...], _LISTED, _SOME, _ONCE] = ("global",)
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seeds), _SOME, _ONCE] = tuple(range(6))
     mode: Mode = "strict"
     loader: Literal["memory", "ffcv"] = "memory"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What Snakemake schedules: one cell, several seeds.
-
-    Attributes:
-        runs: of the cell, in the order of their seeds.
-        loader: that reads the images.
-        method_files: that declare methods of the experiment.
-        parent: path of the job whose runs these ones continue; None if they start from initial values.
-        keep: whether others continue these runs, so that their ends must be kept.
-    """
-
-    runs: tuple[Run, ...]
-    loader: str
-    method_files: tuple[str, ...]
-    parent: str | None = None
-    keep: bool = False
-
-    @property
-    def label(self) -> str:
-        """What a person reads in a log."""
-        first = self.runs[0]
-        return f"{first.dataset} {first.model} {first.method} {first.space} p={first.sparsity} seeds {self.seeds}"
-
-    @property
-    def seeds(self) -> str:
-        """First and last seed, as they stand in the path."""
-        return f"{self.runs[0].seed}-{self.runs[-1].seed}"
-
-    @property
-    def path(self) -> str:
-        """Where the job's product lies in the experiment's folder."""
-        return _job_path(self.runs[0], self.seeds)
-
-    @property
-    def arguments(self) -> list[str]:
-        """Axis options of `ipbench run`: what differs from the defaults."""
-        run = self.runs[0]
-        words = ["--dataset", run.dataset, "--model", run.model, "--method", run.method, "--sparsity", run.sparsity]
-        words += ["--space", run.space, "--off", run.off, "--allocation", run.allocation, "--mode", run.mode]
-        for name, value in run.options.items():
-            words += ["--option", f"{name}={_word(value)}"]
-        for name, value in run.basis.differences().items():
-            words += ["--basis", f"{name}={_word(value)}"]
-        default = datasets.dataset(run.dataset).recipe
-        for name, value in _flat(run.recipe.model_dump(mode="json")).items():
-            if value != _flat(default.model_dump(mode="json"))[name]:
-                words += ["--recipe", f"{name}={_word(value)}"]
-        for file in self.method_files:
-            words += ["--method-file", file]
-        if self.keep:
-            words.append("--keep")
-        return [*words, "--loader", self.loader, *(word for r in self.runs for word in ("--seed", str(r.seed)))]
-
-
-def _job_path(run: Run, seeds: str) -> str:
-    cell = f"{run.dataset}/{run.model}/{run.method}/{run.space}-{run.off}/{run.sparsity}/{run.cell}"
-    return f"jobs/{cell}.{seeds}.json"
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots."""
-    result = {}
-    for name, value in values.items():
-        result.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
-    return result
-
-
-def _word(value: object) -> str:
-    """A value as YAML on one line, as the command line reads it."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).partition("\n...")[0].strip()
 
 
 @dataclass(frozen=True)
@@ -141,7 +100,7 @@ class Experiment:
 
     @classmethod
     def from_config(cls, config: dict[str, Any], name: str, where: str | None = None) -> Experiment:
-        """Validate what a user wrote, completely: every cell of the grid is built once.
+        """Validate what a user wrote, completely: every cell of the grid is built.
 
         Args:
             config: the YAML's content; a key `name` in it takes the place of `name`.
@@ -155,22 +114,27 @@ class Experiment:
         if not isinstance(config, dict):
             raise BadInput(f"{place}: not a mapping of keys to values")
         values = {key: value for key, value in config.items() if key != "name"}
-        label = str(config.get("name", name))
+        label = config.get("name", name)
+        if isinstance(label, int) and not isinstance(label, bool):
+            label = str(label)  # `name: 2026`
         build(_Named, {"name": label}, place)
         experiment = cls(label, build(Axes, values, place), place)
-        _ = experiment.runs
+        _ = experiment.cells
         return experiment
 
     @classmethod
     def load(cls, path: Path) -> Experiment:
         """Read an experiment from a YAML file; its stem is its name."""
         try:
+            if path.exists() and not path.is_file():
+                raise BadInput(f"{path}: not a file; an experiment is a YAML file, such as config/quickstart.yaml")
             config = plain_yaml.read(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
             raise BadInput(f"{path}: no such file" + (f" (did you mean {near[0]}?)" if near else "")) from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise BadInput(f"{path}: not readable as YAML: {' '.join(str(error).split())[:200]}") from None
+        except (OSError, UnicodeDecodeError, plain_yaml.NotPlain) as error:
+            said = error.strerror if isinstance(error, OSError) else error
+            raise BadInput(f"{path}: not readable as YAML: {' '.join(str(said).split())[:200]}") from None
         return cls.from_config(config, path.stem, str(path))
 
     @property
@@ -184,79 +148,78 @@ class Experiment:
         return self.axes.loader
 
     @cached_property
-    def runs(self) -> list[Run]:
-        """Every run once, cell by cell, seeds innermost."""
+    def cells(self) -> dict[str, Run]:
+        """A run of every cell, by the cell's id: that of the first seed."""
         axes, where = self.axes, self.where
-        variants = list(self._variants())
+        if "ip" not in axes.spaces and any(axes.basis):
+            raise BadInput(
+                f"{where}: basis: it belongs to space ip, and spaces has {axes.spaces[0]} alone; leave it out"
+            )
+        variants, bases = list(self._variants()), self._bases()
+        sides = [(space, basis) for space in axes.spaces for basis in (bases if space == "ip" else [Basis()])]
         found: dict[str, Run] = {}
         for data in axes.datasets:
             facts = datasets.dataset(data, where)
             recipes = [merged_recipe(facts.recipe, changes, f"{where}: recipe") for changes in axes.recipe]
+            if len(set(recipes)) < len(recipes):
+                raise BadInput(f"{where}: recipe: two of its {len(recipes)} entries are the same recipe for {data}")
+            for recipe in recipes:
+                datasets.check_recipe(facts, recipe, f"{where}: recipe")
             for model in axes.models or (facts.model,):
                 models.check(model, where)
-                for recipe, (name, options, off, allocation), p, space, basis in product(
-                    recipes, variants, axes.sparsities, axes.spaces, self._bases()
-                ):
-                    values: dict[str, Any] = {
-                        "dataset": data, "model": model, "recipe": recipe, "method": name, "options": options,
-                        "space": space, "mode": axes.mode,
+                for recipe, (method, options, off, allocation) in product(recipes, variants):
+                    shared: dict[str, Any] = {
+                        "dataset": data, "model": model, "recipe": recipe, "method": method.name, "options": options,
+                        "mode": axes.mode, "seed": axes.seeds[0],
                     }  # fmt: skip
-                    if space == "ip":
-                        values["basis"] = basis
-                    if methods.get(name).prunes:
-                        values |= {"sparsity": p, "off": off, "allocation": allocation}
-                    first = build(Run, {**values, "seed": axes.seeds[0]}, where)
-                    if first.id in found:
-                        continue
-                    methods.get(name).check_run(first, where)
-                    for seed in axes.seeds:
-                        run = first.model_copy(update={"seed": seed})
-                        if run.id in found:
-                            raise BadInput(f"{where}: seeds: {seed} appears twice")
-                        found[run.id] = run
-        return list(found.values())
+                    masked = {"off": off, "allocation": allocation} if method.prunes else {}
+                    sparsities = axes.sparsities if method.prunes else ("0",)
+                    for place, (p, (space, basis)) in enumerate(product(sparsities, sides)):
+                        run = build(Run, {**shared, **masked, "sparsity": p, "space": space, "basis": basis}, where)
+                        if place == 0:  # a recipe and the stages of a method: the same for all that follow
+                            method.check_run(run, where)
+                        found.setdefault(run.cell, run)
+        return found
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run once, cell by cell, seeds innermost."""
+        return [run.model_copy(update={"seed": seed}) for run in self.cells.values() for seed in self.axes.seeds]
 
     @cached_property
-    def cells(self) -> dict[str, list[Run]]:
-        """The runs of every cell, by its id."""
-        result: dict[str, list[Run]] = {}
-        for run in self.runs:
-            result.setdefault(run.cell, []).append(run)
-        return result
+    def continues(self) -> dict[str, str]:
+        """For every cell whose runs continue another cell's, the id of that one. Levels in between have one, too."""
+        return self._lineage[1]
 
     @cached_property
-    def parents(self) -> dict[str, Run]:
-        """For every cell whose runs continue another cell's: a run of that one. Levels in between have one, too."""
-        result: dict[str, Run] = {}
-        for runs in self.cells.values():
-            run = runs[0]
-            while run.cell not in result and (parent := methods.parent(run)):
-                result[run.cell] = parent
-                run = parent
-        return result
+    def trained(self) -> dict[str, Run]:
+        """A run of every cell that is trained: those of the grid, then those that only others continue."""
+        return self._lineage[0]
 
     @cached_property
-    def trained(self) -> dict[str, list[Run]]:
-        """The runs of every cell that is trained: those of the grid, then those that only others continue."""
-        cells = dict(self.cells)
-        for parent in self.parents.values():
-            if parent.cell not in cells:
-                cells[parent.cell] = [parent.model_copy(update={"seed": seed}) for seed in self.axes.seeds]
-        return cells
+    def _lineage(self) -> tuple[dict[str, Run], dict[str, str]]:
+        trained, continues = dict(self.cells), dict[str, str]()
+        known = methods.methods()
+        for cell, run in self.cells.items():
+            while cell not in continues and (parent := known[run.method].parent(run)):
+                continues[cell] = parent.cell
+                cell, run = parent.cell, trained.setdefault(parent.cell, parent)
+        return trained, continues
 
-    def jobs(self, seeds_per_job: int = 6) -> list[Job]:
-        """The runs in blocks that one process trains; the block size changes no record."""
-        if seeds_per_job < 1:
-            raise BadInput(f"{self.where}: seeds_per_job is 1 or more, not {seeds_per_job}")
-        continued = {parent.cell for parent in self.parents.values()}
-        jobs = []
-        for cell, runs in self.trained.items():
-            for start in range(0, len(runs), seeds_per_job):
-                job = Job(tuple(runs[start : start + seeds_per_job]), self.axes.loader, self.method_files)
-                parent = self.parents.get(cell)
-                path = _job_path(parent, job.seeds) if parent else None
-                jobs.append(replace(job, parent=path, keep=cell in continued))
-        return jobs
+    def jobs(self, seeds_per_job: int = 6, sparsities_per_job: int = 1) -> list[Job]:
+        """All runs in blocks that one process trains; the sizes of the blocks change no record."""
+        for name, number in (("seeds_per_job", seeds_per_job), ("sparsities_per_job", sparsities_per_job)):
+            if number < 1:
+                raise BadInput(f"{self.where}: {name} is 1 or more, not {number}")
+        return fuse(
+            self.trained,
+            self.continues,
+            self.axes.seeds,
+            seeds_per_job=seeds_per_job,
+            sparsities_per_job=sparsities_per_job,
+            loader=self.loader,
+            method_files=self.method_files,
+        )
 
     @property
     def method_files(self) -> tuple[str, ...]:
@@ -267,55 +230,74 @@ class Experiment:
     def grid(self) -> dict[str, Any]:
         """What `results/NAME/grid.json` holds: the cells with their axes, runs and SP/IP partners."""
         cells = []
-        for cell, runs in self.cells.items():
-            values = runs[0].model_dump(mode="json")
-            del values["seed"]
-            partner = {
-                key: value for key, value in runs[0].differences().items() if key not in ("seed", "space", "basis")
-            }
+        families = {name: method.family for name, method in methods.methods().items()}
+        for cell, run in self.cells.items():
+            values = run.model_dump(mode="json", exclude={"seed"})
+            partner = {key: value for key, value in run.differences().items() if key not in ("seed", "space", "basis")}
             cells.append(
                 {
                     "id": cell,
                     **values,
-                    "family": methods.get(runs[0].method).family,
+                    "family": families[run.method],
                     "pair": identity(partner),
-                    "seeds": [run.seed for run in runs],
+                    "seeds": list(self.axes.seeds),
                 }
             )
         return {"name": self.name, "title": self.axes.title, "cells": cells}
 
-    def _variants(self) -> Iterable[tuple[str, dict[str, Any], str, str]]:
-        """Name, options, off and allocation of every method of the experiment; lists of values are axes too."""
-        found = methods.load(self.method_files)
+    def _variants(self) -> Iterable[tuple[methods.Method, dict[str, Any], str, str]]:
+        """Method, options, off and allocation of every method of the experiment; lists of values are axes too."""
+        where = f"{self.where}: methods"
         for entry in self.axes.methods:
-            if isinstance(entry, str):
-                for name in found.get(entry, [entry]):
-                    offs = methods.get(name, self.where).offs(self.axes.off)
-                    for off, allocation in product(offs, self.axes.allocations):
-                        yield name, {}, off, allocation
-                continue
-            if not isinstance(entry.get("name"), str):
-                raise BadInput(
-                    f"{self.where}: methods: {entry!r:.60} has no name (write `- name: snip` and its options)"
-                )
-            chosen = methods.get(entry["name"], self.where)
-            # A method may have its own off-values and allocations in place of the experiment's.
-            given = {"off": chosen.offs(self.axes.off), "allocation": list(self.axes.allocations)}
-            given |= {key: value for key, value in entry.items() if key not in ("name", "file")}
-            values = [value if isinstance(value, list) else [value] for value in given.values()]
-            for combination in product(*values):
-                options = dict(zip(given, combination, strict=True))
-                off, allocation = options.pop("off"), options.pop("allocation")
-                yield chosen.name, chosen.check_options(options, self.where), off, allocation
+            if isinstance(entry, dict):
+                if not isinstance(entry.get("name"), str):
+                    raise BadInput(f"{where}: {entry!r:.60} has no name (write `- name: snip` and its options)")
+                if "file" in entry and not str(entry["file"]).endswith(".py"):
+                    raise BadInput(
+                        f"{where}: file is the path of a method file, which ends in .py, not {entry['file']!r:.80}"
+                    )
+        found = methods.load(self.method_files)
+        seen = set()
+        for entry in self.axes.methods:
+            names = found.get(entry, [entry]) if isinstance(entry, str) else [entry["name"]]
+            own = {} if isinstance(entry, str) else {key: entry[key] for key in entry if key not in ("name", "file")}
+            if isinstance(entry, dict) and "file" in entry:
+                valid_choice(names[0], found[entry["file"]], f"method of {entry['file']}", self.where)
+            for name in names:
+                chosen = methods.get(name, self.where)
+                if not chosen.prunes and (vain := {"off", "allocation"} & set(own)):
+                    raise BadInput(
+                        f"{where}: {min(vain)} has no meaning for {name}, which does not prune; leave it out"
+                    )
+                # A method may have its own off-values and allocations in place of the experiment's.
+                given = {"off": chosen.offs(self.axes.off), "allocation": list(self.axes.allocations), **own}
+                for options in _product(given, f"{where}: {name}"):
+                    off, allocation = options.pop("off"), options.pop("allocation")
+                    options = chosen.check_options(options, self.where)
+                    variant = repr((name, options, off, allocation))
+                    if variant in seen:
+                        raise BadInput(
+                            f"{where}: {name} appears twice with the same options, {options or 'its defaults'}"
+                        )
+                    seen.add(variant)
+                    yield chosen, options, off, allocation
 
     def _bases(self) -> list[Basis]:
         """Every filter basis of the experiment; lists of values are axes too."""
-        result = []
-        for entry in self.axes.basis:
-            values = [value if isinstance(value, list) else [value] for value in entry.values()]
-            for combination in product(*values):
-                result.append(build(Basis, dict(zip(entry, combination, strict=True)), f"{self.where}: basis"))
-        return result
+        where = f"{self.where}: basis"
+        found = [build(Basis, values, where) for entry in self.axes.basis for values in _product(entry, where)]
+        if len(set(found)) < len(found):
+            raise BadInput(f"{where}: the same filter basis appears twice")
+        return found
+
+
+def _product(entry: dict[str, Any], where: str) -> Iterable[dict[str, Any]]:
+    """Every choice of one value of each key."""
+    values = [value if isinstance(value, list) else [value] for value in entry.values()]
+    for key, some in zip(entry, values, strict=True):
+        if not some:
+            raise BadInput(f"{where}: {key} is an empty list; give a value, or leave it out")
+    return (dict(zip(entry, combination, strict=True)) for combination in product(*values))
 
 
 class _Named(Value):

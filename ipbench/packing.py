@@ -25,7 +25,7 @@ from ipbench.models.build import build as build_model
 from ipbench.resume import End
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Recipe, Run, Value, build, canonical_json
-from ipbench.store import atomic, tensors_digest
+from ipbench.store import tensors_digest, write_bytes
 
 MAGIC = b"IPBPACK\0"
 VERSION = 1
@@ -103,8 +103,7 @@ def pack(path: Path, run: Run, end: End, values: str = "fp32") -> Sizes:
         "biases, norms, buffers": b"".join(map(_bytes, _others(net).values())),
     }
     content = b"".join(parts.values())
-    with atomic(path) as temporary:
-        temporary.write_bytes(content + hashlib.sha256(content).digest())
+    write_bytes(path, content + hashlib.sha256(content).digest())
     return _sizes({name: len(part) for name, part in parts.items()} | {"checksum": _CHECKSUM}, net, kept)
 
 
@@ -162,8 +161,12 @@ def _read(path: Path) -> tuple[SparseNet, dict[str, Any], Sizes]:
         net = _fresh(_run(header))
     except BadInput as error:
         raise BadProduct(f"{path}: its net cannot be built here: {error}") from None
-    if len(header.layers) != len(net.masks) or header.values not in VALUES:
-        raise BadProduct(f"{path}: the header does not fit a {header.model}")
+    if header.values not in VALUES:
+        raise BadProduct(f"{path}: its values are of type {header.values!r:.40}; valid: {', '.join(VALUES)}")
+    if len(header.layers) != len(net.masks):
+        raise BadProduct(
+            f"{path}: {len(header.layers)} layers: it does not fit a {header.model}, which has {len(net.masks)}"
+        )
     if header.off != "zero" and tensors_digest(net.start)[:32] != header.start:
         raise BadProduct(
             f"{path}: the initial values drawn here are not those of the machine that packed it; try its torch version"
@@ -220,7 +223,9 @@ def _content(path: Path) -> tuple[_Header, bytes]:
     if len(content) >= _FIXED and version != VERSION:
         raise BadProduct(f"{path}: packed in format {version}; this version of ipbench reads format {VERSION}")
     if len(content) < _FIXED + _CHECKSUM or hashlib.sha256(content[:-_CHECKSUM]).digest() != content[-_CHECKSUM:]:
-        raise BadProduct(f"{path}: checksum does not match, the file was cut off or altered")
+        raise BadProduct(
+            f"{path}: checksum does not match, the file was cut off or altered; `ipbench pack` writes it anew"
+        )
     length = int.from_bytes(content[_FIXED - 4 : _FIXED], "little")
     try:
         header = build(_Header, json.loads(content[_FIXED : _FIXED + length]), f"{path}: header")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ipbench.errors import BadInput
+from ipbench.errors import BadInput, valid_choice
 from ipbench.spec import Run, build
 from ipbench.store import read_json
 
@@ -29,8 +29,12 @@ def pack(
     from ipbench import packing  # here, as below: it imports torch
     from ipbench.resume import read_end
 
+    valid_choice(values, packing.VALUES, "type of values", "--values")
     run = build(Run, read_json(record).get("run"), f"{record}: run")
-    end = record.parents[2] / "ends" / run.cell / f"{run.seed}.safetensors"
+    folders = record.absolute().parents  # CELL, runs, NAME
+    if len(folders) < 3 or folders[1].name != "runs":
+        raise BadInput(f"{record}: not where a run's record lies, results/NAME/runs/CELL/SEED.json")
+    end = folders[2] / "ends" / run.cell / f"{run.seed}.safetensors"
     if not end.is_file():
         raise BadInput(f"{end}: no such file; `ipbench run --keep` with this run's options keeps where it ends")
     _print_sizes(packing.pack(out, run, read_end(end, run), values), out)

@@ -29,6 +29,7 @@ MODES: tuple[str, ...] = get_args(Mode)
 
 #: What may become part of a path or a shell word.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_SMALLEST = Decimal("1e-12")
 
 
 def _name(value: str) -> str:
@@ -45,16 +46,27 @@ def _sparsity(value: object) -> str:
         raise ValueError("a sparsity is a number from 0 up to, not including, 1") from None
     if isinstance(value, bool) or not number.is_finite() or not 0 <= number < 1:
         raise ValueError("a sparsity is a number from 0 up to, not including, 1")
-    text = format(number.normalize(), "f")
-    if len(text) > 14:
+    rounded = number.quantize(_SMALLEST)
+    if rounded != number:
         raise ValueError("a sparsity has at most 12 decimals")
-    return text
+    return format(abs(rounded).normalize(), "f")  # abs: there is a minus zero
+
+
+def _printable(value: str) -> str:
+    """Text on one line: it stands in captions, in tables and, as an option, in a command."""
+    if not value.isprintable():
+        raise ValueError("a text on one line, without control characters")
+    return value
 
 
 Name = Annotated[str, AfterValidator(_name)]
 Sparsity = Annotated[str, BeforeValidator(_sparsity)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
-Option = bool | int | float | str
+Text = Annotated[str, AfterValidator(_printable)]
+#: Neither true and false nor texts: "3" and true are mistakes where a number is meant.
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
+Option = bool | int | float | Text
 
 
 class Value(BaseModel):
@@ -83,29 +95,33 @@ class Augmentation(Value):
         False, description="a part of 8 to 100 % of the area, at a ratio of 3/4 to 4/3; for images that vary in size"
     )
     flip: bool = Field(False, description="mirror left-right with probability one half")
-    translate: int = Field(0, ge=0, le=64, description="shift by up to so many pixels in each direction, zeros move in")
-    cutout: int = Field(0, ge=0, le=256, description="side in pixels of a square set to zero")
+    translate: Whole = Field(
+        0, ge=0, le=64, description="shift by up to so many pixels in each direction, zeros move in"
+    )
+    cutout: Whole = Field(0, ge=0, le=256, description="side in pixels of a square set to zero")
 
 
 class Recipe(Value):
     """How a net is trained. Fractions and epochs are of this run's own training."""
 
-    epochs: int = Field(20, ge=1, le=10_000)
-    batch_size: int = Field(128, ge=2, le=65_536)
-    lr: float = Field(0.1, gt=0, le=1000, description="peak learning rate of SGD")
-    momentum: float = Field(0.9, ge=0, lt=1)
+    epochs: Whole = Field(20, ge=1, le=10_000)
+    batch_size: Whole = Field(128, ge=2, le=65_536)
+    lr: Number = Field(0.1, gt=0, le=1000, description="peak learning rate of SGD")
+    momentum: Number = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
-    weight_decay: float = Field(5e-4, ge=0, le=1)
+    weight_decay: Number = Field(5e-4, ge=0, le=1)
     schedule: Literal["step", "cosine", "constant"] = "step"
-    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+    milestones: tuple[Annotated[Number, Field(gt=0, lt=1)], ...] = Field(
         (0.5, 0.75), description="step schedule: the fractions of the training after which lr is multiplied by gamma"
     )
-    gamma: float = Field(0.1, gt=0, le=1)
-    warmup: float = Field(0, ge=0, le=1000, description="epochs of linear warm-up from 0")
-    label_smoothing: float = Field(0, ge=0, lt=1)
+    gamma: Number = Field(0.1, gt=0, le=1)
+    warmup: Number = Field(0, ge=0, le=1000, description="epochs of linear warm-up from 0")
+    label_smoothing: Number = Field(0, ge=0, lt=1)
     augmentation: Augmentation = Augmentation()
-    validation: float = Field(0.1, ge=0, lt=1, description="fraction of the training images held out by key")
-    train_examples: int | None = Field(None, ge=2, description="a keyed subset of so many training images; all if null")
+    validation: Number = Field(0.1, ge=0, lt=1, description="fraction of the training images held out by key")
+    train_examples: Whole | None = Field(
+        None, ge=2, description="a keyed subset of so many training images; all if null"
+    )
     init: Literal["kaiming_normal", "kaiming_uniform", "xavier_normal", "signed_kaiming", "signed_xavier"] = (
         "kaiming_normal"
     )
@@ -116,9 +132,9 @@ class Recipe(Value):
         if self.warmup > self.epochs:
             raise ValueError(f"warmup ({self.warmup:g} epochs) is longer than the training ({self.epochs} epochs)")
         if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0")
+            raise ValueError("nesterov needs a momentum above 0, and it is 0")
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError("milestones must increase")
+            raise ValueError(f"milestones must increase, each above the one before, and {list(self.milestones)} do not")
         return self
 
 
@@ -130,8 +146,8 @@ class Basis(Value):
         "layer", description="which layers share one FB per kernel size"
     )
     train: bool = Field(True, description="false: the FB stays at its start and costs nothing of the budget")
-    lr: float = Field(1.0, gt=0, le=1000, description="learning rate of the FB as a factor of the recipe's")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="weight decay of the FB")
+    lr: Number = Field(1.0, gt=0, le=1000, description="learning rate of the FB as a factor of the recipe's")
+    weight_decay: Number = Field(0.0, ge=0, le=1, description="weight decay of the FB")
     large_kernels: bool = Field(True, description="kernels larger than 3 have an FB of their own size; false: none")
 
 
@@ -202,6 +218,19 @@ def build(kind: type[V], values: object, where: str) -> V:
         raise BadInput(one_line(error, kind, where)) from None
 
 
+#: Where pydantic speaks of Python.
+_MESSAGES = {
+    "missing": "this key must be given",
+    "tuple_type": "input should be a list",
+    "dict_type": "input should be a mapping of keys to values",
+    "model_type": "input should be a mapping of keys to values",
+    "string_type": "input should be a word or a text",
+    "bool_type": "input should be true or false",
+    "bool_parsing": "input should be true or false",
+    "finite_number": "input should be a finite number",
+}
+
+
 def one_line(error: ValidationError, kind: type[BaseModel], where: str) -> str:
     """The first problem of a pydantic error: where, what is wrong, what is valid."""
     first = error.errors()[0]
@@ -219,7 +248,7 @@ def one_line(error: ValidationError, kind: type[BaseModel], where: str) -> str:
             except BadInput as unknown:
                 return str(unknown)
         return f"{place}: unknown key"
-    message = first["msg"].removeprefix("Value error, ")
+    message = _MESSAGES.get(first["type"], first["msg"]).removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     got = "" if isinstance(first["input"], dict) or first["type"] == "missing" else f" (got {first['input']!r:.60})"
     return f"{place}: {message}{got}"

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+from ipbench import running
 from ipbench.cli import main
+from ipbench.experiment import Experiment
+from ipbench.spec import Run
+from ipbench.stopping import EXIT_STATUS, Stopped
+from ipbench.store import read_json
 
 ROOT = Path(__file__).parent.parent
 EXTERNAL = '''
@@ -51,6 +59,36 @@ def test_fused_seeds_change_no_record(tmp_path, capsys):
     fused, single = (next((tmp_path / name).glob("runs/*/3.json")) for name in "ab")
     assert json.loads(fused.read_text())["outcome_sha256"] == json.loads(single.read_text())["outcome_sha256"]
     assert [run["seed"] for run in json.loads(done.read_text())["runs"]] == [0, 3]
+
+
+def test_the_shape_of_a_job_changes_no_record(tmp_path):
+    """Lottery tickets whose levels continue each other, and random masks, in blocks of several shapes."""
+    experiment = Experiment.from_config(
+        {
+            "datasets": "digits",
+            "methods": [{"name": "lt", "rate": 0.5}, "random"],
+            "recipe": {"epochs": 1, "warmup": 0, "train_examples": 200},
+            "sparsities": [0.5, 0.8],
+            "spaces": "sp",
+            "seeds": 2,
+        },
+        "shapes",
+    )
+    found: dict[tuple[int, int], dict[str, str]] = {}
+    for shape in [(1, 1), (2, 1), (1, 2), (2, 50)]:
+        jobs = {job.path: job for job in experiment.jobs(*shape)}
+        out = tmp_path / "x".join(map(str, shape))
+        for path in TopologicalSorter({path: set(job.parents) for path, job in jobs.items()}).static_order():
+            dates = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/*.json")}
+            assert main(["run", *jobs[path].arguments, "--out", str(out), "--done", str(out / path)]) == 0
+            assert all(file.stat().st_mtime_ns == date for file, date in dates.items())  # nothing is trained twice
+            assert [run["id"] for run in json.loads((out / path).read_text())["runs"]] == [
+                run.id for run in jobs[path].runs
+            ]
+        records = map(read_json, out.glob("runs/*/*.json"))
+        found[shape] = {record["id"]: record["outcome_sha256"] for record in records}
+    assert len(found[1, 1]) == 2 * len(experiment.trained) == 2 * (1 + 3 + 2)
+    assert all(records == found[1, 1] for records in found.values())
 
 
 def test_count_json(capsys):
@@ -100,12 +138,15 @@ def test_an_external_method_shows_up_everywhere(tmp_path, capsys, monkeypatch):
         (["run", "--sparsity", "1"], "not including, 1 (got '1')"),
         (["run", "--seed", "x"], "--seed: 'x' is not a whole number"),
         (["run", "--seed", "1", "--seed", "1"], "--seed: the same seed is given twice"),
+        (["run", "--sparsity", "0.5", "--sparsity", "0.50"], "--sparsity: the same sparsity is given twice"),
+        (["run", "--sparsity", "0.5", "--sparsity", "2"], "not including, 1 (got '2')"),
         (["run", "--recipe", "epochs"], "--recipe: 'epochs' is not of the form NAME=VALUE"),
         (["run", "--recipe", "epochz=1"], "unknown key 'epochz' in --recipe (did you mean 'epochs'?)"),
         (["run", "--option", "x=1"], "unknown option of method snip 'x' in --option; valid: per_class, rounds"),
         (["run", "--basis", "sharing=all", "--space", "ip"], "--basis: sharing: input should be 'layer'"),
         (["run", "--basis", "lr=2"], "the filter basis belongs to space ip"),
         (["run", "--method", "dense", "--sparsity", "0.5"], "method dense does not prune"),
+        (["run", "--method", "dense", "--sparsity", "0", "--sparsity", "0.5"], "method dense does not prune"),
         (["run", "--device", "tpu"], "unknown device 'tpu'; valid: auto, cpu, cuda"),
         (["run", "--loader", "magic"], "unknown loader 'magic' in --loader; valid: ffcv, memory"),
         (["run", "--model", "lenet5-caffe"], "lenet5-caffe"),
@@ -133,22 +174,86 @@ def test_the_exit_code_reaches_the_shell(tmp_path):
     assert done.returncode == 2 and done.stderr.count("\n") == 1
 
 
-def test_one_failing_run_does_not_lose_the_others(tmp_path, capsys, monkeypatch):
-    import ipbench.running as running
+#: Runs of less than a second each.
+SHORT = ["--recipe", "epochs=1", "--recipe", "warmup=0", "--recipe", "train_examples=200"]
 
-    real = running.execute
+
+def broken(monkeypatch: pytest.MonkeyPatch, breaks: Callable[[Run], bool]) -> list[Run]:
+    """Makes some runs raise; returns the list of all that are tried, those that others continue included."""
+    real, tried = running.execute, []
 
     def execute(run, *args, **kwargs):
-        if run.seed == 1:
+        tried.append(run)
+        if breaks(run):
             raise RuntimeError("this run breaks")
         return real(run, *args, **kwargs)
 
     monkeypatch.setattr(running, "execute", execute)
-    words = ["run", "--recipe", "epochs=1", "--recipe", "warmup=0", "--seed", "0", "--seed", "1", "--seed", "2"]
+    return tried
+
+
+def test_failing_runs_do_not_lose_the_others(tmp_path, capsys, monkeypatch):
+    broken(monkeypatch, lambda run: (run.sparsity, run.seed) in {("0.5", 1), ("0.9", 0)})
+    words = ["run", *SHORT, "--sparsity", "0.9", "--sparsity", "0.5", "--seed", "0", "--seed", "1", "--seed", "2"]
     assert main([*words, "--out", str(tmp_path), "--done", str(tmp_path / "done.json")]) == 1
-    assert "1 of 3 runs failed: seeds 1" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.glob("runs/*/*.json")) == ["0.json", "2.json"]
-    assert not (tmp_path / "done.json").exists()
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1] == "ipbench: 2 of 6 runs failed: p=0.5 seed 1, p=0.9 seed 0"
+    assert error.count("RuntimeError: this run breaks") == 2  # a defect of a method is shown where it is
+    assert len(list(tmp_path.glob("runs/*/*.json"))) == 4 and not (tmp_path / "done.json").exists()
+    monkeypatch.undo()
+    dates = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*.json")}
+    assert main([*words, "--out", str(tmp_path), "--done", str(tmp_path / "done.json")]) == 0
+    assert len(json.loads((tmp_path / "done.json").read_text())["runs"]) == 6
+    assert all(path.stat().st_mtime_ns == date for path, date in dates.items())  # only those that failed
+
+
+def test_what_continues_a_failed_run_is_not_tried(tmp_path, capsys, monkeypatch):
+    tried = broken(monkeypatch, lambda run: (run.sparsity, run.seed) == ("0.5", 1))
+    words = ["run", *SHORT, "--method", "lt", "--option", "rate=0.5", "--seed", "0", "--seed", "1"]
+    levels = ["0.5", "0.75", "0.875"]
+    assert main([*words, *(word for p in levels for word in ("--sparsity", p)), "--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1] == "ipbench: 3 of 6 runs failed: p=0.5 seed 1, p=0.75 seed 1, p=0.875 seed 1"
+    assert error.count("RuntimeError: this run breaks") == 1
+    assert error.count("p=0.75 seed 1: not trained, for a run that it continues has failed") == 1
+    assert [run.seed for run in tried if run.sparsity != "0"].count(1) == 1
+    finished = {json.loads(path.read_text())["run"]["sparsity"] for path in tmp_path.glob("runs/*/0.json")}
+    assert finished == {"0", *levels}
+
+
+@pytest.mark.parametrize("kind", ["record", "state"])
+def test_a_damaged_file_of_one_run_does_not_lose_the_others(tmp_path, capsys, kind):
+    words = ["run", *SHORT, "--method", "random"]
+    assert main([*words, "--seed", "0", "--out", str(tmp_path)]) == 0
+    (record,) = tmp_path.glob("runs/*/0.json")
+    damaged = record if kind == "record" else tmp_path / "state" / record.parent.name / "0.safetensors"
+    record.unlink()
+    damaged.parent.mkdir(exist_ok=True)
+    damaged.write_bytes(b"{")
+    capsys.readouterr()
+    assert main([*words, "--seed", "0", "--seed", "1", "--out", str(tmp_path)]) == 1
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"ipbench: digits small-vgg random sp p=0.9 seed 0: {damaged}: not readable")
+    assert "delete it to have it made again" in first
+    assert last == "ipbench: 1 of 2 runs failed: p=0.9 seed 0"
+    assert record.with_name("1.json").is_file() and damaged.read_bytes() == b"{"
+    assert main([*words, "--seed", "0", "--out", str(tmp_path)]) == 2  # alone, it is all there is to say
+    assert capsys.readouterr().err.count("\n") == 1
+    damaged.unlink()
+    assert main([*words, "--seed", "0", "--seed", "1", "--out", str(tmp_path)]) == 0
+
+
+def test_a_stop_is_no_failure_and_ends_the_job(tmp_path, capsys, monkeypatch):
+    tried = []
+
+    def stop(run: Run, *_: object, **__: object) -> None:
+        tried.append(run.seed)
+        signal.raise_signal(signal.SIGTERM)
+        raise Stopped
+
+    monkeypatch.setattr(running, "execute", stop)
+    assert main(["run", "--seed", "0", "--seed", "1", "--out", str(tmp_path)]) == EXIT_STATUS
+    assert "failed" not in capsys.readouterr().err and tried == [0]
 
 
 def test_published_results_without_records_are_tabulated_not_destroyed(tmp_path, capsys):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+import ipbench.experiment as experiment_module
+from ipbench import methods, spec
 from ipbench.cli import main
 from ipbench.errors import BadInput
 from ipbench.experiment import Experiment
@@ -52,6 +57,14 @@ def test_options_are_axes_and_defaults_disappear():
     assert [run.options for run in experiment.runs if run.seed == 0] == [{"rounds": 1}, {}]
 
 
+#: Grids whose runs continue others: levels of lottery tickets, some of them of the grid itself, and fine-tuned nets.
+CONTINUED = {
+    "methods": ["ft", {"name": "lt", "rate": 0.5}, {"name": "lt", "rate": 0.3}, "random"],
+    "sparsities": [0.9, 0.5, 0.75, 0.95],
+    "seeds": [4, 0, 7],
+}
+
+
 def test_jobs_cover_all_runs_once_whatever_the_block():
     experiment = expand(seeds=5)
     for size in (1, 2, 5, 50):
@@ -60,31 +73,65 @@ def test_jobs_cover_all_runs_once_whatever_the_block():
         assert len({job.path for job in jobs}) == len(jobs)
 
 
+@pytest.mark.parametrize("seeds_per_job", [1, 2, 6])
+@pytest.mark.parametrize("sparsities_per_job", [1, 2, 3, 50])
+def test_blocks_change_no_run_and_no_order(seeds_per_job, sparsities_per_job):
+    """Whatever the blocks: every run once, what it continues before it, and kept exactly if something continues it."""
+    experiment = expand(**CONTINUED)
+    jobs = {job.path: job for job in experiment.jobs(seeds_per_job, sparsities_per_job)}
+    single = [run for job in experiment.jobs(1) for run in job.runs]
+    assert sorted(run.id for job in jobs.values() for run in job.runs) == sorted(run.id for run in single)
+    assert len({run.id for run in single}) == len(single) == 3 * len(experiment.trained)
+    parents = {run.id: parent.id for run in single if (parent := methods.parent(run))}
+    home = {run.id: path for path, job in jobs.items() for run in job.runs}
+    before = {path: set(job.parents) for path, job in jobs.items()}
+    assert len(list(TopologicalSorter(before).static_order())) == len(jobs)  # a circle raises
+    for path, job in jobs.items():
+        assert path == job.path and len(job.cells) <= sparsities_per_job and len(job.seeds) <= seeds_per_job
+        ids = [run.id for run in job.runs]
+        own = [parents[run] for run in ids if run in parents]
+        assert set(job.parents) == {home[parent] for parent in own} - {path}
+        assert all(ids.index(parents[run]) < place for place, run in enumerate(ids) if parents.get(run) in ids)
+        assert {run in parents.values() for run in ids} == {job.keep}
+
+
+def test_a_fused_job_is_named_by_what_it_trains():
+    (job,) = expand(methods="snip", spaces="sp", sparsities=[0.95, 0.5, 0.9]).jobs(6, 3)
+    same = expand(methods=["random", "snip"], spaces=["ip", "sp"], sparsities=[0.5, 0.9, 0.95]).jobs(6, 3)
+    assert re.fullmatch(r"jobs/digits/small-vgg/snip/sp-zero/0.5-0.95/[0-9a-f]{12}\.0-2\.json", job.path)
+    assert job.path in {other.path for other in same}
+    assert [(run.sparsity, run.seed) for run in job.runs[2:4]] == [("0.5", 2), ("0.9", 0)]
+    assert job.label == "digits small-vgg snip sp p=0.5-0.95 seeds 0-2"
+    (alone,) = (other for other in expand().jobs(6, 1) if other.label == "digits small-vgg snip sp p=0.9 seeds 0-2")
+    assert alone.path.endswith(f"/0.9/{alone.cells[0].cell}.0-2.json")
+
+
 def test_shared_training_is_planned_once():
     """FT and LT at any sparsity continue one dense run per seed and space; a level continues the one before it."""
     experiment = expand(methods=["ft", {"name": "lt", "rate": 0.5}], sparsities=[0.75, 0.9, 0.95], seeds=4)
     jobs = {job.path: job for job in experiment.jobs(2)}
-    dense = [job for job in jobs.values() if job.runs[0].method == "dense"]
-    assert sorted((job.runs[0].space, job.seeds) for job in dense) == [
-        ("ip", "0-1"), ("ip", "2-3"), ("sp", "0-1"), ("sp", "2-3"),
+    dense = [job for job in jobs.values() if job.cells[0].method == "dense"]
+    assert sorted((job.cells[0].space, job.seeds) for job in dense) == [
+        ("ip", (0, 1)), ("ip", (2, 3)), ("sp", (0, 1)), ("sp", (2, 3)),
     ]  # fmt: skip
-    assert all(job.keep and job.parent is None for job in dense)
+    assert all(job.keep and not job.parents for job in dense)
     chain, job = (
         [],
         next(
             job
             for job in jobs.values()
-            if (job.runs[0].method, job.runs[0].sparsity, job.runs[0].space) == ("lt", "0.95", "ip")
+            if (job.cells[0].method, job.cells[0].sparsity, job.cells[0].space) == ("lt", "0.95", "ip")
         ),
     )
-    while job.parent:
-        chain.append((job.runs[0].sparsity, job.keep))
-        assert jobs[job.parent].seeds == job.seeds
-        job = jobs[job.parent]
+    while job.parents:
+        (parent,) = job.parents
+        chain.append((job.cells[0].sparsity, job.keep))
+        assert jobs[parent].seeds == job.seeds
+        job = jobs[parent]
     assert chain == [("0.95", False), ("0.9375", True), ("0.875", True), ("0.75", True), ("0.5", True)]
     assert job in dense
-    fine_tuned = [job for job in jobs.values() if job.runs[0].method == "ft"]
-    assert len(fine_tuned) == 3 * 2 * 2 and {job.parent for job in fine_tuned} == {job.path for job in dense}
+    fine_tuned = [job for job in jobs.values() if job.cells[0].method == "ft"]
+    assert len(fine_tuned) == 3 * 2 * 2 and {job.parents for job in fine_tuned} == {(job.path,) for job in dense}
     # 0.75 is a level of the grid itself; 0.5, 0.875, 0.9375 and dense are not, and no table shows them.
     assert len(experiment.cells) == 2 * 3 * 2 and len(experiment.trained) == 12 + 2 * 4
     assert len({job.path for job in jobs.values()}) == len(experiment.jobs(2))
@@ -93,9 +140,7 @@ def test_shared_training_is_planned_once():
 def test_dense_runs_of_the_grid_are_the_ones_continued():
     with_dense = expand(methods=["dense", "ft"])
     assert len(with_dense.trained) == len(with_dense.cells)
-    assert {run.cell for run in with_dense.parents.values()} == {
-        run.cell for run in with_dense.runs if run.method == "dense"
-    }
+    assert set(with_dense.continues.values()) == {run.cell for run in with_dense.runs if run.method == "dense"}
 
 
 def test_several_recipes_are_an_axis():
@@ -139,7 +184,7 @@ def test_every_experiment_of_the_repository_expands(path):
 
 def test_a_jobs_command_line_gives_back_its_runs(tmp_path, monkeypatch):
     """The words that Snakemake runs describe exactly the runs that the grid holds."""
-    import ipbench.cli as cli
+    from ipbench import run_command
 
     experiment = expand(
         methods=[{"name": "grasp", "temperature": 50.0}, "dense"],
@@ -150,10 +195,16 @@ def test_a_jobs_command_line_gives_back_its_runs(tmp_path, monkeypatch):
         mode="fast",
     )
     seen = []
-    monkeypatch.setattr(cli, "_train", lambda runs, *_, **__: seen.extend(runs))
+    monkeypatch.setattr(run_command, "_train", lambda runs, *_, **__: seen.extend(runs))
     for job in experiment.jobs(2):
         assert main(["run", *job.arguments, "--out", str(tmp_path)]) == 0
     assert seen == experiment.runs
+    seen.clear()
+    fused = experiment.jobs(2, 2)
+    for job in fused:
+        assert main(["run", *job.arguments, "--out", str(tmp_path)]) == 0
+    assert seen == [run for job in fused for run in job.runs]
+    assert len(seen) == len(experiment.runs) and set(map(repr, seen)) == set(map(repr, experiment.runs))
 
 
 @pytest.mark.parametrize(
@@ -171,8 +222,8 @@ def test_a_jobs_command_line_gives_back_its_runs(tmp_path, monkeypatch):
         ({"methods": []}, "test: methods: value should have at least 1 item"),
         ({"methods": [{"rounds": 1}]}, "has no name"),
         ({"methods": [{"name": "snip", "round": 1}]}, "unknown option of method snip 'round' in test (did you mean"),
-        ({"methods": [{"name": "snip", "rounds": 0}]}, "method snip: rounds is 1 or more"),
-        ({"methods": [{"name": "snip", "rounds": "x"}]}, "option rounds of method snip is of type int, not 'x'"),
+        ({"methods": [{"name": "snip", "rounds": 0}]}, "method snip: rounds is "),
+        ({"methods": [{"name": "snip", "rounds": "x"}]}, "option rounds of method snip is of type int"),
         ({"methods": "gone.py"}, "gone.py: no such file"),
         ({"sparsities": [0.9, 1.2]}, "a sparsity is a number from 0 up to, not including, 1 (got 1.2)"),
         ({"seeds": 0}, "a number of seeds is from 1 to 100000"),
@@ -204,11 +255,27 @@ def test_every_preset_is_valid(path):
     assert Experiment.load(path).runs
 
 
+@pytest.mark.parametrize("seeds", [1, 100])
+def test_what_is_planned_grows_with_the_cells_not_with_the_runs(seeds, monkeypatch):
+    """A run's validation, and a hash for its name, cost more than all the rest of the plan."""
+    counted = Counter()
+    real = experiment_module.build, spec.identity
+    monkeypatch.setattr(
+        experiment_module, "build", lambda kind, *rest: counted.update([kind.__name__]) or real[0](kind, *rest)
+    )
+    monkeypatch.setattr(spec, "identity", lambda values: counted.update(["identity"]) or real[1](values))
+    experiment = expand(seeds=seeds, sparsities=[round(0.5 + 0.01 * step, 2) for step in range(40)])
+    experiment.grid(), experiment.jobs()
+    assert len(experiment.cells) == 2 + 40 * 2
+    assert counted["Run"] == counted["identity"] == len(experiment.cells)
+
+
 def test_planning_imports_no_torch():
     """Snakemake parses the workflow in every job: it must not pay for torch or pandas."""
     code = (
         "import sys; from pathlib import Path; from ipbench.experiment import Experiment;"
-        "Experiment.load(Path('config/quickstart.yaml')).grid(); import ipbench.cli;"
+        "experiment = Experiment.load(Path('config/quickstart.yaml')); experiment.jobs(2, 2);"
+        "from ipbench.analysis.plan import plan; plan(experiment.grid()); import ipbench.cli;"
         "print([m for m in ('torch', 'pandas', 'sklearn', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ipbench.analysis.grid import Grid, parse
+from ipbench.analysis.grid import Cell, Grid, parse
 from ipbench.analysis.panels import ablations, panels
 from ipbench.analysis.tradeoffs import tradeoffs
 from ipbench.errors import BadInput
@@ -69,10 +69,13 @@ def plan(grid: Grid | Mapping[str, Any]) -> list[FigureFile]:
         BadInput: the value is no grid, or two figures would have the same name.
     """
     grid = grid if isinstance(grid, Grid) else parse(grid)
+    cells: dict[tuple[str, str], list[Cell]] = {}
+    for cell in grid.cells:
+        cells.setdefault((cell.dataset, cell.model), []).append(cell)
     files = [
-        FigureFile(figure, dataset, model, method, space, suffix)
-        for dataset, model in grid.nets
-        for figure, method, space in _of_net(grid, dataset, model)
+        FigureFile(figure, *net, method, space, suffix)
+        for net, own in cells.items()
+        for figure, method, space in _of_net(replace(grid, cells=tuple(own)), *net)  # alone: a grid may have many nets
         for suffix in FIGURE_FORMATS
     ]
     if len({file.path for file in files}) != len(files):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ipbench.errors import valid_choice
+from ipbench.errors import BadInput, valid_choice
 from ipbench.spec import Augmentation, Recipe
 
 
@@ -153,6 +153,41 @@ DATASETS: dict[str, DataSet] = {
         ),
     )
 }
+
+
+def check_recipe(facts: DataSet, recipe: Recipe, where: str = "") -> None:
+    """Whether a recipe makes sense for a data set.
+
+    Args:
+        facts: of the data set.
+        recipe: for it.
+        where: where the user wrote it, for the message.
+
+    Raises:
+        BadInput: it moves images out of sight, crops what has one size, or asks for more images than there are.
+    """
+    place, augmentation = f"{where}: {facts.name}" if where else facts.name, recipe.augmentation
+    _, height, width = facts.shape
+    if augmentation.translate >= min(height, width):
+        raise BadInput(
+            f"{place}: augmentation.translate is {augmentation.translate}, which moves images of {height} x {width}"
+            f" pixels out of sight; it is at most {min(height, width) - 1}"
+        )
+    if augmentation.random_resized_crop and facts.shorter_side is None:
+        raise BadInput(
+            f"{place}: augmentation.random_resized_crop is for images that vary in size; these are all of"
+            f" {height} x {width} pixels, for which there is augmentation.translate"
+        )
+    if facts.train is None:
+        return  # the folder decides
+    if recipe.train_examples is not None and recipe.train_examples > facts.train:
+        raise BadInput(
+            f"{place}: train_examples is {recipe.train_examples}, but there are only {facts.train} training images"
+        )
+    chosen = recipe.train_examples or facts.train
+    left = chosen - round(recipe.validation * chosen)
+    if left < recipe.batch_size:
+        raise BadInput(f"{place}: batch_size is {recipe.batch_size}, but the training part has only {left} images")
 
 
 def dataset(name: str, where: str = "") -> DataSet:

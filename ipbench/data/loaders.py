@@ -14,7 +14,7 @@ import torch
 from ipbench import keys
 from ipbench.data import beton, splits
 from ipbench.data.augment import Keyed
-from ipbench.data.catalog import DataSet, dataset
+from ipbench.data.catalog import DataSet, check_recipe, dataset
 from ipbench.data.folder_loader import FolderPixels
 from ipbench.data.memory_loader import MemoryPixels
 from ipbench.data.sources import Split
@@ -113,16 +113,7 @@ class Data:
         self.rank, self.world = rank, world
         facts = dataset(name)
         self.shape, self.classes = facts.shape, facts.classes
-        if recipe.augmentation.translate >= min(self.shape[1:]):
-            raise BadInput(
-                f"{name}: augmentation.translate is {recipe.augmentation.translate}, which moves images of"
-                f" {self.shape[1]} x {self.shape[2]} pixels out of sight"
-            )
-        if recipe.augmentation.random_resized_crop and facts.shorter_side is None:
-            raise BadInput(
-                f"{name}: augmentation.random_resized_crop is for images that vary in size; these are all of"
-                f" {self.shape[1]} x {self.shape[2]} pixels, for which there is augmentation.translate"
-            )
+        check_recipe(facts, recipe)
         if not 0 <= rank < world:
             raise BadInput(f"rank {rank} of {world} processes: ranks are 0 to {world - 1}")
         if recipe.batch_size % world:

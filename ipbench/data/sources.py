@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from ipbench import keys
-from ipbench.data import image_folder, tiny_imagenet
+from ipbench.data import archives, image_folder, tiny_imagenet
 from ipbench.data.catalog import DataSet, dataset
 from ipbench.data.formats import read_cifar, read_idx
 from ipbench.data.splits import keyed_order
@@ -112,14 +112,14 @@ def fetch(name: str, root: Path) -> str:
         return f"{name}: already in {_folder(name, root)}"
     except BadInput:
         pass  # missing or broken: fetch it anew
-    from torchvision.datasets.utils import download_and_extract_archive
+    from torchvision.datasets.utils import download_url
 
     for download in downloads(name):
         target = root / download.folder
         errors = []
         for url in download.urls:
             try:
-                download_and_extract_archive(url, str(target), filename=download.file, md5=download.md5)
+                download_url(url, str(target), filename=download.file, md5=download.md5)
                 break
             except (OSError, RuntimeError, EOFError) as error:  # URLError is an OSError
                 errors.append(" ".join(str(error).split()) or type(error).__name__)
@@ -128,6 +128,7 @@ def fetch(name: str, root: Path) -> str:
                 f"{name}: could not download {download.file} ({errors[0]}); get {download.urls[0]} by hand, put it into"
                 f" {target}, and run `ipbench data fetch {name}` again, which unpacks it"
             )
+        archives.unpack(target / download.file, target)
     _read_both(name, root)
     return f"{name}: fetched into {_folder(name, root)}"
 

@@ -10,10 +10,13 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from typing import Any
 
 from ipbench.errors import BadInput, valid_choice
 from ipbench.methods.declare import REGISTRY, Method, before_training, cross_entropy, method
@@ -71,30 +74,65 @@ def load(files: Iterable[str | Path]) -> dict[str, list[str]]:
     """Run method files that live outside this folder; returns the names that each file registered.
 
     Raises:
-        BadInput: no such file, it does not import, or it registers nothing.
+        BadInput: no such file, it does not import, or what it declares is no method.
     """
     _scan()
     found = {}
     for file in files:
         path = Path(file)
+        if not str(file).isprintable() or path.suffix != ".py":
+            raise BadInput(f"{str(file)!r:.200}: not the path of a method file, which ends in .py")
         if not path.is_file():
-            raise BadInput(f"{path}: no such file (a method file, relative to the folder that the command runs in)")
+            missing = "not a file" if path.exists() else "no such file"
+            raise BadInput(f"{path}: {missing} (a method file, relative to the folder that the command runs in)")
         label = f"ipbench_method_{sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
         if label not in sys.modules:
-            spec = importlib.util.spec_from_file_location(label, path)
-            if spec is None or spec.loader is None:
-                raise BadInput(f"{path}: not a Python file")
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[label] = module
-            try:
-                spec.loader.exec_module(module)
-            except BadInput:
-                sys.modules.pop(label)
-                raise
-            except Exception as error:
-                sys.modules.pop(label)
-                raise BadInput(f"{path}: does not import: {type(error).__name__}: {error}".splitlines()[0]) from error
-        found[str(file)] = [name for name, entry in REGISTRY.items() if Path(entry.file).resolve() == path.resolve()]
-        if not found[str(file)]:
-            raise BadInput(f"{path}: declares no method (decorate a function with ipbench.methods.method)")
+            with _all_or_none(label):
+                _execute(label, path)
+                names = _declared_in(path)
+                if not names:
+                    raise BadInput(f"{path}: declares no method (decorate a function with ipbench.methods.method)")
+                for name in names:
+                    REGISTRY[name].check(str(path))
+        found[str(file)] = _declared_in(path)
     return found
+
+
+def _declared_in(path: Path) -> list[str]:
+    return [name for name, entry in REGISTRY.items() if Path(entry.file).resolve() == path.resolve()]
+
+
+def _execute(label: str, path: Path) -> None:
+    """Import a file as the module `label`."""
+    spec = importlib.util.spec_from_file_location(label, path, loader=_Uncached(label, str(path)))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[label] = module
+    try:
+        spec.loader.exec_module(module)
+    except BadInput:
+        raise
+    except (Exception, SystemExit) as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise BadInput(f"{path}: does not import: {said:.300}") from error
+
+
+@contextmanager
+def _all_or_none(label: str) -> Iterator[None]:
+    """Forget a file's methods if it is refused."""
+    before = dict(REGISTRY)
+    try:
+        yield
+    except BaseException:
+        sys.modules.pop(label, None)
+        REGISTRY.clear()
+        REGISTRY.update(before)
+        raise
+
+
+class _Uncached(SourceFileLoader):
+    """Runs the file itself: it leaves no compiled one beside it, and trusts none that lies there."""
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        """Asked by the import system before it looks for a compiled file."""
+        raise OSError

@@ -12,14 +12,19 @@ from ipbench.methods import Prune, Train, get, method
 def cops(*, target: str = "snip", controls: str = "synflow", beta: str = "0.5", per_class: int = 0):
     """Keep what the target score wants, while each control retains beta of the most it could (a linear program)."""
     names = [target, *(name.strip() for name in controls.split(","))]
-    betas = [float(share) for share in beta.split(",")]
+    try:
+        betas = [float(share) for share in beta.split(",")]
+    except ValueError:
+        betas = []
     if len(betas) == 1:
         betas *= len(names) - 1
     if len(betas) != len(names) - 1 or not all(0 <= share <= 1 for share in betas):
         raise ValueError(f"beta is a share from 0 to 1, or one for each of the {len(names) - 1} controls, with commas")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]} is given twice; target and controls are different scores")
     for name in names:
-        first = get(name, "method cops").stages({})[0] if name != "cops" else None
-        if not isinstance(first, Prune):
+        stages = get(name, "method cops").stages({}) if name != "cops" else []
+        if not (len(stages) == 2 and isinstance(stages[0], Prune) and stages[1] == Train()):
             raise ValueError(f"{name} is no score: it does not prune before training")
     options = {"target": target, "controls": ",".join(names[1:]), "beta": ",".join(map(repr, betas))}
     return [Prune(combined, "cops", per_class=per_class, options=options), Train()]

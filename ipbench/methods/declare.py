@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipbench.errors import BadInput, valid_choice
 from ipbench.methods.stages import Continue, Prune, Stage, Train
-from ipbench.spec import NAME, Off, Option, Run
+from ipbench.spec import NAME, OFFS, Off, Option, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +58,7 @@ class Method:
     summary: str
     options: Mapping[str, Option]
     file: str
+    line: int
     build: Callable[..., list[Stage]]
     off: Off = "zero"
 
@@ -93,14 +94,35 @@ class Method:
             converted = _convert(value, default)
             if converted is None:
                 kind = type(default).__name__
-                raise BadInput(f"{where}: option {name} of method {self.name} is of type {kind}, not {value!r:.60}")
+                raise BadInput(
+                    f"{where}: option {name} of method {self.name} is of type {kind}, not {value!r:.60}"
+                    f" (its default is {default!r:.60})"
+                )
             if converted != default:
                 result[name] = converted
         try:
             self.stages(result)
-        except ValueError as error:
-            raise BadInput(f"{where}: method {self.name}: {error}") from None
+        except BadInput:
+            raise
+        except Exception as error:
+            got = ", ".join(f"{name}={value!r:.60}" for name, value in result.items()) or "the defaults"
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise BadInput(f"{where}: method {self.name}: {kind}{' '.join(str(error).split())} (got {got})") from None
         return result
+
+    def check(self, where: str) -> None:
+        """Whether what was declared is a method.
+
+        Raises:
+            BadInput: its function, called with the defaults of its options, gives no stages.
+        """
+        self.check_options({}, where)
+        stages = self.stages({})
+        if not isinstance(stages, list) or not stages or not all(isinstance(stage, Stage) for stage in stages):
+            raise BadInput(
+                f"{where}: method {self.name!r} must return a list of stages (Prune, Train, Continue, Rewind), not"
+                f" {stages!r:.60}; a score is declared by `when=before_training`"
+            )
 
     def check_run(self, run: Run, where: str) -> None:
         """Whether the stages fit the run's recipe.
@@ -130,21 +152,22 @@ class Method:
         }
 
 
+#: Of scoring; more can only be a slip, and would take days.
+_MOST_ROUNDS = 100_000
+#: Of numbers in options. JSON and YAML have no larger ones on which all readers agree.
+_LARGEST = 2**63
+
+
 def _convert(value: object, default: Option) -> Option | None:
-    """`value` in the type of `default`; None if it is of another kind. Text comes from the command line."""
-    if isinstance(value, str) and not isinstance(default, str):
-        text = value.lower()
-        if isinstance(default, bool):
-            return {"true": True, "false": False}.get(text)
-        try:
-            value = int(text) if isinstance(default, int) else float(text)
-        except ValueError:
+    """`value` in the type of `default`; None if it is of another kind, or not finite."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) < _LARGEST:
             return None
-    if isinstance(default, str) and isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)  # "0.5" is a number to whoever reads YAML
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not type(default) or (isinstance(value, float) and not abs(value) < float("inf")):
+        if isinstance(default, str):
+            value = str(value)  # "0.5" is a number to whoever reads YAML
+        elif isinstance(default, float):
+            value = float(value)
+    if type(value) is not type(default) or (isinstance(value, str) and not value.isprintable()):
         return None
     return value
 
@@ -178,9 +201,21 @@ def method(
         label = name or function.__name__.rstrip("_")
         file = inspect.getsourcefile(function) or "?"
         if not NAME.fullmatch(label):
-            raise BadInput(f"{file}: {label!r} cannot be the name of a method")
-        if label in REGISTRY and REGISTRY[label].file != file:
-            raise BadInput(f"{file}: there is a method {label!r} already, in {REGISTRY[label].file}")
+            raise BadInput(
+                f"{file}: {label!r:.80} cannot be the name of a method: use letters, digits, '_', '-' and '.', at most"
+                " 64, the first a letter or digit"
+            )
+        if label in REGISTRY and (REGISTRY[label].file, REGISTRY[label].line) != (file, _line(function)):
+            raise BadInput(
+                f"{file}: there is a method {label!r} already, in {REGISTRY[label].file}, line {REGISTRY[label].line};"
+                " give this one another name"
+            )
+        if not isinstance(paper, str) or not isinstance(family, str | None) or not isinstance(when, Before | None):
+            raise BadInput(
+                f"{file}: method {label!r}: paper and family are texts, `when` is before_training or left out"
+            )
+        valid_choice(off, OFFS, "off-value", f"{file}: method {label!r}")
+        _check_signature(function, label, file, 0 if when is None else 2)
         options = _options(function, label, file)
         if taken := {"name", "file", "off", "allocation"} & set(options):
             raise BadInput(
@@ -194,8 +229,8 @@ def method(
             options = {**options, "rounds": when.rounds, "per_class": when.per_class}
 
             def build(*, rounds: int, per_class: int, **values: Option) -> list[Stage]:
-                if rounds < 1 or per_class < 0:
-                    raise ValueError("rounds is 1 or more, per_class 0 or more")
+                if not 1 <= rounds <= _MOST_ROUNDS or per_class < 0:
+                    raise ValueError(f"rounds is 1 or more, up to {_MOST_ROUNDS}, and per_class 0 or more")
                 return [Prune(function, label, rounds, per_class, {key: values[key] for key in own}), Train()]
 
         REGISTRY[label] = Method(
@@ -205,12 +240,30 @@ def method(
             summary=(inspect.getdoc(function) or "").partition("\n")[0],
             options=options,
             file=file,
+            line=_line(function),
             build=build,
             off=off,
         )
         return function
 
     return register
+
+
+def _line(function: Callable[..., Any]) -> int:
+    return inspect.unwrap(function).__code__.co_firstlineno
+
+
+def _check_signature(function: Callable[..., Any], label: str, file: str, wanted: int) -> None:
+    """A score takes (net, batch), any other method nothing; whatever else there is are options, behind a star."""
+    parameters = inspect.signature(function).parameters.values()
+    before_star = [entry for entry in parameters if entry.kind is not entry.KEYWORD_ONLY]
+    plain = all(entry.kind not in (entry.VAR_POSITIONAL, entry.VAR_KEYWORD) for entry in before_star)
+    if len(before_star) != wanted or not plain:
+        expected = "(net, batch, *, OPTIONS)" if wanted else "(*, OPTIONS)"
+        raise BadInput(
+            f"{file}: method {label!r}: its function takes {expected}, each option with a default, not"
+            f" {inspect.signature(function)}"
+        )
 
 
 def _options(function: Callable[..., Any], label: str, file: str) -> dict[str, Option]:

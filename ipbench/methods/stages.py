@@ -147,8 +147,8 @@ class Train:
     first: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or not 0 < self.lr <= 1000 or self.first < 0:
-            raise ValueError("epochs is 0 or more, lr above 0, first 0 or more")
+        if not 0 <= self.epochs <= 10_000 or not 0 < self.lr <= 1000 or self.first < 0:
+            raise ValueError("epochs is from 0 to 10000, lr above 0 and up to 1000, first 0 or more")
 
     def __str__(self) -> str:
         parts = [f"from epoch {self.first:g}"] if self.first else []

@@ -161,7 +161,7 @@ def test_no_network(tmp_path, no_debian, monkeypatch, name):
     def refuse(*_args, **_kwargs):
         raise URLError("no\nroute")
 
-    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", refuse)
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", refuse)
     with pytest.raises(BadInput) as error:
         sources.fetch(name, tmp_path)
     first = sources.downloads(name)[0]

@@ -142,17 +142,41 @@ def test_a_killed_call_goes_on_where_it_was(checkout: Checkout) -> None:
     assert records.items() <= after.items()
 
 
-def test_a_wide_grid_is_planned_quickly(checkout: Checkout) -> None:
-    checkout.write(
-        methods=["dense", "random", "magnitude", "snip", "synflow"],
-        sparsities=[str(1 - 0.8**step)[:8] for step in range(1, 26)],
-        models=["small-vgg", "vgg16"],
-        seeds=24,
-    )
-    start = time.process_time() + os.times().children_user
-    counts = checkout.planned()
-    assert counts["run"] == 2 * (4 * 25 * 2 + 2) * 4
-    assert os.times().children_user + time.process_time() - start < 60
+#: Counts what grows with the square of a graph if a path is compared with many others.
+COUNTING = """
+import atexit, collections
+from pathlib import Path
+from snakemake.io import _IOFile
+
+counted = collections.Counter()
+
+
+def counting(name):
+    real = getattr(_IOFile, name)
+
+    def method(self, *given):
+        counted[name] += 1
+        return real(self, *given)
+
+    setattr(_IOFile, name, method)
+
+
+for name in ("match", "__eq__", "__hash__"):
+    counting(name)
+atexit.register(lambda: Path("counted").write_text(str(counted.total())))
+"""
+
+
+def test_planning_grows_with_the_jobs(checkout: Checkout) -> None:
+    """Four times the nets: as many comparisons of paths for each job."""
+    (checkout.folder / "sitecustomize.py").write_text(COUNTING)
+    per_job = []
+    for models in (["small-vgg"], ["small-vgg", "vgg16", "resnet20-cifar", "resnet56-cifar"]):
+        checkout.write(methods=["dense", "random", "snip", "ft"], sparsities=["0.5", "0.8", "0.9"], models=models)
+        counts = checkout.planned(env={"PYTHONPATH": str(checkout.folder)})
+        assert counts["run"] == 2 * (3 * 3 + 1) * len(models)
+        per_job.append(int((checkout.folder / "counted").read_text()) / counts["run"])
+    assert per_job[1] < 1.2 * per_job[0]
 
 
 @pytest.mark.parametrize("profile", ["profiles/local", "slurm"])
@@ -178,23 +202,23 @@ def test_a_mistake_in_an_experiment_is_one_line(
     checkout: Checkout, changes: dict[str, object], words: list[str]
 ) -> None:
     checkout.write(**changes)
-    _one_line(checkout.snakemake("--dry-run"), words)
+    one_line(checkout.snakemake("--dry-run"), words)
 
 
 def test_no_experiment_is_one_line_that_lists_them(checkout: Checkout) -> None:
-    _one_line(checkout.snakemake("--dry-run", config=None), ["--configfile", "config/tiny.yaml"])
+    one_line(checkout.snakemake("--dry-run", config=None), ["--configfile", "config/tiny.yaml"])
 
 
 def test_keys_are_not_overridden_on_the_command_line(checkout: Checkout) -> None:
-    _one_line(checkout.snakemake("--dry-run", "--config", "seeds=3"), ["seeds", "config/tiny.yaml"])
+    one_line(checkout.snakemake("--dry-run", "--config", "seeds=3"), ["seeds", "config/tiny.yaml"])
 
 
 @pytest.mark.parametrize("number", ["0", "many"])
 def test_seeds_per_job_is_a_number(checkout: Checkout, number: str) -> None:
-    _one_line(checkout.snakemake("--dry-run", "--config", f"seeds_per_job={number}"), ["seeds_per_job", number])
+    one_line(checkout.snakemake("--dry-run", "--config", f"seeds_per_job={number}"), ["seeds_per_job", number])
 
 
-def _one_line(process: subprocess.CompletedProcess[str], words: list[str]) -> None:
+def one_line(process: subprocess.CompletedProcess[str], words: list[str]) -> None:
     """Exit code 2 and a single line of ours; Snakemake says beforehand which profile it reads."""
     lines = [
         line for line in process.stdout.splitlines() if not line.startswith(("Using profile", "Assuming unrestricted"))

@@ -1,9 +1,14 @@
 # The experiment of this call: read from the one --configfile, planned by ipbench, asked for by the rules.
 
+import io
 import os
 import shlex
 import sys
+from contextlib import redirect_stderr
+from functools import cache
 from pathlib import Path
+
+from snakemake.cli import parse_args
 
 # Commands find the Python that runs Snakemake, in the jobs of a cluster too, whether or not its environment is active.
 shell.prefix(f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
@@ -18,8 +23,9 @@ def refuse(message):
 try:
     import ipbench
     from ipbench.analysis.plan import ALL, BOTH, plan, plan_tables
-    from ipbench.errors import BadInput
-    from ipbench.experiment import Experiment
+    from ipbench.errors import BadInput, valid_choice
+    from ipbench.experiment import Axes, Experiment
+    from ipbench.lease import check, parse_gpus
     from ipbench.spec import identity
 except ModuleNotFoundError as error:
     refuse(f"{sys.executable} has no {error.name}: run `make setup`, then .venv/bin/snakemake")
@@ -32,53 +38,98 @@ def experiment_file():
         names = ", ".join(sorted(map(str, Path("config").glob("*.yaml")))) or "none in config/"
         refuse(f"give one experiment with --configfile FILE; there are: {names}")
     for key in workflow.config_settings.config:
-        if key not in MACHINE:
+        if key == "name" or key in Axes.model_fields:
             refuse(f"--config {key}: the keys of an experiment are set in its file, {files[0]}")
+        try:
+            valid_choice(key, MACHINE, "key", "--config, or in `config:` of the profile")
+        except BadInput as error:
+            refuse(error)
     return Path(os.path.relpath(files[0]))
 
 
 def of_the_machine(key):
-    """A setting of the profile's `config:`, or of --config."""
+    """A number of the profile's `config:`, or of --config."""
     number = workflow.config_settings.config.get(key, MACHINE[key])
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         refuse(f"--config {key}={number}: a whole number from 1 up is needed")
     return number
 
 
-# What a profile may set, with its defaults: how many seeds of a cell share a job, and how many processes train one run.
-# They are no part of an experiment. The seeds of a job change no number; processes do, and every record tells theirs.
-MACHINE = {"seeds_per_job": 6, "processes": 1}
+def gpus_of_the_machine():
+    """The GPUs of the profile's `config:`, or of --config; none if it names none."""
+    given = workflow.config_settings.config.get("gpus", MACHINE["gpus"])
+    text = ",".join(map(str, given)) if isinstance(given, list) else str(given)
+    if not text:
+        return []
+    try:
+        gpus = parse_gpus(text)
+        check(gpus, JOBS_PER_GPU, PROCESSES)
+    except BadInput as error:
+        refuse(f"--config gpus={text}: {error}")
+    if sends_jobs_away():
+        refuse(
+            f"--config gpus={text}: only for jobs on this machine; a cluster gives GPUs to its jobs, see docs/slurm.md"
+        )
+    return gpus
+
+
+def sends_jobs_away():
+    """Whether this call hands jobs to a cluster."""
+    if workflow.resource_settings.nodes is None:
+        return False
+    try:
+        with redirect_stderr(io.StringIO()):  # it would say once more which profile it reads
+            _, call = parse_args(sys.argv[1:])
+    except SystemExit:  # Snakemake is called as a library
+        return True
+    return call.executor not in (None, "local", "dryrun", "touch")
+
+
+# What a profile may set, with its defaults; none of it is part of an experiment. How many seeds, and how many
+# sparsities, of a cell share a job: changes no number. How many processes train one run: every record tells theirs.
+# Which GPUs of this machine the jobs take in turn, and how many share one; none: each job sees what there is.
+MACHINE = {"seeds_per_job": 6, "sparsities_per_job": 1, "processes": 1, "gpus": "", "jobs_per_gpu": 1}
 
 EXPERIMENT_FILE = experiment_file()
 SEEDS_PER_JOB = of_the_machine("seeds_per_job")
+SPARSITIES_PER_JOB = of_the_machine("sparsities_per_job")
 PROCESSES = of_the_machine("processes")
-# torchrun gives every process a GPU where there are some; without, they share the processor's cores.
-LAUNCH = "" if PROCESSES == 1 else f"-m torch.distributed.run --standalone --nproc-per-node {PROCESSES}"
+JOBS_PER_GPU = of_the_machine("jobs_per_gpu")
+GPUS = gpus_of_the_machine()
 
 try:
     EXPERIMENT = Experiment.load(EXPERIMENT_FILE)
+    RESULTS = f"results/{EXPERIMENT.name}"
     GRID = EXPERIMENT.grid()
-    JOBS = {Path(job.path).stem: job for job in EXPERIMENT.jobs(SEEDS_PER_JOB)}
+    JOBS = {job.path: job for job in EXPERIMENT.jobs(SEEDS_PER_JOB, SPARSITIES_PER_JOB)}
+    JOB_FILES = [f"{RESULTS}/{path}" for path in JOBS]
     FIGURES = plan(GRID)
 except BadInput as error:
     refuse(error)
 
 
-def data_of(wildcards):
+def job_of(wildcards):
+    """What `run` trains for a file that it is asked for."""
+    return JOBS[f"jobs/{wildcards.job}.json"]
+
+
+@cache
+def data_files(dataset):
     """What a training reads. A newer copy holds the same images: its date is no reason to train again."""
     files = list(rules.fetch.output) + (list(rules.beton.output) if EXPERIMENT.loader == "ffcv" else [])
-    return ancient(expand(files, dataset=wildcards.dataset))
+    return ancient(expand(files, dataset=dataset))
 
 
-def parent_of(wildcards):
-    """The job whose runs this one continues: the dense training, or the level before."""
-    parent = JOBS[f"{wildcards.cell}.{wildcards.seeds}"].parent
-    return [f"results/{wildcards.experiment}/{parent}"] if parent else []
+def inputs_of(wildcards):
+    """Its data set, files that declare its methods, and the jobs whose runs it continues: dense nets, levels before."""
+    job = job_of(wildcards)
+    return [*data_files(job.dataset), *job.method_files, *(f"{RESULTS}/{parent}" for parent in job.parents)]
 
 
-def job_arguments(wildcards):
-    """What `ipbench run` is told: the axes that differ from their defaults, and the seeds."""
-    return JOBS[f"{wildcards.cell}.{wildcards.seeds}"].arguments
+def a_figure(wildcards):
+    """The first figure that is missing, so that it is drawn again and with it all others; else any."""
+    paths = [f"{RESULTS}/{figure.path}" for figure in FIGURES]
+    return next((path for path in paths if not os.path.exists(path)), paths[0])
 
 
 def in_report(figure):
@@ -96,11 +147,5 @@ def in_report(figure):
 
 
 wildcard_constraints:
-    experiment=re.escape(EXPERIMENT.name),
     dataset="[A-Za-z0-9][A-Za-z0-9_.-]*",
-    model="[A-Za-z0-9][A-Za-z0-9_.-]*",
-    method="[A-Za-z0-9][A-Za-z0-9_.-]*",
-    setting="(sp|ip)-(zero|frozen|decayed)",
-    sparsity=r"0(\.[0-9]+)?",
-    cell="[0-9a-f]{12}",
-    seeds="[0-9]+-[0-9]+",
+    job="[A-Za-z0-9_./-]+",

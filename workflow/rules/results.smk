@@ -16,9 +16,9 @@ rule grid:
     input:
         ancient(str(EXPERIMENT_FILE)),
     output:
-        "results/{experiment}/grid.json",
+        f"{RESULTS}/grid.json",
     log:
-        "results/{experiment}/logs/grid.log",
+        f"{RESULTS}/logs/grid.log",
     conda:
         "../envs/ipbench.yaml"
     params:
@@ -31,28 +31,30 @@ rule grid:
 
 rule collect:
     input:
-        grid=rules.grid.output,
-        jobs=expand("results/{{experiment}}/{job}", job=[job.path for job in JOBS.values()]),
+        rules.grid.output,
+        JOB_FILES,
     output:
-        "results/{experiment}/runs.parquet",
+        f"{RESULTS}/runs.parquet",
     log:
-        "results/{experiment}/logs/collect.log",
+        f"{RESULTS}/logs/collect.log",
     conda:
         "../envs/ipbench.yaml"
+    params:
+        experiment=EXPERIMENT.name,
     message:
-        "collect the records of {wildcards.experiment}"
+        "collect the records of {EXPERIMENT.name}"
     shell:
-        "python -m ipbench collect results/{wildcards.experiment:q} > {log:q} 2>&1"
+        "python -m ipbench collect results/{params.experiment:q} > {log:q} 2>&1"
 
 
 rule tables:
     input:
         rules.collect.output,
     output:
-        [f"results/{{experiment}}/{path}" for path in plan_tables() if not path.endswith(".html")],
+        [f"{RESULTS}/{path}" for path in plan_tables() if not path.endswith(".html")],
         [
             report(
-                f"results/{{experiment}}/{path}",
+                f"{RESULTS}/{path}",
                 category="Tables",
                 caption=f"../report/tables/{Path(path).stem}.rst",
                 labels={"table": Path(path).stem},
@@ -61,33 +63,35 @@ rule tables:
             if path.endswith(".html")
         ],
     log:
-        "results/{experiment}/logs/tables.log",
+        f"{RESULTS}/logs/tables.log",
     conda:
         "../envs/ipbench.yaml"
+    params:
+        experiment=EXPERIMENT.name,
     message:
-        "tables of {wildcards.experiment}"
+        "tables of {EXPERIMENT.name}"
     shell:
-        "python -m ipbench tables results/{wildcards.experiment:q} > {log:q} 2>&1"
+        "python -m ipbench tables results/{params.experiment:q} > {log:q} 2>&1"
 
 
+# Thousands of files, where there are many nets, all drawn at once: what needs them names one of them, for Snakemake
+# compares every file that is named with every output of a rule.
 rule figures:
     input:
         rules.collect.output,
     output:
-        [f"results/{{experiment}}/{figure.path}" for figure in FIGURES if figure.format != "svg"],
-        [
-            report(f"results/{{experiment}}/{figure.path}", **in_report(figure))
-            for figure in FIGURES
-            if figure.format == "svg"
-        ],
+        [f"{RESULTS}/{figure.path}" for figure in FIGURES if figure.format != "svg"],
+        [report(f"{RESULTS}/{figure.path}", **in_report(figure)) for figure in FIGURES if figure.format == "svg"],
     log:
-        "results/{experiment}/logs/figures.log",
+        f"{RESULTS}/logs/figures.log",
     conda:
         "../envs/ipbench.yaml"
+    params:
+        experiment=EXPERIMENT.name,
     message:
-        "figures of {wildcards.experiment}"
+        "figures of {EXPERIMENT.name}"
     shell:
-        "python -m ipbench figures results/{wildcards.experiment:q} > {log:q} 2>&1"
+        "python -m ipbench figures results/{params.experiment:q} > {log:q} 2>&1"
 
 
 # A second Snakemake writes the report, so that one call ends with it, whatever the profile. It only reads what this
@@ -95,38 +99,36 @@ rule figures:
 rule report:
     input:
         rules.tables.output,
-        rules.figures.output,
+        rules.figures.output[0],
     output:
-        "results/{experiment}/report.html",
+        f"{RESULTS}/report.html",
     log:
-        "results/{experiment}/logs/report.log",
+        f"{RESULTS}/logs/report.log",
     conda:
         "../envs/ipbench.yaml"
     params:
         snakefile=os.path.relpath(workflow.main_snakefile),
         experiment=str(EXPERIMENT_FILE),
-        seeds_per_job=SEEDS_PER_JOB,
-        processes=PROCESSES,
+        blocks=f"seeds_per_job={SEEDS_PER_JOB} sparsities_per_job={SPARSITIES_PER_JOB} processes={PROCESSES}",
     message:
-        "report of {wildcards.experiment}"
+        "report of {EXPERIMENT.name}"
     shell:
         "python -m snakemake --profile none --nolock --snakefile {params.snakefile:q} --configfile {params.experiment:q}"
-        " --config seeds_per_job={params.seeds_per_job} processes={params.processes} --report {output:q} -- {input:q} > {log:q} 2>&1"
+        " --config {params.blocks} --report {output:q} -- {input:q} > {log:q} 2>&1"
 
 
 # Tables and figures of what is finished so far:  snakemake partial --nolock ...  (no lock: another one may be at work)
 rule partial:
     input:
-        expand(rules.grid.output, experiment=EXPERIMENT.name),
+        rules.grid.output,
     log:
-        f"results/{EXPERIMENT.name}/logs/partial.log",
+        f"{RESULTS}/logs/partial.log",
     conda:
         "../envs/ipbench.yaml"
     params:
         experiment=EXPERIMENT.name,
     message:
-        "tables and figures of what {params.experiment} has finished"
+        "tables and figures of what {EXPERIMENT.name} has finished"
     shell:
-        "(python -m ipbench collect results/{params.experiment:q}"
-        " && python -m ipbench tables results/{params.experiment:q}"
+        "(python -m ipbench collect results/{params.experiment:q} && python -m ipbench tables results/{params.experiment:q}"
         " && python -m ipbench figures results/{params.experiment:q}) > {log:q} 2>&1"

@@ -1,26 +1,43 @@
-# The training: one job per cell and block of seeds. A job that continues another one's runs (fine-tuning the dense nets,
-# the next level of a lottery ticket) waits for it: this rule follows itself.
+# The training: one job per block of seeds and sparsities of a cell. A job that continues other jobs' runs (fine-tuning
+# the dense nets, the next level of a lottery ticket) waits for them: this rule follows itself.
+
+# The lease waits for GPUs that another Snakemake of this user has taken. This one asks for no more than there are: its
+# own `gpu_slots`, which it therefore need not be told. torchrun gives every process a GPU; without, they share the cores.
+LEASE = ["python", *f"-m ipbench lease --gpus {','.join(GPUS)} --per-gpu {JOBS_PER_GPU} --count {PROCESSES} --".split()]
+TORCHRUN = f"-m torch.distributed.run --standalone --nproc-per-node {PROCESSES}".split()
+START = [
+    *(LEASE if GPUS else []),
+    "python",
+    *(TORCHRUN if PROCESSES > 1 else []),
+    *f"-m ipbench run --device {'cuda' if GPUS else 'auto'}".split(),
+]
+
+if GPUS:
+    workflow.register_resource("gpu_slots", len(GPUS) * JOBS_PER_GPU)
 
 
 # The only declared output is the list of finished runs. Snakemake deletes the declared outputs of a job that fails;
 # the records in runs/ and the resume states in state/ must outlive it, for they are where the next try goes on.
+# `start` takes `output` only so that Snakemake sees no parameter of the training in it: how a job is started, on which
+# GPUs say, is no reason to train again. `exec`: signals reach the training, not a shell that waits for it.
 rule run:
     input:
-        data_of,
-        parent=parent_of,
-        methods=list(EXPERIMENT.method_files),
+        inputs_of,
     output:
-        "results/{experiment}/jobs/{dataset}/{model}/{method}/{setting}/{sparsity}/{cell}.{seeds}.json",
+        f"{RESULTS}/jobs/{{job}}.json",
     log:
-        "results/{experiment}/logs/{dataset}/{model}/{method}/{setting}/{sparsity}/{cell}.{seeds}.log",
+        f"{RESULTS}/logs/{{job}}.log",
     conda:
         "../envs/ipbench.yaml"
+    resources:
+        **({"gpu_slots": PROCESSES} if GPUS else {}),
     params:
-        arguments=job_arguments,
+        arguments=lambda wildcards: shlex.join(job_of(wildcards).arguments),
         numerics=ipbench.NUMERICS,
-        launch=LAUNCH,
+        experiment=EXPERIMENT.name,
+        start=lambda wildcards, output: shlex.join(START),
     message:
-        "{wildcards.dataset} {wildcards.model} {wildcards.method} {wildcards.setting} p={wildcards.sparsity} seeds {wildcards.seeds}"
+        "{wildcards.job}"
     shell:
-        "python {params.launch} -m ipbench run {params.arguments:q} --threads {threads} --workers {threads}"
-        " --out results/{wildcards.experiment:q} --done {output:q} > {log:q} 2>&1"
+        "exec {params.start} {params.arguments} --threads {threads} --workers {threads}"
+        " --out results/{params.experiment:q} --done {output:q} > {log:q} 2>&1"

@@ -1,0 +1,48 @@
+"""What a real SLURM is refused for: one line and exit code 2 in place of a call that waits for ever."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, wait
+
+import pytest
+
+from tests.slurm.calls import Call, Laid, Submit
+from tests.slurm.cluster import Cluster
+from tests.slurm.scenarios import Seen
+
+pytestmark = pytest.mark.slurm
+
+
+@pytest.fixture
+def alone(cluster: Cluster, started: dict[str, Future[Seen]]) -> Cluster:
+    """The cluster, after all scenarios: what is changed here would disturb them."""
+    wait(started.values())
+    return cluster
+
+
+def refused(call: Call, *words: str) -> None:
+    call.finish(code=2, seconds=60)
+    lines = [line for line in call.text.splitlines() if not line.startswith("Using profile")]
+    assert len(lines) == 1, call.text
+    assert all(word in lines[0] for word in ("slurm/profile.yaml", *words)), lines[0]
+
+
+def test_sacct_without_an_accounting_database(cluster: Cluster, laid: Laid, submit: Submit) -> None:
+    call = submit(laid("sacct"), "--slurm-status-command", "sacct")
+    refused(call, "accounting_storage/none", "set slurm-status-command: squeue there")
+
+
+def test_squeue_where_jobs_are_soon_forgotten(alone: Cluster, laid: Laid, submit: Submit) -> None:
+    alone.configure(min_job_age=60)
+    try:
+        refused(submit(laid("squeue")), "after 60 s (MinJobAge=60)", "must be 240 or more")
+    finally:
+        alone.configure()
+
+
+def test_a_controller_that_is_down(alone: Cluster, laid: Laid, submit: Submit) -> None:
+    alone.stop_controller()
+    try:
+        refused(submit(laid("down")), "SLURM does not answer", "scontrol show config")
+    finally:
+        alone.start_controller()
