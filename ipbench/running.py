@@ -117,8 +117,8 @@ def finished(results: Path, run: Run, *, keep: bool = False) -> dict[str, Any] |
     if not path.exists():
         return None
     record = read_json(path)
-    if record["id"] != run.id:
-        raise BadProduct(f"{path}: the record of another run ({record['id']}); delete it to have it made again")
+    if record.get("id") != run.id:
+        raise BadProduct(f"{path}: not the record of run {run.id}; delete it to have it made again")
     missing = keep and record["status"] == "done" and not end_path(results, run).exists()
     return record if record["provenance"]["numerics"] == NUMERICS and not missing else None
 

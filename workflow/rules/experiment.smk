@@ -1,5 +1,6 @@
 # The experiment of this call: read from the one --configfile, planned by ipbench, asked for by the rules.
 
+import inspect
 import io
 import os
 import shlex
@@ -108,6 +109,12 @@ except BadInput as error:
     refuse(error)
 
 
+def asked_often(function):
+    """Let its signature be looked up: Snakemake asks for it several times per job, and to find it takes a while."""
+    function.__signature__ = inspect.signature(function)
+    return function
+
+
 def job_of(wildcards):
     """What `run` trains for a file that it is asked for."""
     return JOBS[f"jobs/{wildcards.job}.json"]
@@ -120,10 +127,23 @@ def data_files(dataset):
     return ancient(expand(files, dataset=dataset))
 
 
+@asked_often
 def inputs_of(wildcards):
     """Its data set, files that declare its methods, and the jobs whose runs it continues: dense nets, levels before."""
     job = job_of(wildcards)
     return [*data_files(job.dataset), *job.method_files, *(f"{RESULTS}/{parent}" for parent in job.parents)]
+
+
+@asked_often
+def arguments_of(wildcards):
+    """What `ipbench run` is told: the axes that differ from their defaults, sparsities and seeds."""
+    return shlex.join(job_of(wildcards).arguments)
+
+
+@asked_often
+def start_of(wildcards, output):
+    """How `ipbench run` is started. It takes `output` only so that Snakemake sees no parameter of the training in it."""
+    return START
 
 
 def a_figure(wildcards):

@@ -5,12 +5,14 @@
 # own `gpu_slots`, which it therefore need not be told. torchrun gives every process a GPU; without, they share the cores.
 LEASE = ["python", *f"-m ipbench lease --gpus {','.join(GPUS)} --per-gpu {JOBS_PER_GPU} --count {PROCESSES} --".split()]
 TORCHRUN = f"-m torch.distributed.run --standalone --nproc-per-node {PROCESSES}".split()
-START = [
-    *(LEASE if GPUS else []),
-    "python",
-    *(TORCHRUN if PROCESSES > 1 else []),
-    *f"-m ipbench run --device {'cuda' if GPUS else 'auto'}".split(),
-]
+START = shlex.join(
+    [
+        *(LEASE if GPUS else []),
+        "python",
+        *(TORCHRUN if PROCESSES > 1 else []),
+        *f"-m ipbench run --device {'cuda' if GPUS else 'auto'}".split(),
+    ]
+)
 
 if GPUS:
     workflow.register_resource("gpu_slots", len(GPUS) * JOBS_PER_GPU)
@@ -18,8 +20,8 @@ if GPUS:
 
 # The only declared output is the list of finished runs. Snakemake deletes the declared outputs of a job that fails;
 # the records in runs/ and the resume states in state/ must outlive it, for they are where the next try goes on.
-# `start` takes `output` only so that Snakemake sees no parameter of the training in it: how a job is started, on which
-# GPUs say, is no reason to train again. `exec`: signals reach the training, not a shell that waits for it.
+# `start` is no parameter of the training: how a job is started, on which GPUs say, is no reason to train again.
+# `exec`: signals reach the training, not a shell that waits for it.
 rule run:
     input:
         inputs_of,
@@ -32,10 +34,10 @@ rule run:
     resources:
         **({"gpu_slots": PROCESSES} if GPUS else {}),
     params:
-        arguments=lambda wildcards: shlex.join(job_of(wildcards).arguments),
+        arguments=arguments_of,
         numerics=ipbench.NUMERICS,
         experiment=EXPERIMENT.name,
-        start=lambda wildcards, output: shlex.join(START),
+        start=start_of,
     message:
         "{wildcards.job}"
     shell:
