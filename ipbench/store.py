@@ -57,8 +57,10 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except Exception as error:
-        refusal = _refusal(error)
-        if refusal is None or refusal.filename not in (None, str(temporary)):  # of a file that was read meanwhile
+        refusal = None if isinstance(error, BadInput | BadProduct) else _refusal(error)
+        if (
+            refusal is None or refusal.errno is None or refusal.filename not in (None, str(temporary))
+        ):  # of a file that was read meanwhile
             raise
         raise _not_written(path, refusal) from None
     finally:
