@@ -44,5 +44,11 @@ def check_scores(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], meth
     if not isinstance(scores, dict) or list(scores) != list(masks):
         raise BadInput(f"method {method}: must return a dict with an entry for each of net.coefficients, in that order")
     for name, mask in masks.items():
-        if not isinstance(scores[name], Tensor) or scores[name].shape != mask.shape:
-            raise BadInput(f"method {method}: the score of layer {name} must be a tensor of shape {tuple(mask.shape)}")
+        check_score(scores[name], mask, f"method {method}: the score of layer {name}")
+
+
+def check_score(score: Tensor, like: Tensor, what: str) -> None:
+    """A number for each entry of a tensor `like` this one."""
+    if not isinstance(score, Tensor) or score.shape != like.shape or not score.is_floating_point():
+        got = f"{score.dtype} {tuple(score.shape)}" if isinstance(score, Tensor) else type(score).__name__
+        raise BadInput(f"{what} must be a tensor of shape {tuple(like.shape)} of floating-point numbers, not {got}")

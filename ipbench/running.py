@@ -144,6 +144,8 @@ def execute(
         The record (docs/design.md lists its keys).
     """
     if record := finished(results, run, keep=keep):
+        if distributed.first():  # left by a process that was killed before it came to this
+            state_path(results, run).unlink(missing_ok=True)
         return record
     parent = methods.parent(run)
     before = execute(parent, results, environment, keep=True, on_epoch=on_epoch) if parent else None

@@ -125,7 +125,7 @@ class Recipe(Value):
     init: Literal["kaiming_normal", "kaiming_uniform", "xavier_normal", "signed_kaiming", "signed_xavier"] = (
         "kaiming_normal"
     )
-    precision: Literal["float32", "bf16"] = Field("float32", description="bf16: autocast, on GPUs only")
+    precision: Literal["float32", "bf16"] = Field("float32", description="bf16: autocast; slow on most CPUs")
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -259,7 +259,7 @@ def train_steps(
         net.zero_grad(set_to_none=True)
         with _precision(recipe, batch.images):
             logits = (forward or net)(batch.images)
-            loss = functional.cross_entropy(logits, batch.labels, label_smoothing=recipe.label_smoothing)
+            loss = functional.cross_entropy(logits.float(), batch.labels, label_smoothing=recipe.label_smoothing)
         loss.backward()
         trained = revise(net, update, batch, step, recipe.epochs * steps, optimiser.momentum) if update else True
         net.mask_gradients(recipe.weight_decay)
@@ -318,7 +318,5 @@ def evaluate(net: SparseNet, batches: Iterable[Batch], recipe: Recipe) -> tuple[
 
 
 def _precision(recipe: Recipe, images: Tensor) -> AbstractContextManager[object]:
-    """bf16 autocast on GPUs where the recipe asks for it."""
-    if recipe.precision == "bf16" and images.device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()
+    """bf16 autocast where the recipe asks for it: products in bf16; parameters, gradients and sums in float32."""
+    return torch.autocast(images.device.type, torch.bfloat16) if recipe.precision == "bf16" else nullcontext()

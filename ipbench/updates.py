@@ -13,7 +13,7 @@ from ipbench.data.loaders import Batch
 from ipbench.distributed import from_first
 from ipbench.masks import NotFinite, largest, select
 from ipbench.methods import DropAndGrow, Gradual
-from ipbench.pruning import check_scores
+from ipbench.pruning import check_score, check_scores
 from ipbench.sparse_net import SparseNet
 
 
@@ -61,7 +61,8 @@ def drop_and_grow(net: SparseNet, update: DropAndGrow, step: int, total: int) ->
         How many coefficients each layer exchanged.
 
     Raises:
-        NotFinite: a gradient is not finite.
+        NotFinite: a gradient or a growth score is not finite.
+        BadInput: growth does not give one score per coefficient.
     """
     fraction = fraction_at(update, step, total)
     magnitudes, masks, exchanged = net.magnitudes(update.scaled), {}, {}
@@ -75,7 +76,9 @@ def drop_and_grow(net: SparseNet, update: DropAndGrow, step: int, total: int) ->
         drop = math.floor(fraction * active)
         stay = largest(magnitudes[name].flatten(), mask, active - drop, tie_key)
         score = update.grow(net, name, gradient, step)
-        _check_growth(score, c, name)
+        check_score(score, c, f"method {net.run.method}: the growth score of layer {name}")
+        if not bool(torch.isfinite(score).all()):
+            raise NotFinite(f"a growth score in layer {name} is not finite")
         masks[name] = (stay | largest(score.flatten(), ~stay, drop, keys.splitmix64(tie_key))).view(c.shape)
         exchanged[name] = int((masks[name].flatten() & ~mask).sum())
     net.prune(from_first(masks))
@@ -109,10 +112,3 @@ def revise(
         drop_and_grow(net, update, step, total)
     net.clear(momentum)
     return isinstance(update, Gradual)
-
-
-def _check_growth(score: Tensor, c: Tensor, layer: str) -> None:
-    if not isinstance(score, Tensor) or score.shape != c.shape:
-        raise ValueError(f"layer {layer}: the growth score must be a tensor of shape {tuple(c.shape)}")
-    if not bool(torch.isfinite(score).all()):
-        raise NotFinite(f"a growth score in layer {layer} is not finite")

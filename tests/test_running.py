@@ -66,8 +66,11 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(tmp_path, values):
 def test_a_finished_run_is_read_not_repeated(tmp_path):
     run = tiny_run()
     first = execute(run, tmp_path, HERE)
+    state = state_path(tmp_path, run)
+    state.write_bytes(b"of a process killed between its record and the removal of its state")
     again = execute(run, tmp_path, HERE, on_epoch=lambda *_: pytest.fail("trained again"))
     assert again == json.loads(json.dumps(first))
+    assert not state.exists()
 
 
 def test_a_record_of_older_numerics_is_repeated(tmp_path):
@@ -117,6 +120,19 @@ def test_an_impossible_cell_says_why(tmp_path):
     record = execute(tiny_run(space="ip", sparsity="0.999"), tmp_path, HERE)
     assert record["status"] == "impossible" and "filter bases alone (486 entries)" in record["reason"]
     assert record["outcome"] == {}
+
+
+@pytest.mark.parametrize("space", ["sp", "ip"])
+def test_bf16_is_autocast_on_every_device(tmp_path, space):
+    """The layers' products are in bf16, what is trained stays in float32, and a run repeats to the bit."""
+    recipe = RECIPE.model_copy(update={"precision": "bf16"})
+    run = tiny_run(space=space, recipe=recipe)
+    rounded = execute(run, tmp_path / "bf16", HERE)["outcome"]
+    assert rounded == execute(run, tmp_path / "again", HERE)["outcome"]
+    full = execute(tiny_run(space=space), tmp_path / "float32", HERE)["outcome"]
+    assert rounded["weights_sha256"] != full["weights_sha256"]
+    assert rounded["masks_sha256"] == full["masks_sha256"]  # scores are formed before, in float32
+    assert rounded["test_accuracy"] == pytest.approx(full["test_accuracy"], abs=0.1)
 
 
 def test_divergence_is_a_status(tmp_path):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,40 +99,57 @@ def wait_for(found: Any, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
+#: Gradual magnitude pruning that leaves a line at every step and waits a little.
+SLOW = """
+import time
+
+from ipbench.methods import Gradual, Train, method
+
+
+def waiting(net, batch):
+    time.sleep(0.02)
+    with open("steps.txt", "a") as file:
+        file.write("step\\n")
+    return net.magnitudes()
+
+
+@method(family="during training", paper="none: a method for tests")
+def slow():
+    return [Train(Gradual(waiting, 1, 0.0, 1.0))]
+"""
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_real_signal(tmp_path, processes):
     """SIGTERM in the middle of an epoch that takes seconds: one line, exit status 75, and the same end."""
+    (tmp_path / "slow.py").write_text(SLOW)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if processes == 2 else []
     words = ["run", "--model", "lenet-300-100", "--space", "ip", "--device", "cpu", "--threads", "1", "--seed", "0"]
-    images = 1_400 if processes == 1 else 300  # two processes wait for each other at every step
-    words += ["--recipe", "epochs=2", "--recipe", "batch_size=2", "--recipe", f"train_examples={images}"]
+    words += ["--method-file", "slow.py", "--method", "slow"]
+    words += ["--recipe", "epochs=2", "--recipe", "batch_size=2", "--recipe", "train_examples=120"]
     command = [sys.executable, *launch, "-m", "ipbench", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
-    def start(out: Path) -> subprocess.Popen[str]:
+    def start(out: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*command, "--out", str(out)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+            [*command, "--out", out], cwd=tmp_path, env=environment,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
 
-    begun: dict[str, Any] = {"steps": 0}
-    for seconds in (0.5, 1, 2, 4, 8):  # on a busy machine the first signals may come before the first step
-        shutil.rmtree(tmp_path / "cut", ignore_errors=True)
-        with start(tmp_path / "cut") as process:
-            wait_for(lambda: list(tmp_path.glob("cut/state/*/0.safetensors")), process)  # pruned: the training begins
-            time.sleep(seconds)
-            process.send_signal(signal.SIGTERM)
-            _, said = process.communicate(timeout=100)
-        assert process.returncode == (stopping.EXIT_STATUS if processes == 1 else 1), said
-        message = "ipbench: stopped by SIGTERM; what is trained is saved: the same call goes on there"
-        assert message in said.splitlines()
-        assert "Traceback" not in said or processes == 2  # torchrun adds its own
-        (path,) = tmp_path.glob("cut/state/*/0.safetensors")
-        begun = read_tensors(path)[1]["begun"]
-        if begun["steps"]:
-            break
+    steps = tmp_path / "steps.txt"
+    with start("cut") as process:
+        wait_for(lambda: steps.exists() and len(steps.read_text().splitlines()) > 10, process)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=100)
+    assert process.returncode == (stopping.EXIT_STATUS if processes == 1 else 1), said
+    message = "ipbench: stopped by SIGTERM; what is trained is saved: the same call goes on there"
+    assert message in said.splitlines(), said
+    assert "Traceback" not in said or processes == 2  # torchrun adds its own
+    (path,) = tmp_path.glob("cut/state/*/0.safetensors")
+    begun = read_tensors(path)[1]["begun"]
     assert begun["steps"] > 0 and len(begun["losses"]) == processes
     for out in ("cut", "whole"):
-        with start(tmp_path / out) as process:
+        with start(out) as process:
             assert process.wait(timeout=200) == 0
     (cut,), (whole,) = (list(tmp_path.glob(f"{out}/runs/*/0.json")) for out in ("cut", "whole"))
     assert read_json(cut)["outcome"] == read_json(whole)["outcome"]

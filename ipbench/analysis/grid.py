@@ -113,6 +113,8 @@ def parse(value: Mapping[str, Any], where: str = "grid") -> Grid:
         raise BadInput(f"{where}: key {error} is missing") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise BadInput(f"{where}: not a grid of cells ({error})") from None
+    if not cells:
+        raise BadInput(f"{where}: a grid without cells")
     if len({cell.id for cell in cells}) != len(cells):
         raise BadInput(f"{where}: a cell is listed twice")
     ranks = {

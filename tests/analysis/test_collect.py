@@ -105,10 +105,11 @@ def test_fields_of_newer_records_are_kept(results, plan):
     assert row["new_number"] == 3.0 and row["new_text"] == "x" and row["new_thing"] == '{"a":1}'
 
 
-def test_an_empty_grid_and_one_without_runs(tmp_path, plan):
+def test_a_grid_without_cells_is_refused_and_one_without_runs_is_empty(tmp_path, plan):
     write_json(tmp_path / "none" / "grid.json", plan | {"cells": []})
-    write_runs(tmp_path / "none")
-    assert load(tmp_path / "none").runs.empty
+    with pytest.raises(BadInput, match=r"none/grid\.json: a grid without cells"):
+        write_runs(tmp_path / "none")
+    assert not (tmp_path / "none" / "runs.parquet").exists()
     write_json(tmp_path / "early" / "grid.json", plan)
     write_runs(tmp_path / "early")
     assert len(load(tmp_path / "early").missing) == 9

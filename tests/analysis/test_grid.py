@@ -66,6 +66,11 @@ def test_bad_cells_are_one_line(change, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_grid_without_cells():
+    with pytest.raises(BadInput, match="without cells"):
+        of()
+
+
 def test_a_missing_key_and_a_double_cell():
     broken = cell("snip", "sp", "0.9")
     del broken["pair"]

@@ -93,8 +93,18 @@ SCORES = [
     scored("order", f"dict(reversed([(name, c) {EACH}]))", "in that order"),
     scored("one-filter", f"{{name: c[0] {EACH}}}", "stage1.conv1", "of shape (32, 1, 3, 3)"),
     scored("scalar", f"{{name: c.sum() {EACH}}}", "stage1.conv1", "of shape (32, 1, 3, 3)"),
-    scored("number", f"{{name: 1.0 {EACH}}}", "stage1.conv1", "a tensor of shape"),
-]
+    scored("number", f"{{name: 1.0 {EACH}}}", "stage1.conv1", "a tensor of shape", "not float"),
+    scored("true-or-false", f"{{name: c > 0 {EACH}}}", "stage1.conv1", "floating-point numbers, not torch.bool"),
+    scored("whole-numbers", f"{{name: c.long() {EACH}}}", "stage1.conv1", "floating-point numbers, not torch.int64"),
+    case(
+        "growth-of-one-filter", RUN, "method mine", "the growth score of layer stage1.conv1", "of shape (32, 1, 3, 3)",
+        files={
+            "m.py": f"{HEAD}from ipbench.methods import DropAndGrow\n"
+            "def grow(net, layer, gradient, step): return gradient[0]\n"
+            f"{STAGES}def mine(): return [Train(DropAndGrow(grow, 1, 0.3, 0.0, 0.75, False))]\n"
+        },
+    ),
+]  # fmt: skip
 
 CASES = [*IMPORTS, *DECLARATIONS, *SCORES]
 

@@ -22,8 +22,11 @@ import psutil
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
 ETC = Path("/etc/slurm")
+FILES = ("slurm.conf", "gres.conf", "slurmdbd.conf")
 NODES = ("n1", "n2", "n3")
+PORTS = ("controller", *NODES, "accounting", "database")
 DAEMONS = {"slurmctld", "slurmd", "slurmdbd"}
+HELPERS = {"munged", "mariadbd"}
 MARK = "# Written by tests/slurm of ipbench, removed at their end. Process and folder:"
 
 SLURM_CONF = """{mark} {pid} {folder}
@@ -56,6 +59,7 @@ OverTimeLimit=0
 MinJobAge={min_job_age}
 TaskProlog={folder}/task_prolog
 GresTypes=gpu
+{accounting}
 NodeName=DEFAULT CPUs=64 RealMemory=200000 Gres=gpu:4
 NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port={ports} Weight=2
 NodeName=n3 NodeHostname={host} NodeAddr=127.0.0.1 Port={frail} Weight=1
@@ -64,6 +68,12 @@ PartitionName=main Nodes=n[1-2] LLN=YES Default=YES MaxTime=INFINITE State=UP
 # The node of the smallest weight first: jobs start on n3, which fails, and go on on n1.
 PartitionName=frail Nodes=n[1,3] MaxTime=INFINITE State=UP
 """
+
+#: With the database of tests/slurm/accounting.py, and without.
+ACCOUNTING = """AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}"""
+NO_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
 
 #: Plain files as GPUs: SLURM counts them and hands them out.
 GRES_CONF = """{mark} {pid} {folder}
@@ -100,7 +110,7 @@ class Refused(Exception):
 
 def missing() -> str | None:
     """Why no cluster can be started here; None if one can."""
-    if absent := [name for name in PROGRAMS if not shutil.which(name, path=_path())]:
+    if absent := [name for name in PROGRAMS if not program(name)]:
         return f"SLURM is not installed: no {', '.join(absent)} (Debian: apt-get install slurm-wlm munge)"
     if os.geteuid():
         return "only root can start a SLURM: its configuration is /etc/slurm/slurm.conf"
@@ -127,7 +137,7 @@ def clear_left(etc: Path = ETC) -> None:
     Raises:
         Refused: the configuration is not of these tests, or their process lives.
     """
-    paths = [path for path in (etc / "slurm.conf", etc / "gres.conf") if path.exists() or path.is_symlink()]
+    paths = [path for path in map(etc.joinpath, FILES) if path.exists() or path.is_symlink()]
     folders = set()
     for path in paths:
         found = re.match(re.escape(MARK) + r" (\d+) (/\S*/ipbench-slurm-\w+)\n", path.read_text(errors="replace"))
@@ -152,7 +162,7 @@ class Cluster:
         self.name = f"ipbench{os.getpid()}"
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.made_etc = False
-        self.ports = _free_ports(1 + len(NODES))
+        self.ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
 
     def start(self) -> None:
         """Bring it up; back when all nodes are idle."""
@@ -170,43 +180,49 @@ class Cluster:
         self.made_etc = not self.etc.exists()
         self.etc.mkdir(exist_ok=True)
         self.configure()
-        self._daemon(
+        self.daemon(
             "munged", "-F", f"--socket={self.folder}/munge.socket", f"--key-file={self.folder}/munge.key",
             f"--pid-file={self.folder}/munged.pid", f"--seed-file={self.folder}/munged.seed", "--num-threads=4",
         )  # fmt: skip
-        self._until(lambda: (self.folder / "munge.socket").exists(), "munged made no socket")
+        self.until(lambda: (self.folder / "munge.socket").exists(), "munged made no socket")
         self.start_controller()
         for node in NODES:
             self.start_node(node)
 
-    def configure(self, min_job_age: int = 300) -> None:
+    def configure(self, min_job_age: int = 300, accounting: bool = False) -> None:
         """Write the configuration; a controller that is running reads it again."""
-        facts = {"mark": MARK, "pid": os.getpid(), "folder": self.folder}
-        controller, *ports = self.ports
-        text = SLURM_CONF.format(
-            **facts, name=self.name, host=socket.gethostname().partition(".")[0], controller=controller,
-            ports=f"{ports[0]}-{ports[1]}", frail=ports[2], min_job_age=min_job_age,
+        ports = self.ports
+        self.write(
+            "slurm.conf", SLURM_CONF, name=self.name, host=socket.gethostname().partition(".")[0],
+            controller=ports["controller"], ports=f"{ports['n1']}-{ports['n2']}", frail=ports["n3"],
+            min_job_age=min_job_age,
+            accounting=ACCOUNTING.format(port=ports["accounting"]) if accounting else NO_ACCOUNTING,
         )  # fmt: skip
-        (self.etc / "slurm.conf").write_text(text)
-        (self.etc / "gres.conf").write_text(GRES_CONF.format(**facts))
+        self.write("gres.conf", GRES_CONF)
         if "slurmctld" in self.daemons:
             slurm("scontrol", "reconfigure")
 
+    def write(self, name: str, template: str, mode: int = 0o644, **facts: object) -> None:
+        """Write a file of the configuration, marked as that of these tests."""
+        path = self.etc / name
+        path.touch(mode=mode)
+        path.write_text(template.format(mark=MARK, pid=os.getpid(), folder=self.folder, **facts))
+
     def start_controller(self) -> None:
         """Start slurmctld; back when it answers."""
-        self._daemon("slurmctld", "-D", "-L", f"{self.folder}/slurmctld.log")
-        self._until(lambda: "UP" in slurm("scontrol", "ping", check=False), "the controller did not come up")
+        self.daemon("slurmctld", "-D", "-L", f"{self.folder}/slurmctld.log")
+        self.until(lambda: "UP" in slurm("scontrol", "ping", check=False), "the controller did not come up")
 
-    def stop_controller(self) -> None:
-        """End slurmctld; what it knows stays on disk."""
-        controller = self.daemons.pop("slurmctld")
-        controller.terminate()
-        controller.wait(timeout=30)
+    def stop_daemon(self, name: str) -> None:
+        """End a daemon; what slurmctld knows stays on disk."""
+        daemon = self.daemons.pop(name)
+        daemon.terminate()
+        daemon.wait(timeout=30)
 
     def start_node(self, node: str) -> None:
         """Start a node's slurmd; back when the node is idle."""
-        self._daemon(node, "-D", "-N", node, "-L", f"{self.folder}/{node}.log", program="slurmd")
-        self._until(lambda: self.node_state(node) == "IDLE", f"node {node} did not come up")
+        self.daemon(node, "-D", "-N", node, "-L", f"{self.folder}/{node}.log", executable="slurmd")
+        self.until(lambda: self.node_state(node) == "IDLE", f"node {node} did not come up")
 
     def node_state(self, node: str) -> str:
         """What the controller says of it: IDLE, MIXED, DOWN, ...; with marks such as DOWN*+... left out."""
@@ -230,19 +246,21 @@ class Cluster:
         for daemon in self.daemons.values():
             daemon.wait()
         _clear(self.folder)
-        for name in ("slurm.conf", "gres.conf"):
+        for name in FILES:
             (self.etc / name).unlink(missing_ok=True)
         if self.made_etc:
             self.etc.rmdir()
 
-    def _daemon(self, name: str, *arguments: str, program: str | None = None) -> None:
+    def daemon(self, name: str, *arguments: str, executable: str | None = None) -> None:
+        """Start a program that runs until `stop`."""
         with (self.folder / f"{name}.out").open("ab") as out:
             self.daemons[name] = subprocess.Popen(
-                [shutil.which(program or name, path=_path()) or name, *arguments],
+                [program(executable or name) or name, *arguments],
                 stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
 
-    def _until(self, condition: Callable[[], bool], otherwise: str) -> None:
+    def until(self, condition: Callable[[], bool], otherwise: str) -> None:
+        """Wait for a condition; else fail, with what the daemons have said."""
         try:
             until(condition, 30, otherwise)
         except AssertionError as error:
@@ -287,13 +305,13 @@ def until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None
         time.sleep(0.1)
 
 
-def _path() -> str:
-    """Daemons lie in /usr/sbin, which is not on everyone's path."""
-    return os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+def program(name: str) -> str | None:
+    """Where it lies. Daemons are in /usr/sbin, which is not on everyone's path."""
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]))
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on: one for the controller, then neighbours for the nodes."""
+    """Neighbouring ports that nobody listens on."""
     for base in range(28000, 32000, count):
         with_sockets: list[socket.socket] = []
         try:
@@ -350,6 +368,6 @@ def _kill(process: psutil.Process) -> None:
 def _clear(folder: Path) -> None:
     """End the daemons whose command line names this folder of ours, and remove it."""
     for process, name in _alive():
-        if name in DAEMONS | {"munged"} and any(str(folder) in word for word in _command(process)):
+        if name in DAEMONS | HELPERS and any(str(folder) in word for word in _command(process)):
             _kill(process)
     shutil.rmtree(folder, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pytest
 
@@ -89,6 +89,13 @@ def seen(request: pytest.FixtureRequest, started: dict[str, Future[Seen]]) -> Se
     """The end of the scenario that the test is marked with."""
     mark = request.node.get_closest_marker("scenario")
     return started[mark.args[0]].result()
+
+
+@pytest.fixture
+def alone(cluster: Cluster, started: dict[str, Future[Seen]]) -> Cluster:
+    """The cluster, after all scenarios: what such a test changes would disturb them."""
+    wait(started.values())
+    return cluster
 
 
 @pytest.fixture(scope="session")

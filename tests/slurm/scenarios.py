@@ -65,7 +65,7 @@ def clock_behind(cluster: Cluster, laid: Laid, submit: Submit) -> Seen:
 def requeued(cluster: Cluster, laid: Laid, submit: Submit) -> Seen:
     """Each job is requeued in the middle of its first training, by the administrator's command."""
     call = submit(laid("requeued", slow=True), "--set-threads", "run=1", "--until", "run", IPBENCH_TEST_PAUSE="0.3")
-    _in_the_middle(call)
+    in_the_middle(call)
     before = call.jobs
     for job in before:
         slurm("scontrol", "requeue", job)
@@ -79,7 +79,7 @@ def node_failed(cluster: Cluster, laid: Laid, submit: Submit) -> Seen:
         laid("failed", slow=True), "--set-threads", "run=1", "--until", "run", "--default-resources",
         "slurm_partition=frail", "runtime=60", "mem_mb=8000", IPBENCH_TEST_PAUSE="0.3",
     )  # fmt: skip
-    _in_the_middle(call)
+    in_the_middle(call)
     before = call.jobs
     cluster.kill_node("n3")
     until(lambda: cluster.node_state("n3") == "DOWN", 120, "the controller did not notice")
@@ -112,7 +112,7 @@ SCENARIOS: dict[str, Callable[[Cluster, Laid, Submit], Seen]] = {
 }
 
 
-def _in_the_middle(call: Call) -> None:
+def in_the_middle(call: Call) -> None:
     """Wait until each job of the call has trained some steps of its first run."""
 
     def trained() -> bool:

@@ -17,7 +17,7 @@ def _no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_CONF", raising=False)
 
 
-@pytest.mark.parametrize("name", ["slurm.conf", "gres.conf"])
+@pytest.mark.parametrize("name", ["slurm.conf", "gres.conf", "slurmdbd.conf"])
 def test_a_configuration_of_others_is_refused(tmp_path: Path, name: str) -> None:
     text = "ClusterName=production\n" if name == "slurm.conf" else f"{MARK} 1 /\n"
     (tmp_path / name).write_text(text)

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, wait
-
 import pytest
 
 from tests.slurm.calls import Call, Laid, Submit
 from tests.slurm.cluster import Cluster
-from tests.slurm.scenarios import Seen
 
 pytestmark = pytest.mark.slurm
-
-
-@pytest.fixture
-def alone(cluster: Cluster, started: dict[str, Future[Seen]]) -> Cluster:
-    """The cluster, after all scenarios: what is changed here would disturb them."""
-    wait(started.values())
-    return cluster
 
 
 def refused(call: Call, *words: str) -> None:
@@ -41,7 +31,7 @@ def test_squeue_where_jobs_are_soon_forgotten(alone: Cluster, laid: Laid, submit
 
 
 def test_a_controller_that_is_down(alone: Cluster, laid: Laid, submit: Submit) -> None:
-    alone.stop_controller()
+    alone.stop_daemon("slurmctld")
     try:
         refused(submit(laid("down")), "SLURM does not answer", "scontrol show config")
     finally:

@@ -1,4 +1,5 @@
-# From records to numbers, figures and the report. All of it takes seconds and stays where Snakemake runs.
+# From records to numbers, figures and the report. All of it takes seconds and stays where Snakemake runs. What fails
+# here fails again: no retries, whatever the profile has for the trainings.
 
 
 localrules:
@@ -19,6 +20,7 @@ rule grid:
         f"{RESULTS}/grid.json",
     log:
         f"{RESULTS}/logs/grid.log",
+    retries: 0
     conda:
         "../envs/ipbench.yaml"
     params:
@@ -37,6 +39,7 @@ rule collect:
         f"{RESULTS}/runs.parquet",
     log:
         f"{RESULTS}/logs/collect.log",
+    retries: 0
     conda:
         "../envs/ipbench.yaml"
     params:
@@ -64,6 +67,7 @@ rule tables:
         ],
     log:
         f"{RESULTS}/logs/tables.log",
+    retries: 0
     conda:
         "../envs/ipbench.yaml"
     params:
@@ -84,6 +88,7 @@ rule figures:
         [report(f"{RESULTS}/{figure.path}", **in_report(figure)) for figure in FIGURES if figure.format == "svg"],
     log:
         f"{RESULTS}/logs/figures.log",
+    retries: 0
     conda:
         "../envs/ipbench.yaml"
     params:
@@ -104,6 +109,7 @@ rule report:
         f"{RESULTS}/report.html",
     log:
         f"{RESULTS}/logs/report.log",
+    retries: 0
     conda:
         "../envs/ipbench.yaml"
     params:
@@ -123,6 +129,7 @@ rule partial:
         rules.grid.output,
     log:
         f"{RESULTS}/logs/partial.log",
+    retries: 0
     conda:
         "../envs/ipbench.yaml"
     params:
