@@ -6,7 +6,7 @@ import subprocess
 
 from tests.slurm.cluster import Cluster, program, slurm
 
-PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacct")
+PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db", "my_print_defaults", "sacct")
 
 #: The database has no grants: whoever reaches its port on loopback, while the tests last, may use it.
 SLURMDBD_CONF = """{mark} {pid} {folder}
@@ -45,7 +45,9 @@ def start(cluster: Cluster, min_job_age: int) -> None:
     cluster.configure(min_job_age, accounting=True)
     cluster.until(lambda: "Cluster" in slurm("sacctmgr", "show", "cluster", check=False), "slurmdbd did not come up")
     cluster.start_controller()
-    cluster.until(lambda: cluster.name in slurm("sacctmgr", "-n", "show", "cluster"), "the cluster is not registered")
+    cluster.until(
+        lambda: cluster.name in slurm("sacctmgr", "--parsable2", "show", "cluster"), "the cluster is not registered"
+    )
 
 
 def stop(cluster: Cluster) -> None:
@@ -60,5 +62,6 @@ def stop(cluster: Cluster) -> None:
 def missing() -> str | None:
     """Why there can be no accounting database here; None if there can."""
     if absent := [name for name in PROGRAMS if not program(name)]:
-        return f"no accounting database: no {', '.join(absent)} (Debian: apt-get install slurmdbd mariadb-server-core)"
+        packages = "slurmdbd mariadb-server-core mariadb-client-core"
+        return f"no accounting database: no {', '.join(absent)} (Debian: apt-get install {packages})"
     return None

@@ -123,3 +123,20 @@ def outcomes(checkout: Checkout) -> dict[str, str]:
 def left_over(checkout: Checkout) -> list[Path]:
     """What a finished grid must not have: resume states and temporary files."""
     return [*checkout.results.glob("state/**/*.safetensors"), *checkout.results.glob("**/.*.tmp*")]
+
+
+def same_as_undisturbed(call: Call, undisturbed: Call, cells: int = 2) -> None:
+    """The slow grid is whole, its records are equal, and nothing is half-written."""
+    expected, found = outcomes(undisturbed.checkout), outcomes(call.checkout)
+    assert len(found) == cells * SLOW_GRID["seeds"]
+    assert found.items() <= expected.items()
+    assert len(call.checkout.files("jobs/**/*.json")) == cells
+    assert not left_over(call.checkout)
+
+
+def refused(call: Call, *words: str) -> None:
+    """One line that names the profile and says these words; exit code 2."""
+    call.finish(code=2, seconds=60)
+    lines = [line for line in call.text.splitlines() if not line.startswith("Using profile")]
+    assert len(lines) == 1, call.text
+    assert all(word in lines[0] for word in ("slurm/profile.yaml", *words)), lines[0]

@@ -72,6 +72,7 @@ PartitionName=frail Nodes=n[1,3] MaxTime=INFINITE State=UP
 #: With the database of tests/slurm/accounting.py, and without.
 ACCOUNTING = """AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
+AccountingStoragePass={folder}/munge.socket
 AccountingStoragePort={port}"""
 NO_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
 
@@ -196,15 +197,15 @@ class Cluster:
             "slurm.conf", SLURM_CONF, name=self.name, host=socket.gethostname().partition(".")[0],
             controller=ports["controller"], ports=f"{ports['n1']}-{ports['n2']}", frail=ports["n3"],
             min_job_age=min_job_age,
-            accounting=ACCOUNTING.format(port=ports["accounting"]) if accounting else NO_ACCOUNTING,
+            accounting=ACCOUNTING.format(folder=self.folder, port=ports["accounting"]) if accounting else NO_ACCOUNTING,
         )  # fmt: skip
         self.write("gres.conf", GRES_CONF)
         if "slurmctld" in self.daemons:
             slurm("scontrol", "reconfigure")
 
-    def write(self, name: str, template: str, mode: int = 0o644, **facts: object) -> None:
+    def write(self, file: str, template: str, mode: int = 0o644, **facts: object) -> None:
         """Write a file of the configuration, marked as that of these tests."""
-        path = self.etc / name
+        path = self.etc / file
         path.touch(mode=mode)
         path.write_text(template.format(mark=MARK, pid=os.getpid(), folder=self.folder, **facts))
 

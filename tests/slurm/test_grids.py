@@ -8,21 +8,13 @@ from collections.abc import Callable
 import pytest
 
 from ipbench.analysis.plan import plan_tables
-from tests.slurm.calls import SLOW_GRID, Call, left_over, outcomes
+from tests.slurm.calls import Call, left_over, outcomes, same_as_undisturbed
 from tests.slurm.scenarios import Seen
 from tests.workflow.conftest import Checkout
 
 pytestmark = pytest.mark.slurm
 
 STEPS_OF_AN_EPOCH = 9
-
-
-def same_as_undisturbed(seen: Seen, undisturbed: Call, cells: int = 2) -> None:
-    expected, found = outcomes(undisturbed.checkout), outcomes(seen.call.checkout)
-    assert len(found) == cells * SLOW_GRID["seeds"]
-    assert found.items() <= expected.items()
-    assert len(seen.call.checkout.files("jobs/**/*.json")) == cells
-    assert not left_over(seen.call.checkout)
 
 
 @pytest.mark.scenario("quiet")
@@ -62,7 +54,7 @@ def test_a_requeued_job_goes_on_where_it_was(seen: Seen, undisturbed: Call) -> N
     assert {job["JobState"] for job in seen.before.values()} == {"RUNNING"}
     assert seen.jobs.keys() == seen.before.keys()  # the same jobs: nothing was submitted again
     assert {job["Restarts"] for job in seen.jobs.values()} == {"1"}
-    same_as_undisturbed(seen, undisturbed)
+    same_as_undisturbed(seen.call, undisturbed)
     assert seen.call.steps_of_runs() == undisturbed.steps_of_runs(), "a step was trained twice, or is missing"
 
 
@@ -71,7 +63,7 @@ def test_a_failed_node_costs_an_epoch_at_most(seen: Seen, undisturbed: Call) -> 
     assert {job["NodeList"] for job in seen.before.values()} == {"n3"}
     assert seen.jobs.keys() == seen.before.keys()
     assert {(job["Restarts"], job["NodeList"]) for job in seen.jobs.values()} == {("1", "n1")}
-    same_as_undisturbed(seen, undisturbed)
+    same_as_undisturbed(seen.call, undisturbed)
     assert 0 < len(seen.call.steps()) - len(undisturbed.steps()) <= 2 * STEPS_OF_AN_EPOCH
 
 
@@ -84,7 +76,7 @@ def test_a_time_limit_loses_no_step(seen: Seen, undisturbed: Call) -> None:
     assert ended["FAILED", "1:0"] == ended.total() - 1 >= 1
     assert "Trying to restart job" in seen.call.text
     assert "ipbench: stopped by SIGTERM; what is trained is saved: the same call goes on there" in seen.call.text
-    same_as_undisturbed(seen, undisturbed, cells=1)
+    same_as_undisturbed(seen.call, undisturbed, cells=1)
     assert seen.call.steps_of_runs().items() <= undisturbed.steps_of_runs().items(), "a step was trained twice"
 
 
@@ -106,5 +98,5 @@ def test_a_clock_behind_stops_its_jobs_and_loses_nothing(seen: Seen, undisturbed
     checkout = seen.call.checkout
     checkout.done("--until", "run")
     assert checkout.planned("--until", "run") == {}
-    same_as_undisturbed(seen, undisturbed)
+    same_as_undisturbed(seen.call, undisturbed)
     assert seen.call.steps_of_runs() == undisturbed.steps_of_runs(), "a step was trained twice, or is missing"

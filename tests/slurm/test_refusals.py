@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.slurm.calls import Call, Laid, Submit
+from tests.slurm.calls import Laid, Submit, refused
 from tests.slurm.cluster import Cluster
 
 pytestmark = pytest.mark.slurm
-
-
-def refused(call: Call, *words: str) -> None:
-    call.finish(code=2, seconds=60)
-    lines = [line for line in call.text.splitlines() if not line.startswith("Using profile")]
-    assert len(lines) == 1, call.text
-    assert all(word in lines[0] for word in ("slurm/profile.yaml", *words)), lines[0]
 
 
 def test_sacct_without_an_accounting_database(cluster: Cluster, laid: Laid, submit: Submit) -> None:
