@@ -69,10 +69,15 @@ class Call:
         return "".join(self.lines)
 
     @property
+    def name(self) -> str:
+        """Of its jobs in SLURM; empty until it has given them one."""
+        found = re.search(r"SLURM run ID: (\S+)", self.text)
+        return found[1] if found else ""
+
+    @property
     def jobs(self) -> dict[str, dict[str, str]]:
         """Its jobs in SLURM by id."""
-        found = re.search(r"SLURM run ID: (\S+)", self.text)
-        return jobs(found[1]) if found else {}
+        return jobs(self.name) if self.name else {}
 
     def until(self, condition: Callable[[], Any], what: str, seconds: float = 300) -> None:
         """Wait for a condition, as long as Snakemake runs."""

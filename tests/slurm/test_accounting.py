@@ -35,7 +35,7 @@ def test_sacct_tells_how_jobs_ended(accounted: Cluster, laid: Laid, submit: Subm
     signalled, other = sorted(call.jobs)
     slurm("scancel", "--signal=TERM", signalled)
     call.finish(seconds=300)
-    said = slurm("sacct", "--allocations", "--noheader", "--parsable2", "--format=JobIdRaw,State")
+    said = slurm("sacct", "--allocations", "--noheader", "--parsable2", "--format=JobIdRaw,State", "--name", call.name)
     states = dict(line.split("|") for line in said.splitlines())
     assert states.pop(signalled) == "FAILED" and states.pop(other) == "COMPLETED", said
     assert list(states.values()) == ["COMPLETED"], said  # the first, sent again
