@@ -38,7 +38,7 @@ def test_what_the_profile_asks_for(seen: Seen) -> None:
         assert job["Requeue"] == "1"
         assert job["TresPerJob"] == "gres:gpu:1" and "TresPerNode" not in job
         assert job["Comment"].startswith("rule_run")
-    assert {job["NodeList"] for job in seen.jobs.values()} == {"n1", "n2"}
+    assert {job["NodeList"] for job in seen.jobs.values()} <= {"n1", "n2"}
 
 
 @pytest.mark.scenario("clock_ahead")
