@@ -60,7 +60,7 @@ quickstart: setup  ## prune a small net on real 8 x 8 digits in both spaces: tab
 test: setup  ## every test; the last lines say what was skipped, and why
 	@$(BIN)/python -m pytest
 
-test-slurm: setup  ## the profile slurm on a real SLURM, here, for some minutes; as root, with slurm-wlm and munge
+test-slurm: setup  ## the profile slurm on a real SLURM, here, in six minutes; as root, with slurm-wlm and munge
 	@$(BIN)/python -m pytest -m slurm tests/slurm
 
 lint: setup  ## style, types and the workflow's own rules

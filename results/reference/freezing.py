@@ -5,6 +5,7 @@ python results/reference/freezing.py
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ def main() -> None:
     shares(accuracy)
     differences(accuracy)
     storage(runs)
+    runs = load(HERE / "freezenet-fashion-init").runs
+    ablations(runs[runs["status"] == "done"])
 
 
 def shares(accuracy: pd.DataFrame) -> None:
@@ -74,6 +77,36 @@ def storage(runs: pd.DataFrame) -> None:
             f"  {model:14} {sparsity:6} {row['parameters']:8.0f} {row['parameters_dense'] / row['parameters']:7.1f}"
             f" {size:9.0f} {4 * row['parameters_dense'] / size:7.1f}"
         )
+
+
+def ablations(runs: pd.DataFrame) -> None:
+    """By initialisation and rate: shares of the dense accuracy, and what freezing, and its decay, change."""
+    init = runs["recipe"].map(lambda text: json.loads(text)["init"])
+    net = runs["method"] + runs["off"].map({"decayed": " decayed"}).fillna("")
+    accuracy = 100 * runs.assign(init=init, net=net).pivot_table("test_accuracy", ["init", "net", "sparsity"], "seed")
+    tests = []
+    print("ablations: test accuracy; share of the dense accuracy of the same seed and initialisation: mean (95 %), n")
+    for (start, name, sparsity), values in accuracy.iterrows():
+        share = (100 * values / accuracy.loc[(start, "dense", "0")]).to_numpy()
+        interval = mean_interval(share, "ablation", start, name, sparsity)
+        print(
+            f"  {start:16} {name:18} {sparsity:6} {values.mean():6.2f}; {share.mean():6.2f}"
+            f" ({interval.lower:.2f} to {interval.upper:.2f}), {len(share)}"
+        )
+    print("ablations: difference in points, paired by seed: mean (95 % interval), n")
+    starts = accuracy.index.unique("init")
+    pairs = [((start, "freezenet"), (start, "snip")) for start in starts]
+    pairs += [((start, "freezenet decayed"), (start, "freezenet")) for start in starts]
+    pairs += [((start, "freezenet"), ("xavier_normal", "freezenet")) for start in starts if start != "xavier_normal"]
+    for one, other in pairs:
+        by_rate = accuracy.loc[one] - accuracy.loc[other]
+        name = f"{', '.join(one)} - {', '.join(other)}"
+        for sparsity, values in by_rate.iterrows():
+            print(f"  {name:62} {sparsity:6} {said(values.to_numpy(), name, sparsity)}")
+        seeds = by_rate.mean().to_numpy()
+        tests.append((f"{name:62} all   ", said(seeds, name), sign_flip(seeds).p))
+    for (name, text, p), corrected in zip(tests, holm([p for _, _, p in tests]), strict=True):
+        print(f"  {name} {text}, p = {p:.3f}, after Holm {corrected:.3f}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from ipbench.analysis.grid import parse
 from ipbench.analysis.plan import plan
 
 from .drawing import figure, panels, points, texts
-from .synthetic import grid, write
+from .synthetic import cell, grid, write
 
 ACCURACY = {"dense": 0.9, "snip": 0.8, "grasp": 0.7}
 
@@ -49,3 +49,18 @@ def test_nothing_finished_is_said(tmp_path):
     write_json(tmp_path / "grid.json", grid())
     drawn = figure(tmp_path, "methods")
     assert [text.get_text() for axes in drawn.axes for text in axes.texts] == ["no finished runs"] * 2
+
+
+def test_every_recipe_has_its_dense_net(tmp_path):
+    """Several initialisations, say: each dense net is a band, and the legend names them once."""
+    recipes = [{"epochs": 8, "init": init} for init in ("xavier", "kaiming")]
+    cells = [cell("dense", "sp", "0", recipe=recipe) for recipe in recipes]
+    cells += [cell("snip", "sp", p, recipe=recipe) for recipe in recipes for p in ("0.9", "0.98")]
+    joined = grid() | {"cells": cells}
+    write(tmp_path, joined, test_accuracy=lambda c, seed: 0.9 if c["recipe"]["init"] == "xavier" else 0.8)
+    drawn = figure(tmp_path, "methods")
+    (axes,) = drawn.axes
+    lines = [line for line in axes.lines if line.get_color() == style.DENSE_COLOUR["sp"]]
+    assert [line.get_ydata()[0] for line in lines] == pytest.approx([90, 80])
+    assert [text.get_text() for text in drawn.legends[0].get_texts()].count("dense (SP)") == 1
+    assert "36 of 36 runs." in texts(drawn)

@@ -25,21 +25,27 @@ def methods(scene: Scene, file: FigureFile) -> Figure:
     panels = scene.panels(file)
     shown = [space for space in spaces(file) if any(panel.side(space) for panel in panels)]
     cells = [cell for panel in panels for space in shown for cell in panel.side(space)]
-    dense = {space: panel.dense[space] for panel in panels for space in shown if space in panel.dense}
+    # One per recipe, where there are several.
+    dense = {
+        space: {panel.dense[space].id: panel.dense[space] for panel in panels if space in panel.dense}
+        for space in shown
+    }
+    bands = [cell for cells in dense.values() for cell in cells.values()]
+    named = sum(map(bool, dense.values()))
     width = style.PAGE_WIDTH if len(shown) > 1 else style.PANEL_WIDTH + _MARGINS
-    columns = legend_columns([panel.title for panel in panels] + ["dense (SP)"] * len(dense), width)
+    columns = legend_columns([panel.title for panel in panels] + ["dense (SP)"] * named, width)
     sheet = page(
         [len(shown)],
         [style.LABEL[space] for space in shown],
-        scene.note([*cells, *dense.values()], "Mean with 95 % BCa interval; band: that of the dense net."),
+        scene.note([*cells, *bands], "Mean with 95 % BCa interval; band: that of the dense net."),
         height=_HEIGHT,
-        legend_rows=math.ceil((len(panels) + len(dense)) / columns),
+        legend_rows=math.ceil((len(panels) + named) / columns),
     )
     references: dict[str, Artist] = {}
     drawn = []
     for axes, space in zip(sheet.panels, shown, strict=True):
-        if space in dense:
-            reference(axes, scene.cells(stats.PRIMARY)[dense[space].id], space, references)
+        for cell in dense[space]:
+            reference(axes, scene.cells(stats.PRIMARY)[cell], space, references)
         drawn.append(_lines(axes, scene, panels, space))
         if not drawn[-1]:
             empty(axes, scene.nothing(cell for panel in panels for cell in panel.side(space)))
