@@ -58,9 +58,8 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except Exception as error:
         refusal = None if isinstance(error, BadInput | BadProduct) else _refusal(error)
-        if (
-            refusal is None or refusal.errno is None or refusal.filename not in (None, str(temporary))
-        ):  # of a file that was read meanwhile
+        # The refusal may be about another file, one that was read meanwhile.
+        if refusal is None or refusal.errno is None or refusal.filename not in (None, str(temporary)):
             raise
         raise _not_written(path, refusal) from None
     finally:

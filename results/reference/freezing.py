@@ -93,6 +93,10 @@ def ablations(runs: pd.DataFrame) -> None:
             f"  {start:16} {name:18} {sparsity:6} {values.mean():6.2f}; {share.mean():6.2f}"
             f" ({interval.lower:.2f} to {interval.upper:.2f}), {len(share)}"
         )
+    print("ablations: coefficients that SNIP keeps in the first layer: fewest to most, n")
+    first = runs["layers"].map(lambda text: json.loads(text)[0]["kept"])
+    for (start, sparsity), kept in first[runs["method"] == "snip"].groupby([init, runs["sparsity"]]):
+        print(f"  {start:16} {sparsity:6} {kept.min()} to {kept.max()}, {len(kept)}")
     print("ablations: difference in points, paired by seed: mean (95 % interval), n")
     starts = accuracy.index.unique("init")
     pairs = [((start, "freezenet"), (start, "snip")) for start in starts]
