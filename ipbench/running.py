@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 
 from ipbench import NUMERICS, distributed, measure, methods
+from ipbench.data import digest
 from ipbench.data.loaders import Data
 from ipbench.errors import BadInput, BadProduct
 from ipbench.masks import Impossible, NotFinite
@@ -165,6 +166,7 @@ def execute(
         rank=distributed.rank(),
         world=distributed.processes(),
     )
+    there = content(run, environment)
     net = build_net(run, data, environment)
     state = State(state_path(results, run), run)
     status, reason, outcome = "done", None, {}
@@ -212,6 +214,7 @@ def execute(
         },
         "provenance": {
             "numerics": NUMERICS,
+            **there,
             **provenance(environment.device),
             "threads": environment.threads,
             "processes": distributed.processes(),
@@ -225,6 +228,13 @@ def execute(
         state.path.unlink(missing_ok=True)
     distributed.wait()
     return record
+
+
+def content(run: Run, environment: Environment) -> dict[str, str]:
+    """What a run's names stand for here: the digests of its images and, of a user's method, of its code."""
+    code = methods.code(run.method)
+    images = digest.of(run.dataset, environment.root, environment.loader)
+    return {"data": images, **({"method": code.sha256} if code else {})}
 
 
 def build_net(run: Run, data: Data, environment: Environment) -> SparseNet:

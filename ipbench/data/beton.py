@@ -93,7 +93,8 @@ def write(name: str, split: sources.Split, root: Path, path: Path | None = None)
         samples = list(zip(images.images, images.labels.tolist(), strict=True))
         ffcv_adapter.write(temporary, samples, images.images.shape[1:])
         digest = _sha256(temporary)
-    store.write_json(_product(path), {**_facts(facts, split), "sha256": digest})
+    found = {"images_sha256": sources.sha256(name, split, root)}
+    store.write_json(_product(path), {**_facts(facts, split), **found, "sha256": digest})
     return path
 
 
@@ -112,7 +113,12 @@ def _write_folder(facts: DataSet, split: sources.Split, root: Path, path: Path, 
         ffcv_adapter.write(temporary, _InTurn(len(listing.labels), samples), None)
         digest = _sha256(temporary)
     # Who decoded the images is part of what they are, and the file may be read where others are installed.
-    found = {"count": len(listing.labels), "classes_sha256": listing.classes_sha256, "pillow": pillow}
+    found = {
+        "count": len(listing.labels),
+        "classes_sha256": listing.classes_sha256,
+        "images_sha256": image_folder.sha256(facts.name, split, root),
+        "pillow": pillow,
+    }
     store.write_json(_product(path), {**_facts(facts, split), **found, "sha256": digest})
     return path
 
@@ -134,8 +140,14 @@ class _InTurn:
         return next(self._samples)
 
 
-def check(name: str, split: sources.Split, path: Path) -> None:
+def check(name: str, split: sources.Split, path: Path, root: Path | None = None) -> None:
     """Make sure that a .beton file is whole and holds that split; a process reads an unchanged file once.
+
+    Args:
+        name: of the data set.
+        split: "train" or "test".
+        path: of the file.
+        root: the data folder; the images there, if there are any, must be those that the file was made from.
 
     Raises:
         BadInput: there is no such file; the message says how to make it.
@@ -157,6 +169,39 @@ def check(name: str, split: sources.Split, path: Path) -> None:
     stat = path.stat()
     if _digest(path, stat.st_size, stat.st_mtime_ns) != product.get("sha256"):
         raise BadProduct(f"{path}: truncated or altered, its checksum does not match; {again} again")
+    made_from, there = images_sha256(name, split, path), _images_there(dataset(name), split, root)
+    if there not in (made_from, None):
+        raise BadProduct(f"{path}: made from other images ({made_from}) than those of {name} ({there}); {again} again")
+
+
+def images_sha256(name: str, split: sources.Split, path: Path) -> str:
+    """The digest of the images that a .beton file was made from: that of `sources` or `image_folder`.
+
+    Raises:
+        BadInput: there is no such file.
+        BadProduct: it does not say, as those of ipbench 0.1 do not.
+    """
+    again = f"`ipbench data beton {name}` writes it"
+    if not _product(path).is_file():
+        raise BadInput(f"{_product(path)}: no such file; {again}")
+    found = store.read_json(_product(path)).get("images_sha256")
+    if not isinstance(found, str):
+        raise BadProduct(f"{path}: does not say which images it was made from; {again} again")
+    return found
+
+
+def _images_there(facts: DataSet, split: sources.Split, root: Path | None) -> str | None:
+    """The digest of the images as they should be, or as they lie in the data folder; None where nothing tells."""
+    count = facts.train if split == "train" else facts.test
+    if count is not None and count in facts.published:
+        return facts.published[count]
+    if root is None or facts.name == "tiny-imagenet":  # all of its files would have to be decoded
+        return None
+    read = sources.sha256 if facts.shorter_side is None else image_folder.sha256
+    try:
+        return read(facts.name, split, root)
+    except BadInput:  # the .beton files alone were brought here
+        return None
 
 
 def _product(path: Path) -> Path:

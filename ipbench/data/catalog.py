@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ipbench.errors import BadInput, valid_choice
 from ipbench.spec import Augmentation, Recipe
@@ -25,6 +26,8 @@ class DataSet:
         source: where the images come from, in one sentence.
         shorter_side: of data sets that are folders of images of any size: the pixels to which the shorter side of every
             image is brought before a crop of `shape` is taken; None: all images are of `shape`.
+        published: SHA-256 of the pixels and labels of a part (`sources.sha256`), by its number of images; a part
+            whose number is not there is recorded, and cannot be checked.
     """
 
     name: str
@@ -38,6 +41,7 @@ class DataSet:
     recipe: Recipe
     source: str
     shorter_side: int | None = None
+    published: Mapping[int, str] = field(default_factory=dict)
 
 
 _CIFAR_RECIPE = Recipe(epochs=160, batch_size=128, augmentation=Augmentation(flip=True, translate=4))
@@ -58,6 +62,10 @@ DATASETS: dict[str, DataSet] = {
             # Digits have a handedness: no flip.
             recipe=Recipe(epochs=8, batch_size=64, schedule="cosine", warmup=1, augmentation=Augmentation(translate=1)),
             source="shipped inside scikit-learn (1,797 scanned digits); the test images are a fixed keyed part of them",
+            published={
+                1500: "3acf28da84887de192de82ddb0a179e72e53af3b80b541a4c882cc60ae6d9892",
+                297: "51ec0608418ce8d7dc6f3515bf788a52c58a84287958047b807de3a4cccef069",
+            },
         ),
         DataSet(
             name="fashion-mnist",
@@ -76,6 +84,10 @@ DATASETS: dict[str, DataSet] = {
                 augmentation=Augmentation(flip=True, translate=2),
             ),
             source="Debian's package dataset-fashion-mnist, else fetched by `ipbench data fetch fashion-mnist`",
+            published={
+                60_000: "f4433de9ee6e200af8fbc53d40bec21a9abe6351fec5fd1f3242208016f28158",
+                10_000: "75c8852ef4621eb8a91d7c5d64660d73e79d496fdc94f4a4179a1d899369321b",
+            },
         ),
         DataSet(
             name="mnist",
@@ -90,6 +102,10 @@ DATASETS: dict[str, DataSet] = {
             # no augmentation.
             recipe=Recipe(epochs=250, batch_size=100, milestones=(0.2, 0.4, 0.6, 0.8)),
             source="the four IDX files of MNIST, fetched by `ipbench data fetch mnist`",
+            published={
+                60_000: "dd8107c020d490ddb33c732590f2e0e993240e282cfeb31d7cddd4248e9f7399",
+                10_000: "d7beb96ef32db4eee6f8a6e0fe99aa005c69ddf1f77bb021bef87cc1cde11304",
+            },
         ),
         DataSet(
             name="cifar10",

@@ -66,7 +66,7 @@ class BetonPixels:
 
     def __init__(self, name: str, split: sources.Split, root: Path, device: str, workers: int):
         path = beton.beton_path(name, split, root)
-        beton.check(name, split, path)
+        beton.check(name, split, path, root)
         # numba refuses more workers than it has threads; fewer give the same batches.
         threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         self._loader = _opened(name, path, path.stat().st_mtime_ns, max(1, min(workers, threads)))

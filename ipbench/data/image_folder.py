@@ -97,6 +97,23 @@ def listing(name: str, split: Literal["train", "test"], root: Path) -> Listing:
     return Listing(folder, classes, tuple(names), labels)
 
 
+@lru_cache(maxsize=8)
+def sha256(name: str, split: Literal["train", "test"], root: Path) -> str:
+    """Over classes, names and sizes in bytes of the files of one split; a process looks once, and opens no file.
+
+    Arguments and errors are those of `listing`.
+    """
+    found = listing(name, split, root)
+    digest = hashlib.sha256()
+    for label, kind in enumerate(found.classes):
+        first, end = np.searchsorted(found.labels, [label, label + 1])
+        digest.update(os.fsencode(kind) + b"\n")
+        sizes = {entry.name: entry.stat().st_size for entry in _entries(found.folder / kind)} if first < end else {}
+        for file in found.names[first:end]:
+            digest.update(os.fsencode(file) + f"\0{sizes[file]}\n".encode())
+    return digest.hexdigest()
+
+
 def check(name: str, root: Path) -> str:
     """Make sure that both splits of a data set lie where they should.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Sequence
 from functools import lru_cache
@@ -71,7 +72,8 @@ def load(name: str, split: Split, root: Path) -> Images:
 
     Raises:
         BadInput: there is no such data set, or a file is missing; the message says how to get it.
-        BadProduct: a file is truncated, corrupt or not of the expected size; the message names it.
+        BadProduct: a file is truncated, corrupt or not of the expected size, or the images are not the published ones;
+            the message names it.
     """
     facts = dataset(name)
     valid_choice(split, SPLITS, "split")
@@ -88,9 +90,24 @@ def load(name: str, split: Split, root: Path) -> Images:
         images, labels, place = _idx(name, split, root)
     _check(facts, split, images, labels, place)
     images, labels = np.ascontiguousarray(images), labels.astype(np.int64)
+    _check_published(facts, split, Images(images, labels), place)
     images.setflags(write=False)
     labels.setflags(write=False)
     return Images(images, labels)
+
+
+@lru_cache(maxsize=16)
+def sha256(name: str, split: Split, root: Path) -> str:
+    """Over shape, type and bytes of the images and the labels of one split; arguments and errors as of `load`."""
+    return _sha256(load(name, split, root))
+
+
+def _sha256(part: Images) -> str:
+    digest = hashlib.sha256()
+    for array in part:
+        digest.update(f"{array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
 
 
 def fetch(name: str, root: Path) -> str:
@@ -228,3 +245,22 @@ def _check(facts: DataSet, split: Split, images: np.ndarray, labels: np.ndarray,
         raise BadProduct(f"{place}: {len(images)} images where the {split} part of {facts.name} has {count}")
     if len(labels) and labels.max() >= facts.classes:
         raise BadProduct(f"{place}: label {labels.max()} where {facts.name} has classes 0 to {facts.classes - 1}")
+
+
+def _check_published(facts: DataSet, split: Split, part: Images, place: str) -> None:
+    """Whether the images are those that every number about the data set is about."""
+    expected = facts.published.get(len(part.labels))
+    if expected is None or (found := _sha256(part)) == expected:
+        return
+    raise BadProduct(
+        f"{place}: not the published {split} part of {facts.name}: the SHA-256 of its images and labels is {found},"
+        f" expected is {expected}; {_remedy(facts.name, place)}"
+    )
+
+
+def _remedy(name: str, place: str) -> str:
+    if name == "digits":
+        return "install scikit-learn anew"
+    if place.startswith(str(DEBIAN_FASHION_MNIST)):
+        return "install Debian's package dataset-fashion-mnist anew, or remove it"
+    return f"move these files away and run `ipbench data fetch {name}`"

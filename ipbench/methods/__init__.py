@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from ipbench.errors import BadInput, valid_choice
+from ipbench.methods.code import Code, code_of
 from ipbench.methods.declare import REGISTRY, Method, before_training, cross_entropy, method
 from ipbench.methods.stages import Continue, DropAndGrow, Gradual, Prune, Rewind, Stage, Train, Update
 from ipbench.spec import Run
 
 __all__ = [
+    "Code",
     "Continue",
     "DropAndGrow",
     "Gradual",
@@ -34,6 +36,7 @@ __all__ = [
     "Train",
     "Update",
     "before_training",
+    "code",
     "cross_entropy",
     "get",
     "load",
@@ -70,6 +73,20 @@ def parent(run: Run) -> Run | None:
     return get(run.method).parent(run)
 
 
+def code(name: str) -> Code | None:
+    """The code of a user's method, as it was when its file was loaded; None for a method of this folder."""
+    file = Path(get(name).file).resolve()
+    if file.parent == Path(__file__).resolve().parent:
+        return None
+    if file not in _CODE:  # declared by a module that was imported, not loaded
+        _CODE[file] = code_of(file)
+    return _CODE[file]
+
+
+#: By method file.
+_CODE: dict[Path, Code] = {}
+
+
 def load(files: Iterable[str | Path]) -> dict[str, list[str]]:
     """Run method files that live outside this folder; returns the names that each file registered.
 
@@ -94,6 +111,7 @@ def load(files: Iterable[str | Path]) -> dict[str, list[str]]:
                     raise BadInput(f"{path}: declares no method (decorate a function with ipbench.methods.method)")
                 for name in names:
                     REGISTRY[name].check(str(path))
+                _CODE[path.resolve()] = code_of(path.resolve())
         found[str(file)] = _declared_in(path)
     return found
 
