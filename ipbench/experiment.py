@@ -36,7 +36,7 @@ from ipbench.spec import (
     Text,
     Value,
     build,
-    identity,
+    pair_of,
 )
 
 
@@ -230,17 +230,19 @@ class Experiment:
     def grid(self) -> dict[str, Any]:
         """What `results/NAME/grid.json` holds: the cells with their axes, runs and SP/IP partners."""
         cells = []
+        codes = {name: methods.code(name) for name in {run.method for run in self.cells.values()}}
         families = {name: method.family for name, method in methods.methods().items()}
         for cell, run in self.cells.items():
             values = run.model_dump(mode="json", exclude={"seed"})
-            partner = {key: value for key, value in run.differences().items() if key not in ("seed", "space", "basis")}
+            code = codes[run.method]
             cells.append(
                 {
                     "id": cell,
                     **values,
                     "family": families[run.method],
-                    "pair": identity(partner),
+                    "pair": pair_of(run),
                     "seeds": list(self.axes.seeds),
+                    **({"code": code.sha256} if code else {}),
                 }
             )
         return {"name": self.name, "title": self.axes.title, "cells": cells}

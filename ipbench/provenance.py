@@ -8,7 +8,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("ipbench", "torch", "torchvision", "numpy", "pillow")
+PACKAGES = ("ipbench", "torch", "torchvision", "numpy", "scipy", "pillow")
 
 
 @cache

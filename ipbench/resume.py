@@ -32,9 +32,16 @@ class State:
         cpu_seconds: of the processor, spent by former processes.
     """
 
-    def __init__(self, path: Path, run: Run) -> None:
+    def __init__(self, path: Path, run: Run, here: Mapping[str, Any] | None = None) -> None:
+        """A new run.
+
+        Args:
+            path: of the file.
+            run: whose state it is.
+            here: what else must be the same for a file to be continued: images, code, versions.
+        """
         self.path = path
-        self.identity = {"kind": "state", "run": run.id, "numerics": NUMERICS}
+        self.identity = {"kind": "state", "run": run.id, "numerics": NUMERICS, **(here or {})}
         self.stage = 0
         self.inside = False
         self.progress = Progress()
@@ -74,7 +81,7 @@ class State:
         write_tensors(self.path, _joined(groups), without_nan(facts))
 
     def load(self, net: SparseNet) -> None:
-        """Continue where the file stands, if there is one of this run and numerics."""
+        """Continue where the file stands, if there is one of this run, these numerics, images, code and versions."""
         if not self.path.exists():
             return
         try:
@@ -120,19 +127,29 @@ class End:
     facts: dict[str, float] = field(default_factory=dict)
 
 
-def write_end(path: Path, run: Run, end: End) -> None:
-    """Write the end of a run."""
+def write_end(path: Path, run: Run, end: End, content: Mapping[str, str] | None = None) -> None:
+    """Write the end of a run; `content`: digests of its images and code."""
     groups = {"net": end.net, "mask": end.masks, "point": end.point}
-    write_tensors(path, _joined(groups), {**_identity_of_end(run), "facts": end.facts})
+    write_tensors(path, _joined(groups), {**_identity_of_end(run), **(content or {}), "facts": end.facts})
 
 
-def read_end(path: Path, run: Run) -> End:
+def read_end(path: Path, run: Run, content: Mapping[str, str] | None = None) -> End:
     """Read the end of a run.
 
+    Args:
+        path: of the file.
+        run: whose end it must be.
+        content: digests of the images and the code that it must be of; ends of version 0.1 tell none.
+
     Raises:
-        BadProduct: the file is missing, damaged, or of another run or numerics.
+        BadProduct: the file is missing, damaged, or of another run or numerics, of other images or other code.
     """
     tensors, facts = read_tensors(path)
+    told = {name: value for name, value in (content or {}).items() if name in facts}
+    if told != {name: facts[name] for name in told}:
+        raise BadProduct(
+            f"{path}: the end of run {run.id} on other images or of other code; delete it to have it made again"
+        )
     identity = _identity_of_end(run)
     if {name: facts.get(name) for name in identity} != identity:
         raise BadProduct(

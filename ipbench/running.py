@@ -103,12 +103,15 @@ def end_path(results: Path, run: Run) -> Path:
     return results / "ends" / run.cell / f"{run.seed}.safetensors"
 
 
-def finished(results: Path, run: Run, *, keep: bool = False) -> dict[str, Any] | None:
-    """The record of a run if it is there, whole and of the present numerics.
+def finished(
+    results: Path, run: Run, environment: Environment | None = None, *, keep: bool = False
+) -> dict[str, Any] | None:
+    """The record of a run if it is there, whole, and of the present numerics, method code and images.
 
     Args:
         results: the experiment's folder.
         run: which.
+        environment: where its images are; left out, they are not compared.
         keep: ask for the end of the run, too, where there is one to keep.
 
     Raises:
@@ -121,7 +124,22 @@ def finished(results: Path, run: Run, *, keep: bool = False) -> dict[str, Any] |
     if record.get("id") != run.id:
         raise BadProduct(f"{path}: not the record of run {run.id}; delete it to have it made again")
     missing = keep and record["status"] == "done" and not end_path(results, run).exists()
-    return record if record["provenance"]["numerics"] == NUMERICS and not missing else None
+    return None if missing or _stale(record["provenance"], run, environment) else record
+
+
+def _stale(provenance: dict[str, Any], run: Run, environment: Environment | None) -> bool:
+    """Whether a record was made of something else than what is there now."""
+    code = methods.code(run.method)
+    if provenance["numerics"] != NUMERICS or provenance.get("method") != (code.sha256 if code else None):
+        return True
+    if environment is None or provenance.get("data") is None:  # records of version 0.1 do not tell their images
+        return False
+    try:
+        return bool(provenance["data"] != digest.of(run.dataset, environment.root, environment.loader))
+    except BadProduct:
+        raise
+    except BadInput:  # a finished run needs no images
+        return False
 
 
 def execute(
@@ -144,7 +162,7 @@ def execute(
     Returns:
         The record (docs/design.md lists its keys).
     """
-    if record := finished(results, run, keep=keep):
+    if record := finished(results, run, environment, keep=keep):
         if distributed.first():  # left by a process that was killed before it came to this
             state_path(results, run).unlink(missing_ok=True)
         return record
@@ -168,7 +186,7 @@ def execute(
     )
     there = content(run, environment)
     net = build_net(run, data, environment)
-    state = State(state_path(results, run), run)
+    state = State(state_path(results, run), run, {**there, **versions(environment)})
     status, reason, outcome = "done", None, {}
 
     def save(seconds: float, cpu_seconds: float) -> None:
@@ -187,14 +205,14 @@ def execute(
             data,
             state,
             fresh=lambda: build_net(run, data, environment),
-            start=lambda: read_end(end_path(results, parent), parent) if parent else End({}, {}),
+            start=lambda: read_end(end_path(results, parent), parent, there) if parent else End({}, {}),
             save=lambda: save(time.perf_counter() - begin, time.process_time() - begin_cpu),
             on_epoch=on_epoch,
         )
         outcome = {**describe(net, data, state), **assess(net, data, state)}
         if keep and distributed.first():
             facts = {"training_flops": outcome["training_flops"]}
-            write_end(end_path(results, run), run, End(net.tensors(), net.masks, state.point, facts))
+            write_end(end_path(results, run), run, End(net.tensors(), net.masks, state.point, facts), there)
     except Impossible as error:
         status, reason, outcome = "impossible", str(error), {}
     except NotFinite as error:
@@ -235,6 +253,15 @@ def content(run: Run, environment: Environment) -> dict[str, str]:
     code = methods.code(run.method)
     images = digest.of(run.dataset, environment.root, environment.loader)
     return {"data": images, **({"method": code.sha256} if code else {})}
+
+
+def versions(environment: Environment) -> dict[str, Any]:
+    """What one training is not continued across: the release of torch, the kind of device, the number of processes."""
+    return {
+        "torch": str(torch.__version__).partition("+")[0],
+        "device": torch.device(environment.device).type,
+        "processes": distributed.processes(),
+    }
 
 
 def build_net(run: Run, data: Data, environment: Environment) -> SparseNet:

@@ -191,6 +191,12 @@ class Run(Value):
         return identity({name: value for name, value in self.differences().items() if name != "seed"})
 
 
+def pair_of(run: Run) -> str:
+    """12 hex digits naming what a cell and its partner in the other space have in common."""
+    left_out = ("seed", "space", "basis")
+    return identity({name: value for name, value in run.differences().items() if name not in left_out})
+
+
 V = TypeVar("V", bound=Value)
 
 

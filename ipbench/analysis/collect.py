@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ipbench.analysis.grid import Grid, parse, read_grid, to_json
+from ipbench.analysis.checks import check_values
+from ipbench.analysis.grid import AXES, Grid, check, parse, read_grid, to_json
 from ipbench.analysis.records import COLUMNS, column_type, row
 from ipbench.errors import BadInput, BadProduct
 from ipbench.spec import canonical_json
@@ -64,14 +66,14 @@ def collect(results: Path) -> Collection:
     for cell in grid.cells:
         for seed in sorted(cell.seeds):
             path = results / "runs" / cell.id / f"{seed}.json"
-            if not path.exists():
-                missing.append((cell.id, seed))
-                continue
             try:
+                if not os.path.lexists(path):
+                    missing.append((cell.id, seed))
+                    continue
                 rows.append(row(read_json(path), cell, seed))
-            except (BadProduct, ValueError) as error:
+            except (BadInput, ValueError, OSError) as error:
                 place = path.relative_to(results).as_posix()
-                reason = str(error).removeprefix(f"{path}: ")
+                reason = " ".join(str(error).split()).removeprefix(f"{path}: ")
                 missing.append((cell.id, seed))
                 unreadable.append(Unreadable(cell.id, seed, f"{place}: {reason}"))
     return Collection(grid, _frame(_table(rows)), tuple(missing), tuple(unreadable))
@@ -127,12 +129,60 @@ def read_parquet(path: Path) -> Collection:
         raise BadProduct(f"{path}: checksum does not match, the file was altered; {remedy}")
     if content["format"] != FORMAT:
         raise BadProduct(f"{path}: written in another format than {FORMAT}, the only one this version reads; {remedy}")
-    return Collection(
-        parse(content["grid"], str(path)),
-        _frame(table),
-        tuple((cell, seed) for cell, seed in content["missing"]),
-        tuple(Unreadable(**record) for record in content["unreadable"]),
-    )
+    grid = parse(content["grid"], str(path))
+    check(grid, str(path))
+    try:
+        _check_rows(table, grid)
+        collection = Collection(
+            grid,
+            _frame(table),
+            tuple((cell, seed) for cell, seed in content["missing"]),
+            tuple(Unreadable(**record) for record in content["unreadable"]),
+        )
+        _check_missing(collection)
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        said = error if type(error) is ValueError else f"not a collection ({type(error).__name__})"
+        raise BadProduct(f"{path}: {' '.join(str(said).split())}; {remedy}") from None
+    return collection
+
+
+def _check_rows(table: pa.Table, grid: Grid) -> None:
+    """Whether every row is of a planned run, holds its axes, and can be right.
+
+    Raises:
+        ValueError: one cannot; the message names the run.
+    """
+    for name in table.column_names:
+        wanted = COLUMNS.get(name)
+        if wanted is not None and table.schema.field(name).type != wanted:
+            raise ValueError(f"column {name} is of {table.schema.field(name).type}, not {wanted}")
+    cells = {cell.id: cell for cell in grid.cells}
+    seen: set[tuple[str, int]] = set()
+    for values in table.to_pylist():
+        cell, seed = cells.get(values["cell"]), values["seed"]
+        if cell is None or seed not in cell.seeds or (cell.id, seed) in seen:
+            raise ValueError(f"a row of the run {values['cell']}/{seed}, which is not planned, or there twice")
+        seen.add((cell.id, seed))
+        try:
+            # A value that an older record does not write is the default: by its run, not by its text.
+            held = replace(cell, **{name: values[name] for name in AXES})
+            if (values["id"], held.pair, held.family) != (held.run(seed).id, cell.pair, cell.family) or (
+                held.run(seed).cell != cell.id
+            ):
+                raise ValueError(f"holds the axes of another run than {values['id']!r:.20} of its cell")
+            check_values(values)
+        except (BadInput, ValueError) as error:
+            raise ValueError(f"run {cell.id}/{seed}: {error}") from None
+
+
+def _check_missing(collection: Collection) -> None:
+    """Whether the runs without a row are those that are listed as missing."""
+    there = set(zip(collection.runs["cell"], collection.runs["seed"].astype(int), strict=True))
+    planned = [(cell.id, seed) for cell in collection.grid.cells for seed in cell.seeds]
+    missing = set(planned) - there
+    odd = {(record.cell, record.seed) for record in collection.unreadable}
+    if set(collection.missing) != missing or len(collection.missing) != len(missing) or not odd <= missing:
+        raise ValueError("its list of missing runs is not what is missing in it")
 
 
 def load(results: Path) -> Collection:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ipbench.errors import BadInput
-from ipbench.spec import NAME, SPACES, canonical_json
+from ipbench.spec import NAME, SPACES, Run, build, canonical_json, pair_of
 from ipbench.store import read_json
 
 #: The method of the cells that are trained without a mask; they are references, not comparisons.
@@ -37,11 +38,28 @@ class Cell:
     mode: str
     seeds: tuple[int, ...]
     pair: str
+    code: str | None = None
+    """Digest of the code of a user's method, as it was planned (`ipbench.methods.code`)."""
 
     @property
     def dense(self) -> bool:
         """Whether this is a dense reference."""
         return self.method == DENSE
+
+    def run(self, seed: int) -> Run:
+        """The run of a seed.
+
+        Raises:
+            BadInput: the axes are not those of a run.
+        """
+        plain = {name: getattr(self, name) for name in _PLAIN}
+        structured = {name: json.loads(getattr(self, name)) for name in ("basis", "options", "recipe")}
+        return build(Run, {**plain, **structured, "seed": seed}, f"cell {self.id}")
+
+
+_PLAIN = ("dataset", "model", "method", "space", "off", "sparsity", "allocation", "mode")
+#: Of a cell: what every row of it has in common.
+AXES = (*_PLAIN, "pair", "family", "basis", "options", "recipe")
 
 
 @dataclass(frozen=True)
@@ -139,12 +157,35 @@ def read_grid(results: Path) -> Grid:
         BadInput: it does not hold a grid.
     """
     path = results / "grid.json"
-    return parse(read_json(path), str(path))
+    grid = parse(read_json(path), str(path))
+    check(grid, str(path))
+    return grid
+
+
+def check(grid: Grid, where: str) -> None:
+    """Whether every cell is what its id and its pair say.
+
+    Raises:
+        BadInput: one is not; the message names it.
+    """
+    for cell in grid.cells:
+        try:
+            run = cell.run(cell.seeds[0])
+        except (ValueError, RecursionError):
+            raise BadInput(f"{where}: cell {cell.id}: its basis, options or recipe is no JSON") from None
+        if (run.cell, pair_of(run)) != (cell.id, cell.pair):
+            raise BadInput(
+                f"{where}: cell {cell.id} with pair {cell.pair:.20} holds the axes of cell {run.cell} with pair"
+                f" {pair_of(run)}: it was altered, or is of another version; take the commit that wrote it"
+            )
 
 
 def to_json(grid: Grid) -> dict[str, Any]:
     """The plain JSON value of a grid; `parse(to_json(grid)) == grid`."""
     cells = [{**vars(cell), "seeds": list(cell.seeds)} for cell in grid.cells]
+    for cell in cells:
+        if cell["code"] is None:
+            del cell["code"]
     return {"name": grid.name, "title": grid.title, "cells": cells}
 
 
@@ -163,4 +204,10 @@ def _cell(value: Mapping[str, Any]) -> Cell:
         name: value[name] if isinstance(value[name], str) else canonical_json(value[name])
         for name in ("basis", "options", "recipe")
     }
-    return Cell(**names, **texts, **values, seeds=tuple(int(seed) for seed in value["seeds"]))
+    seeds = tuple(value["seeds"])
+    if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds):
+        raise ValueError(f"seeds {str(seeds)!r:.60} are not whole numbers from 0 on, each once")
+    code = value.get("code")
+    if not isinstance(code, str | None):
+        raise ValueError(f"code {code!r:.60} is not a digest")
+    return Cell(**names, **texts, **values, seeds=seeds, code=code)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from ipbench.analysis.grid import Cell
-from ipbench.spec import canonical_json
-
-STATUSES = ("done", "diverged", "impossible")
+from ipbench import NUMERICS
+from ipbench.analysis.checks import check_values
+from ipbench.analysis.grid import AXES, Cell
+from ipbench.errors import BadInput
+from ipbench.spec import NAME, Run, build, canonical_json
 
 _TEXT, _INT, _FLOAT, _LIST = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.float64())
 
@@ -32,8 +34,8 @@ _INTEGERS = (
 _TEXTS = ("layers", "collapsed_layers", "basis_drift", "basis_condition", "masks_sha256", "weights_sha256")
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "gradient_norm")
 _PROVENANCE = (
-    "numerics", "commit", "ipbench", "python", "torch", "torchvision", "numpy", "platform", "cpu", "device", "threads",
-    "processes", "mode", "loader", "finished",
+    "numerics", "data", "method", "commit", "ipbench", "python", "torch", "torchvision", "numpy", "platform", "cpu",
+    "device", "threads", "processes", "mode", "loader", "finished",
 )  # fmt: skip
 
 #: The columns every collection has, in order, with their types; fields of newer records follow, sorted by name.
@@ -51,7 +53,7 @@ COLUMNS: dict[str, pa.DataType] = {
 
 
 def row(record: Mapping[str, Any], cell: Cell, seed: int) -> dict[str, Any]:
-    """One flat row of a record.
+    """One flat row of a record, after everything in it that follows from something else was computed again.
 
     Structured values that are no curves become canonical JSON texts; provenance becomes text throughout.
 
@@ -61,31 +63,63 @@ def row(record: Mapping[str, Any], cell: Cell, seed: int) -> dict[str, Any]:
         seed: the planned seed it was found under.
 
     Raises:
-        ValueError: a key is missing, a value is of the wrong kind, or the record is of another run.
+        ValueError: a key is missing, a value is of the wrong kind or cannot be right, or the record is of another run,
+            of other numerics, or of other code.
     """
     try:
-        run, status = record["run"], record["status"]
-        if record["cell"] != cell.id or run["seed"] != seed:
-            raise ValueError(f"holds the run {record['cell']}/{run['seed']}")
-        if status not in STATUSES:
-            raise ValueError(f"status {status!r:.40} is none of {', '.join(STATUSES)}")
-        flat: dict[str, Any] = {"id": record["id"], "cell": cell.id, "pair": cell.pair, "family": cell.family}
-        flat |= {name: run[name] for name in ("dataset", "model", "method", "space", "off", "sparsity", "allocation")}
-        flat |= {name: canonical_json(run[name]) for name in ("basis", "options", "recipe")}
-        flat |= {"mode": run["mode"], "seed": seed, "status": status, "reason": record["reason"]}
-        outcome = dict(record["outcome"] or {})
-        flat |= {f"curves_{name}": curve for name, curve in outcome.pop("curves", {}).items()}
-        flat |= outcome
-        flat["outcome_sha256"] = record["outcome_sha256"]
-        flat |= {f"cost_{name}": value for name, value in (record["cost"] or {}).items()}
-        flat |= {f"provenance_{name}": _as_text(value) for name, value in (record["provenance"] or {}).items()}
+        _check_identity(record, cell, seed)
+        _check_stale(record["provenance"], cell)
+        return _flat(record, cell, seed)
     except KeyError as error:
         raise ValueError(f"key {error} is missing") from None
-    except (TypeError, AttributeError):
+    except (TypeError, AttributeError, RecursionError, OverflowError):
         raise ValueError("not a record") from None
-    if status == "done" and not isinstance(flat.get("test_accuracy"), int | float):
-        raise ValueError("done, but test_accuracy is not a number")
-    return {name: _checked(name, value) for name, value in flat.items()}
+
+
+def _check_identity(record: Mapping[str, Any], cell: Cell, seed: int) -> None:
+    """Whether the record is that of the planned run, by what its run is and not by what it is called."""
+    try:
+        run = build(Run, record["run"], "run")
+    except BadInput as error:
+        raise ValueError(str(error)) from None
+    if run.cell != cell.id or run.seed != seed:
+        raise ValueError(f"holds the run {run.cell}/{run.seed}")
+    if (record["cell"], record["id"]) != (run.cell, run.id):
+        raise ValueError(f"says that it is the run {record['cell']!r:.20}, {record['id']!r:.20}, and holds {run.id}")
+    if record["outcome_sha256"] != hashlib.sha256(canonical_json(record["outcome"]).encode()).hexdigest():
+        raise ValueError("its outcome is not the one that outcome_sha256 was computed from, it was altered")
+
+
+def _check_stale(provenance: Mapping[str, Any], cell: Cell) -> None:
+    """Whether the record was computed by what is here now."""
+    if provenance["numerics"] != NUMERICS:
+        raise ValueError(f"stale: made with numerics {provenance['numerics']!r:.20}; this version has {NUMERICS}")
+    if cell.code is not None and provenance.get("method") != cell.code:
+        raise ValueError(
+            f"stale: made by other code of method {cell.method} than the one that the grid was planned with"
+        )
+    if provenance.get("mode", cell.mode) != cell.mode:
+        raise ValueError(f"made in mode {provenance['mode']!r:.20}, its run is of mode {cell.mode}")
+
+
+def _flat(record: Mapping[str, Any], cell: Cell, seed: int) -> dict[str, Any]:
+    flat: dict[str, Any] = {name: getattr(cell, name) for name in AXES}
+    flat |= {"id": record["id"], "cell": cell.id, "seed": seed, "status": record["status"], "reason": record["reason"]}
+    flat["outcome_sha256"] = record["outcome_sha256"]
+    outcome = dict(record["outcome"])
+    parts = {"curves_": outcome.pop("curves", {}), "cost_": record["cost"], "provenance_": record["provenance"]}
+    for name, value in outcome.items():
+        if name in flat or name.startswith(tuple(parts)):
+            raise ValueError(f"its outcome has the key {name!r:.40}, which is not one of an outcome")
+        flat[name] = value
+    for prefix, values in parts.items():
+        as_text = _as_text if prefix == "provenance_" else (lambda value: value)
+        flat |= {f"{prefix}{name}": as_text(value) for name, value in values.items()}
+    if odd := [name for name in flat if not NAME.fullmatch(name)]:
+        raise ValueError(f"{odd[0]!r:.40} is not the name of a value")
+    checked = {name: _checked(name, value) for name, value in flat.items()}
+    check_values(checked)
+    return checked
 
 
 def column_type(name: str, values: list[Any]) -> pa.DataType:
@@ -109,14 +143,20 @@ def _checked(name: str, value: Any) -> Any:
         return [None if item is None else float(item) for item in value]
     if kind == _TEXT or (kind is None and not _number(value)):
         return _as_text(value)
-    if not _number(value) or not math.isfinite(value) or (kind == _INT and value != int(value)):
+    if not _number(value) or (kind == _INT and (value != int(value) or abs(value) >= 2**63)):
         raise ValueError(f"{name} is not {'a whole' if kind == _INT else 'a'} number (got {value!r:.40})")
     return int(value) if kind == _INT else float(value)
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value is a number that is finite as a float."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000
 
 
 def _as_text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else canonical_json(value)
+    text = value if value is None or isinstance(value, str) else canonical_json(value)
+    if text is not None and not text.isascii():
+        text.encode()  # a text that is none, half of a character say
+    return text

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
-from ipbench.spec import canonical_json, identity
+from ipbench import NUMERICS
+from ipbench.spec import Run, canonical_json, identity, pair_of
 from ipbench.store import write_json
 
 EPOCHS = 8
@@ -46,7 +48,12 @@ def cell(
     }  # fmt: skip
     whole = axes | {"space": space, "basis": dict(basis or {})}
     family = "dense" if method == "dense" else "before training"
-    return whole | {"id": identity(whole), "family": family, "seeds": list(seeds), "pair": identity(axes)}
+    try:
+        run = Run(**whole)
+        names = {"id": run.cell, "pair": pair_of(run)}
+    except ValidationError:  # of a grid that is only looked at in memory, with names that are easy to read
+        names = {"id": identity(whole), "pair": identity(axes)}
+    return whole | names | {"family": family, "seeds": list(seeds)}
 
 
 def grid(
@@ -85,7 +92,7 @@ def record(
     run = {name: cell[name] for name in axes} | {"seed": seed}
     body = {} if status == "impossible" else _outcome(cell, seed) | outcome
     return {
-        "id": identity(run),
+        "id": Run(**run).id,
         "cell": cell["id"],
         "run": run,
         "status": status,
@@ -94,7 +101,7 @@ def record(
         "outcome_sha256": hashlib.sha256(canonical_json(body).encode()).hexdigest(),
         "cost": {"wall_seconds": 10.0 + seed, "peak_memory_bytes": 123_456_789},
         "provenance": {
-            "numerics": 1, "commit": "abc1234", "ipbench": "0.1.0", "python": "3.11.2", "torch": "2.13.0",
+            "numerics": NUMERICS, "commit": "abc1234", "ipbench": "0.1.0", "python": "3.11.2", "torch": "2.13.0",
             "torchvision": "0.28.0", "numpy": "2.4.6", "platform": "Linux-x86_64", "cpu": "Test CPU", "device": "cpu",
             "threads": 1, "mode": cell["mode"], "loader": "torch", "finished": "2026-11-01T00:00:00Z",
         },

@@ -86,6 +86,7 @@ def test_a_grid_without_runs_is_drawn(tmp_path, spaces):
     assert drawn(tmp_path, plan_of)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_odd_grids_are_drawn(tmp_path):
     """Dense nets alone; one seed; one epoch; no loss at all; a collapsed net; layers that differ; many sparsities."""
     sparsities = ["0.5", "0.9", "0.95", "0.98", "0.99", "0.999"]

@@ -31,6 +31,7 @@ def test_cost_is_planned_where_both_spaces_are():
         assert "cost" not in {file.figure for file in plan(parse(grid(spaces=(space,))))}
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_ratios_are_paired_by_seed(tmp_path):
     """IP takes 2, 4 and 8 times as long as SP of the same seed: 4 times, whatever the seed itself costs."""
 

@@ -53,11 +53,11 @@ def test_nothing_finished_is_said(tmp_path):
 
 def test_every_recipe_has_its_dense_net(tmp_path):
     """Several initialisations, say: each dense net is a band, and the legend names them once."""
-    recipes = [{"epochs": 8, "init": init} for init in ("xavier", "kaiming")]
+    recipes = [{"epochs": 8, "init": init} for init in ("xavier_normal", "kaiming_normal")]
     cells = [cell("dense", "sp", "0", recipe=recipe) for recipe in recipes]
     cells += [cell("snip", "sp", p, recipe=recipe) for recipe in recipes for p in ("0.9", "0.98")]
     joined = grid() | {"cells": cells}
-    write(tmp_path, joined, test_accuracy=lambda c, seed: 0.9 if c["recipe"]["init"] == "xavier" else 0.8)
+    write(tmp_path, joined, test_accuracy=lambda c, seed: 0.9 if c["recipe"]["init"] == "xavier_normal" else 0.8)
     drawn = figure(tmp_path, "methods")
     (axes,) = drawn.axes
     lines = [line for line in axes.lines if line.get_color() == style.DENSE_COLOUR["sp"]]

@@ -36,6 +36,7 @@ def test_seeds_without_a_curve_are_left_out():
         assert not epochs.size and not values.size
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_gradient_norm_is_the_mean_over_seeds(tmp_path):
     norm = {"sp": lambda seed: [2.0 + seed, 1.0], "ip": lambda seed: [4.0 + 2 * seed, 3.0]}
     write(tmp_path, grid(("snip",), ("0.9",), seeds=range(3)), curves=lambda c, s: curves(norm[c["space"]](s)))
@@ -46,6 +47,7 @@ def test_the_gradient_norm_is_the_mean_over_seeds(tmp_path):
     assert axes.get_yscale() == "log" and "6 of 6 runs." in texts(drawn)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_methods_with_other_epochs_share_the_axis(tmp_path):
     """A rewound training starts late, a fine-tuning goes on for longer; diverged and missing runs are counted."""
     plan = grid(("snip", "rewound", "tuned"), ("0.9",), seeds=range(3))
@@ -63,6 +65,7 @@ def test_methods_with_other_epochs_share_the_axis(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["training-loss", "gradient-norm"])
+@pytest.mark.usefixtures("unchecked")
 def test_zeros_stand_at_the_lower_end_and_do_not_stretch_the_axis(tmp_path, name):
     dead = {0: [0.0, 0.0], 1: [0.5, 0.4], 2: [1.0, 0.8]}
     write(tmp_path, grid(("snip",), ("0.9",), seeds=range(3)), curves=lambda c, s: curves(dead[s]))

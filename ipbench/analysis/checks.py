@@ -1,0 +1,111 @@
+"""Whether the values of a row can be right: ranges, and what follows from something else in the row."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ipbench import methods
+from ipbench.methods import Train
+
+STATUSES = ("done", "diverged", "impossible")
+
+#: A run that is done has all of these.
+_NEEDED = ("test_accuracy", "test_accuracy_selected", "test_loss", "train_accuracy", "train_loss", "achieved_sparsity",
+           "coefficients_kept", "basis_entries", "prunable", "parameters", "parameters_dense", "layers")  # fmt: skip
+_SHARES = ("test_accuracy", "test_accuracy_selected", "validation_accuracy", "train_accuracy", "spatial_zeros_start",
+           "spatial_zeros_end")  # fmt: skip
+#: None of these is below zero.
+_AMOUNTS = ("test_loss", "train_loss", "gradient_norm_start", "training_flops", "selected_epoch", "coefficients_kept",
+            "basis_entries", "prunable", "parameters", "parameters_dense", "macs_dense", "macs_sparse",
+            "macs_sparse_two_stage", "bytes_values", "bytes_bitmask", "bytes_entropy", "bytes_other",
+            "cost_wall_seconds", "cost_cpu_seconds", "cost_peak_memory_bytes")  # fmt: skip
+
+
+def check_values(row: Mapping[str, Any]) -> None:
+    """Check a flat row, whose types are those of `records.COLUMNS`.
+
+    Raises:
+        ValueError: a value is missing or out of its range, or two of them contradict each other.
+    """
+    status = row["status"]
+    if status not in STATUSES:
+        raise ValueError(f"status {status!r:.40} is none of {', '.join(STATUSES)}")
+    if status == "impossible":
+        if row.get("test_accuracy") is not None or row.get("layers") is not None:
+            raise ValueError("impossible, and yet it has an outcome")
+        return
+    if status == "done" and (lacking := [name for name in _NEEDED if row.get(name) is None]):
+        raise ValueError(f"done, but {lacking[0]} is not there")
+    for name in _SHARES:
+        _check_range(name, [row.get(name)], 1.0)
+    for name in _AMOUNTS:
+        _check_range(name, [row.get(name)])
+    _check_layers(row)
+    _check_curves(row)
+
+
+def _check_range(name: str, values: Sequence[float | None], most: float = math.inf) -> None:
+    for value in values:
+        if value is not None and not 0 <= value <= most:
+            raise ValueError(f"{name} is {value:g}, which is not {'0 or more' if most == math.inf else 'from 0 to 1'}")
+
+
+def _check_layers(row: Mapping[str, Any]) -> None:
+    """The counts of a net are sums over its layers, and its sparsity follows from them."""
+    if row.get("layers") is None:
+        return
+    layers = json.loads(row["layers"])
+    try:
+        sizes = {layer["name"]: (layer["shape"], layer["size"], layer["kept"]) for layer in layers}
+        whole = all(
+            type(number) is int and number >= 0 for shape, *counts in sizes.values() for number in (*shape, *counts)
+        )
+        fit = whole and all(math.prod(shape) == size and kept <= size for shape, size, kept in sizes.values())
+        empty = [name for name, (_, _, kept) in sizes.items() if kept == 0]
+    except (TypeError, KeyError, ValueError):
+        raise ValueError("layers is not a list of layers") from None
+    if not fit or len(sizes) < len(layers):
+        raise ValueError("layers: a size is not that of its shape, more is kept than there is, or a name comes twice")
+    kept, basis, prunable = row["coefficients_kept"], row["basis_entries"], row["prunable"]
+    if sum(kept for _, _, kept in sizes.values()) != kept:
+        raise ValueError(f"coefficients_kept is {kept}, which is not the sum over its layers")
+    if row.get("collapsed_layers") is not None and json.loads(row["collapsed_layers"]) != empty:
+        raise ValueError("collapsed_layers does not name the layers of which nothing is kept")
+    if not prunable or not math.isclose(row["achieved_sparsity"], 1 - (kept + basis) / prunable, abs_tol=1e-9):
+        raise ValueError(f"achieved_sparsity is {row['achieved_sparsity']!r}, which does not follow from what is kept")
+    if row["parameters"] - kept - basis != row["parameters_dense"] - prunable:
+        raise ValueError("parameters does not follow from what is kept")
+
+
+def _check_curves(row: Mapping[str, Any]) -> None:
+    """Curves have one number per epoch of the last training."""
+    curves = {name.removeprefix("curves_"): row[name] for name in row if name.startswith("curves_")}
+    curves = {name: curve for name, curve in curves.items() if curve is not None}
+    if len({len(curve) for curve in curves.values()}) > 1:
+        raise ValueError("curves differ in their numbers of epochs")
+    for name, curve in curves.items():
+        _check_range(f"curve {name}", curve, 1.0 if name.endswith("accuracy") else math.inf)
+    if row["status"] != "done" or not curves.get("train_loss"):
+        return
+    if None in curves["train_loss"]:
+        raise ValueError("done, but a training loss is not a number")
+    total, trained = _epochs(row), len(curves["train_loss"])
+    last = curves["epoch"][-1] if "epoch" in curves else trained
+    if total is not None and last != total:
+        raise ValueError(f"curves end at epoch {last:g}, its training at epoch {total}")
+
+
+def _epochs(row: Mapping[str, Any]) -> int | None:
+    """Of the last training of a run; None of a method that is not known here."""
+    known = methods.methods().get(row["method"])
+    if known is None:
+        return None
+    try:
+        stages = known.stages(json.loads(row["options"]))
+    except Exception as error:  # whatever a method says to options that it does not have
+        raise ValueError(f"options: {' '.join(str(error).split()):.100}") from None
+    trainings = [stage for stage in stages if isinstance(stage, Train)]
+    return (trainings[-1].epochs or int(json.loads(row["recipe"])["epochs"])) if trainings else None
