@@ -31,15 +31,25 @@ _SAME = 1e-12
 _SAMPLE = 100_000
 #: How far from the estimate its bracket begins.
 _WIDTH = 0.01
+#: Relative distance of the dual bound from the optimum, above which a problem counts as not solved.
+_CERTAIN = 1e-9
 #: What counts as a whole weight in a mixture of sets.
 _WHOLE = 1e-9
+#: Shares of sets below this are rounding.
+_SHARE = 1e-11
+#: HiGHS answers to 1e-7 unless told otherwise: too coarse to tell one weight of a million.
+_HIGHS = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 _MOST_CUTS = 2000
-#: How often the requirements are tightened for the sake of whole weights.
-_TIGHTENINGS = 30
+#: How often a relaxation is solved for the sake of whole weights.
+_TRIES = 30
 
 
 class Infeasible(Exception):
     """No k weights retain what the controls require; the text says what is required and what is possible."""
+
+
+class Unsolved(Exception):
+    """No solution was found whose dual bound shows that it is the best; the text says how far apart they are."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Combination:
         retained: C_j·m of the mask. At least b_j, unless no k whole weights were found that retain all of it: then
             nearly so.
         mask: boolean, of shape (d,), with k entries.
-        fractional: the relaxation's entries that are neither 0 nor 1, by place; at most J + 1 if no scores tie.
+        fractional: the relaxation's entries that are neither 0 nor 1, by place; at most J + 1.
         selections: how often all weights were looked at.
     """
 
@@ -85,6 +95,7 @@ def combine(target: Array, controls: Sequence[Array], keep: int, betas: Sequence
 
     Raises:
         Infeasible: the controls contradict each other.
+        Unsolved: the optimum was not found to 1e-9.
         ValueError: shapes, k or shares are wrong, or a score is not finite.
     """
     s, cs = _checked(target, controls, keep, betas)
@@ -97,6 +108,8 @@ def combine(target: Array, controls: Sequence[Array], keep: int, betas: Sequence
     part = _bracketed(weights, asked[0], required[asked[0]]) if len(asked) == 1 else _cut(weights, required)
     mask = np.zeros(len(s), dtype=bool)
     mask[part.places] = True
+    if int(mask.sum()) != keep:
+        raise Unsolved(f"the linear program gave {int(mask.sum()):,} whole weights instead of {keep:,}")
     return Combination(
         lp_value=part.lp_value,
         multipliers=tuple(part.multipliers.get(place, 0.0) for place in range(len(cs))),
@@ -152,6 +165,7 @@ class _Weights:
         self.open: Places | None = None
         self.kept: Places = np.empty(0, dtype=np.int64)
         self.value, self.retained = 0.0, np.zeros(len(cs))
+        self.forced: list[int] = []  # kept whatever comes, while all are open
         self.selections = 0
 
     def select(self, multipliers: Mapping[int, float], target: float = 1.0) -> _Set:
@@ -160,6 +174,7 @@ class _Weights:
         scores = target * self.s
         for place, multiplier in multipliers.items():
             scores += multiplier * self.cs[place]
+        scores[self.forced] = np.inf
         chosen, threshold = _top(scores, self.keep - len(self.kept), self.s)
         value = self.value + float(self.s[chosen].sum())
         retained = self.retained + np.array([float(c[chosen].sum()) for c in self.cs])
@@ -202,7 +217,7 @@ def _bracketed(weights: _Weights, control: int, required: float) -> _Part:
 
     def look(mu: float) -> None:
         found = weights.select({control: mu})
-        enough = bool(found.retained[control] >= required)
+        enough = bool(found.retained[control] >= required * (1 - _SAME))
         ends[enough], sets[enough] = mu, found
 
     guess, width = _estimate(weights, control, required), _WIDTH
@@ -217,23 +232,41 @@ def _bracketed(weights: _Weights, control: int, required: float) -> _Part:
             return _Part(sets[True].value, {}, sets[True].places, {})
     if True not in sets:
         sets[True] = weights.select({control: 1.0}, target=0.0)
-    _narrow(weights, control, ends, sets)
-    for _ in range(_MOST_CUTS):
-        low, high = sets[False], sets[True]
-        mu = (low.value - high.value) / (high.retained[control] - low.retained[control])
-        found = weights.select({control: mu})
-        gain = found.value + mu * found.retained[control] - (low.value + mu * low.retained[control])
-        if gain <= _SAME * (abs(low.value) + abs(mu * low.retained[control])) or mu in (ends[False], ends[True]):
-            break
-        enough = bool(found.retained[control] >= required)
-        ends[enough], sets[enough] = mu, found
-        _narrow(weights, control, ends, sets)
+    mu = _close(weights, control, required, ends, sets)
+    low, high = sets[False], sets[True]
     share = (required - low.retained[control]) / (high.retained[control] - low.retained[control])
     entering = np.setdiff1d(high.places, low.places, assume_unique=True)
     leaving = np.setdiff1d(low.places, high.places, assume_unique=True)
     fractional = {int(place): share for place in entering} | {int(place): 1 - share for place in leaving}
     fractional = {place: part for place, part in fractional.items() if 0 < part < 1}
-    return _Part(low.value + share * (high.value - low.value), {control: mu}, high.places, fractional)
+    part = _Part(low.value + share * (high.value - low.value), {control: mu}, high.places, fractional)
+    if len(fractional) <= 2:
+        return part
+    # Equal scores: both sets differ in more weights than have to be exchanged.
+    amount = np.zeros(len(weights.all_s))
+    amount[np.intersect1d(low.places, high.places, assume_unique=True)] = 1
+    amount[list(fractional)] = list(fractional.values())
+    corner = _corner(weights, {control: required}, amount, part.multipliers)
+    enough = weights.all_cs[control][corner.places].sum() >= required
+    return corner if enough else corner._replace(places=high.places)
+
+
+def _close(weights: _Weights, control: int, required: float, ends: dict[bool, float], sets: dict[bool, _Set]) -> float:
+    """Bring both ends of the bracket to the optimal multiplier, where their sets are equally good."""
+    _narrow(weights, control, ends, sets)
+    for _ in range(_MOST_CUTS):
+        low, high = sets[False], sets[True]
+        mu = float((low.value - high.value) / (high.retained[control] - low.retained[control]))
+        found = weights.select({control: mu})
+        gain = found.value + mu * found.retained[control] - (low.value + mu * low.retained[control])
+        if gain <= _SAME * (abs(low.value) + abs(mu * low.retained[control])) or mu in (ends[False], ends[True]):
+            return mu
+        enough = bool(found.retained[control] >= required * (1 - _SAME))
+        ends[enough], sets[enough] = mu, found
+        _narrow(weights, control, ends, sets)
+    raise Unsolved(
+        f"the linear program did not end: the last multiplier was {mu:.6g}, and a set was better by {gain:.3g}"
+    )
 
 
 def _estimate(weights: _Weights, control: int, required: float) -> float | None:
@@ -247,7 +280,10 @@ def _estimate(weights: _Weights, control: int, required: float) -> float | None:
     wanted = required * _SAMPLE / d
     if wanted > _most(few.cs[0], keep):
         return None
-    return _bracketed(few, 0, wanted).multipliers.get(0)
+    try:
+        return _bracketed(few, 0, wanted).multipliers.get(0)
+    except Unsolved:  # a guess was wanted, no more
+        return None
 
 
 def _narrow(weights: _Weights, control: int, ends: dict[bool, float], sets: dict[bool, _Set]) -> None:
@@ -276,47 +312,144 @@ def _most(c: Array, keep: int) -> float:
 
 
 def _cut(weights: _Weights, required: dict[int, float]) -> _Part:
-    """Several controls: the relaxation's optimum, then whole weights; tightened until these retain what is required."""
+    """Several controls: the relaxation's optimum, and whole weights near it that retain what is required."""
     first = weights.select({})
     if all(first.retained[place] >= bound for place, bound in required.items()):
         return _Part(first.value, {}, first.places, {})
-    sets = [first, *(weights.select({place: 1.0}, target=0.0) for place in required)]
-    part = _mixed(weights, required, sets)
-    places, tight = part.places, dict(required)
-    for _ in range(_TIGHTENINGS):
-        lacking = {p: bound - float(weights.cs[p][places].sum()) for p, bound in required.items()}
-        if max(lack / (abs(required[p]) or 1.0) for p, lack in lacking.items()) <= _WHOLE:
-            break
-        tight = {p: bound + 1.5 * max(0.0, lacking[p]) for p, bound in tight.items()}
+    sets = [first, *_extremes(weights, required)]
+    for slack in (0.0, _SAME, _CERTAIN):  # asked for all there is, rounding alone can make it impossible
         try:
-            places = _mixed(weights, tight, sets).places
+            part = _mixed(weights, {place: bound * (1 - slack) for place, bound in required.items()}, sets)
         except Infeasible:
+            if slack == _CERTAIN:
+                raise
+        else:
             break
-    return part._replace(places=places)
+    return part._replace(places=_whole_weights(weights, required, sets, part))
+
+
+def _extremes(weights: _Weights, required: Mapping[int, float]) -> list[_Set]:
+    """What retains most of each control."""
+    return [weights.select({place: 1.0}, target=0.0) for place in required]
+
+
+def _whole_weights(weights: _Weights, required: dict[int, float], sets: list[_Set], part: _Part) -> Places:
+    """The mask of an optimum that retains what is required, or of those that were found the one that lacks least.
+
+    Where a mask lacks something, the requirements are tightened by it. Where that is impossible, as when one weight
+    holds most of a control, the fractional weight that helps most is kept for good.
+    """
+    best, least, tight = part.places, math.inf, dict(required)
+    for _ in range(_TRIES):
+        lacks = {p: max(0.0, 1 - float(weights.all_cs[p][part.places].sum()) / bound) for p, bound in required.items()}
+        if max(lacks.values()) < least:
+            best, least = part.places, max(lacks.values())
+        if least <= _SAME:
+            break
+        tight = {place: bound + 1.5 * lacks[place] * required[place] for place, bound in tight.items()}
+        try:
+            part = _mixed(weights, tight, sets)
+        except Infeasible:
+            tight = dict(required)
+            helps = {
+                place: sum(lack * weights.all_cs[p][place] / required[p] for p, lack in lacks.items())
+                for place in part.fractional
+            }
+            if not helps:
+                break
+            forced = max(helps, key=lambda place: helps[place])
+            weights.forced.append(forced)
+            sets = [found for found in sets if (found.places == forced).any()] + _extremes(weights, required)
+            try:
+                part = _mixed(weights, tight, sets)
+            except Infeasible:
+                break
+    return best
 
 
 def _mixed(weights: _Weights, required: dict[int, float], sets: list[_Set]) -> _Part:
-    """The optimum by cutting planes of the dual, which are columns of a small linear program (Dantzig, Wolfe, 1960)."""
+    """The optimum by cutting planes of the dual, which are columns of a small linear program (Dantzig, Wolfe, 1960).
+
+    No set is better than the known ones at the last multipliers by more than `_CERTAIN`: the bound that shows it.
+    """
     asked = list(required)
     for _ in range(_MOST_CUTS):
         shares, multipliers, worth, feasible = _master(sets, required)
         found = weights.select(multipliers, target=1.0 if feasible else 0.0)
         better = sum(multipliers[place] * found.retained[place] for place in asked) + (found.value if feasible else 0.0)
-        if better - worth <= _SAME * 10 * (abs(better) + abs(worth)):
+        size = abs(better) + abs(worth) + sum(multipliers[place] * required[place] for place in asked)
+        if better - worth <= _SAME * 10 * size or any(_same(found, known) for known in sets):
             break
         sets.append(found)
+    if better - worth > _CERTAIN * size:
+        raise Unsolved(
+            f"the linear program of {len(weights.s):,} weights is solved to {(better - worth) / size:.2g} only"
+            f" (relatively, {len(sets)} cuts)"
+        )
     if not feasible:
         text = "; ".join(f"control {place + 1} requires {required[place]:.6g}" for place in asked)
         raise Infeasible(f"no choice of {weights.keep} weights retains all that the controls require: {text}")
-    used = [(share, found) for share, found in zip(shares, sets, strict=True) if share > 1e-12]
-    amount = np.zeros(len(weights.s))
+    used = [(share, found) for share, found in zip(shares, sets, strict=True) if share > _SHARE]
+    total = sum(share for share, _ in used)
+    amount = np.zeros(len(weights.all_s))
     for share, found in used:
-        amount[found.places] += share
-    whole = np.flatnonzero(amount >= 1 - _WHOLE)
-    parts = np.flatnonzero((amount > _WHOLE) & (amount < 1 - _WHOLE))
-    places = _rounded(weights, required, whole, parts, amount)
-    value = sum(share * found.value for share, found in used)
-    return _Part(float(value), multipliers, places, {int(place): float(amount[place]) for place in parts})
+        amount[found.places] += share / total
+    return _corner(weights, required, amount, multipliers)
+
+
+def _same(one: _Set, other: _Set) -> bool:
+    """Whether two sets are the same cutting plane."""
+    return one.value == other.value and np.array_equal(one.retained, other.retained)
+
+
+def _corner(weights: _Weights, required: Mapping[int, float], amount: Array, multipliers: dict[int, float]) -> _Part:
+    """The best corner among the mixtures of the same weights, which has at most J + 1 fractional ones, and its mask.
+
+    Args:
+        weights: all of them.
+        required: what the controls require.
+        amount: an optimum of the relaxation, of shape (d,); where scores tie, many of its entries may be fractional.
+        multipliers: of the controls.
+
+    Raises:
+        Unsolved: HiGHS finds no corner.
+    """
+    whole = np.flatnonzero(amount >= 1 - _SHARE)
+    parts = np.flatnonzero((amount > _SHARE) & (amount < 1 - _SHARE))
+    shares = amount[parts]
+    if len(parts) > len(required) + 1:
+        shares = _corner_shares(weights, required, whole, parts, shares)
+        whole = np.sort(np.concatenate([whole, parts[shares >= 1 - _WHOLE]]))
+        inside = (shares > _WHOLE) & (shares < 1 - _WHOLE)
+        parts, shares = parts[inside], shares[inside]
+    value = float(weights.all_s[whole].sum()) + float(shares @ weights.all_s[parts])
+    places = _rounded(weights, required, whole, parts)
+    fractional = {int(place): float(share) for place, share in zip(parts, shares, strict=True)}
+    return _Part(value, multipliers, places, fractional)
+
+
+def _corner_shares(
+    weights: _Weights, required: Mapping[int, float], whole: Places, parts: Places, shares: Array
+) -> Array:
+    """How much of each of `parts` a corner takes that is as good as `shares`, by HiGHS."""
+    from scipy.optimize import linprog  # here: scipy.optimize takes half a second to import
+
+    s = weights.all_s[parts]
+    rows, bounds = [], []
+    for place, bound in required.items():
+        c = weights.all_cs[place][parts]
+        scale = float(np.abs(c).max()) or 1.0
+        rows.append(-c / scale)
+        # No more than `shares` retain, so that rounding makes nothing impossible.
+        bounds.append(-min(bound - float(weights.all_cs[place][whole].sum()), float(c @ shares)) / scale)
+    result = linprog(
+        -s / (float(np.abs(s).max()) or 1.0), A_ub=np.array(rows), b_ub=bounds, A_eq=np.ones((1, len(parts))),
+        b_eq=[weights.keep - len(whole)], bounds=(0, 1), method="highs-ds", options=_HIGHS,
+    )  # fmt: skip
+    if result.x is None:
+        raise Unsolved(f"no corner of the optimum was found among {len(parts):,} weights: {result.message}")
+    corner: Array = result.x
+    return corner
 
 
 def _master(sets: Sequence[_Set], required: Mapping[int, float]) -> tuple[Array, dict[int, float], float, bool]:
@@ -333,7 +466,7 @@ def _master(sets: Sequence[_Set], required: Mapping[int, float]) -> tuple[Array,
     values = np.array([found.value for found in sets])
     size = float(np.abs(values).max()) or 1.0
     one = np.ones((1, len(sets)))
-    result = linprog(-values / size, A_ub=-retained, b_ub=-bound, A_eq=one, b_eq=[1.0], method="highs")
+    result = linprog(-values / size, A_ub=-retained, b_ub=-bound, A_eq=one, b_eq=[1.0], method="highs", options=_HIGHS)
     if result.status == 0 and result.x is not None:
         multipliers = {p: max(0.0, -m) * size / scale[p] for p, m in zip(asked, result.ineqlin.marginals, strict=True)}
         return result.x, multipliers, -float(result.eqlin.marginals[0]) * size, True
@@ -346,27 +479,26 @@ def _master(sets: Sequence[_Set], required: Mapping[int, float]) -> tuple[Array,
         A_eq=np.hstack([one, np.zeros((1, len(asked)))]),
         b_eq=[1.0],
         method="highs",
+        options=_HIGHS,
     )
-    assert result.x is not None  # mixtures that may lack something exist
+    if result.x is None:  # mixtures that may lack something exist
+        raise Unsolved(f"the linear program of {len(sets)} cuts is not solved: {result.message}")
     multipliers = {p: max(0.0, -m) / scale[p] for p, m in zip(asked, result.ineqlin.marginals, strict=True)}
     return result.x[: len(sets)], multipliers, -float(result.eqlin.marginals[0]), False
 
 
-def _rounded(weights: _Weights, required: Mapping[int, float], whole: Places, parts: Places, amount: Array) -> Places:
+def _rounded(weights: _Weights, required: Mapping[int, float], whole: Places, parts: Places) -> Places:
     """k whole weights: of the fractional ones the best choice that lacks nothing, else the one that lacks least."""
-    missing = weights.keep - len(whole)
-    if len(parts) > 16:  # many equal scores: the largest parts
-        parts = parts[np.argsort(-amount[parts], kind="stable")][:16]
-    base = {place: float(weights.cs[place][whole].sum()) for place in required}
+    base = {place: float(weights.all_cs[place][whole].sum()) for place in required}
     best: tuple[float, float] | None = None
     places = whole
-    for choice in combinations(parts.tolist(), missing):
+    for choice in combinations(parts.tolist(), weights.keep - len(whole)):
         extra = list(choice)
         lack = sum(
-            max(0.0, 1 - (base[place] + float(weights.cs[place][extra].sum())) / bound) if bound else 0.0
+            max(0.0, 1 - (base[place] + float(weights.all_cs[place][extra].sum())) / bound) if bound else 0.0
             for place, bound in required.items()
         )
-        rank = (-lack if lack > 1e-12 else 0.0, float(weights.s[extra].sum()))
+        rank = (-lack if lack > 1e-12 else 0.0, float(weights.all_s[extra].sum()))
         if best is None or rank > best:
             best, places = rank, np.concatenate([whole, np.array(extra, dtype=np.int64)])
     return places
