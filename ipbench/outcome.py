@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from torch.nn.utils.parametrize import is_parametrized
 
-from ipbench import measure
+from ipbench import measure, spaces
 from ipbench.data.loaders import Data
 from ipbench.resume import State
 from ipbench.sparse_net import SparseNet
@@ -35,7 +34,7 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
     facts = dict(state.facts)
     inherited = facts.pop("inherited_flops", 0)
     others = counted.parameters - net.prunable
-    with_basis = [name for name, layer in net.layers.items() if is_parametrized(layer, "weight")]
+    with_basis = [name for name, layer in net.layers.items() if spaces.filter_basis(layer) is not None]
     return {
         "curves": _curves(state.progress),
         "selected_epoch": state.progress.best_epoch,
@@ -64,6 +63,8 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
             [(mask.numel(), kept[name]) for name, mask in net.masks.items()], net.basis_entries, counted.other_values
         ),
         **({"faded": net.faded} if net.run.off == "decayed" else {}),
+        **({"not_prunable": counted.not_prunable} if counted.not_prunable else {}),
+        **({"unused_layers": counted.unseen} if counted.unseen else {}),
         "masks_sha256": tensors_digest(net.masks),
         "weights_sha256": tensors_digest(net.tensors()),
     }

@@ -6,7 +6,7 @@ CVPR 2022) writes every K x K filter, K > 1, as a linear combination of a filter
     h = sum_n lambda_n g^(n),
 
 and the coefficients are lambda. It is a `torch.nn.utils.parametrize` parametrisation of `weight`, so it fits every
-module with convolutions.
+module with convolutions, transposed ones too.
 """
 
 from __future__ import annotations
@@ -18,17 +18,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ipbench import keys
+from ipbench.errors import BadInput
+from ipbench.layers import Weight
 from ipbench.spec import Basis
-
-PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-
-
-def prunable_layers(net: nn.Module) -> dict[str, nn.Module]:
-    """The layers whose weights count as prunable, by their name in `net`: convolutions and linear layers.
-
-    A module that is used at several places appears once, under its first name.
-    """
-    return {name: module for name, module in net.named_modules() if isinstance(module, PRUNABLE)}
 
 
 class FilterBasis(nn.Module):
@@ -49,7 +41,7 @@ class FilterBasis(nn.Module):
 
 
 class Interspace(nn.Module):
-    """The parametrisation: coefficients (c_out, c_in / groups, *kernel) to a weight of the same shape."""
+    """The parametrisation: coefficients, e.g. (c_out, c_in / groups, *kernel), to a weight of the same shape."""
 
     def __init__(self, basis: FilterBasis) -> None:
         super().__init__()
@@ -84,66 +76,107 @@ def orthonormal_basis(entries: int, generator: torch.Generator) -> Tensor:
     return (q * r.diagonal().sign()).T.float().contiguous()
 
 
-def has_basis(layer: nn.Module, options: Basis) -> bool:
+def has_basis(layer: Weight, options: Basis) -> bool:
     """Whether filters of this layer are combinations of an FB in `ip`: convolutions with more than one kernel entry."""
-    if isinstance(layer, nn.Linear):
-        return False
-    kernel = layer.kernel_size
-    assert isinstance(kernel, tuple)
-    return max(kernel) > 1 and (options.large_kernels or max(kernel) <= 3)
+    largest = max(layer.kernel, default=1)
+    return largest > 1 and (options.large_kernels or largest <= 3)
+
+
+def basis_labels(
+    layers: Mapping[str, Weight], options: Basis, stages: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The name of the FB of every layer that has one in `ip`: `<group>/<kernel>`.
+
+    Args:
+        layers: of `prunable_weights`.
+        options: sharing and large kernels.
+        stages: for sharing by stage: the name of the stage of every layer.
+
+    Returns:
+        By layer; a group is a layer, a stage or "network".
+    """
+    if options.sharing == "stage" and stages is None:
+        raise ValueError("sharing by stage needs the stages of the layers")
+    labels = {}
+    for name, layer in layers.items():
+        if has_basis(layer, options):
+            group = {"layer": name, "stage": (stages or {}).get(name, ""), "network": "network"}[options.sharing]
+            labels[name] = f"{group}/{'x'.join(str(side) for side in layer.kernel)}"
+    return labels
 
 
 def enter_interspace(
-    net: nn.Module, options: Basis, seed: int, stages: Mapping[str, str] | None = None
+    layers: Mapping[str, Weight], options: Basis, seed: int, stages: Mapping[str, str] | None = None
 ) -> dict[str, FilterBasis]:
-    """Represent the convolutions of `net` in the interspace; the function that the net computes stays the same.
+    """Represent convolutions in the interspace; the function that their net computes stays the same.
 
     Args:
-        net: changed in place; its present weights become the start of the coefficients.
+        layers: of `prunable_weights`; changed in place, their present weights become the start of the coefficients. A
+            weight that several modules share stays shared.
         options: start, sharing, training of the FB.
         seed: the run's seed, for an orthonormal start.
         stages: for sharing by stage: the name of the stage of every layer.
 
     Returns:
-        The FBs by name: `<group>/<kernel>`, where a group is a layer, a stage or "network".
+        The FBs by name, as in `basis_labels`.
     """
     bases: dict[str, FilterBasis] = {}
-    for name, layer in prunable_layers(net).items():
-        if not has_basis(layer, options):
-            continue
-        if options.sharing == "stage":
-            if stages is None:
-                raise ValueError("sharing by stage needs the stages of the layers")
-            group = stages[name]
-        else:
-            group = {"layer": name, "network": "network"}[options.sharing]
-        kernel = layer.kernel_size
-        assert isinstance(kernel, tuple) and isinstance(layer.weight, Tensor)
-        label = f"{group}/{'x'.join(str(side) for side in kernel)}"
+    for name, label in basis_labels(layers, options, stages).items():
+        layer = layers[name]
+        weight = layer.weight
         if label not in bases:
-            entries = layer.weight[0, 0].numel()
+            entries = weight[0, 0].numel()
             if options.init == "standard":
                 matrix = standard_basis(entries)
             else:
                 matrix = orthonormal_basis(entries, keys.generator(seed, "basis", label))
-            bases[label] = FilterBasis(matrix.to(layer.weight), train=options.train)
-        parametrize.register_parametrization(layer, "weight", Interspace(bases[label]))
+            bases[label] = FilterBasis(matrix.to(weight), train=options.train)
+        interspace = Interspace(bases[label])
+        (module, parameter), *others = layer.uses
+        parametrize.register_parametrization(module, parameter, interspace)
+        for module, parameter in others:  # the same filters of the same coefficients
+            setattr(module, parameter, nn.Parameter(layer.weight.detach().clone()))
+            parametrize.register_parametrization(module, parameter, interspace)
+            _parametrisation(module, parameter).original = coefficients(layer)
     return bases
 
 
-def coefficients(layer: nn.Module) -> nn.Parameter:
+def check_held_by_modules(net: nn.Module, layers: Mapping[str, Weight], options: Basis) -> None:
+    """Raise `BadInput` if a weight that would enter the interspace is also a parameter of some other module.
+
+    That module would take the coefficients for filters.
+    """
+    filters = {id(layer.weight): layer for layer in layers.values() if has_basis(layer, options)}
+    known = {(id(use.module), use.parameter) for layer in layers.values() for use in layer.uses}
+    for path, module in net.named_modules():
+        for name, tensor in module.named_parameters(recurse=False):
+            if id(tensor) in filters and (id(module), name) not in known:
+                raise BadInput(
+                    f"layer {filters[id(tensor)].name}: its filters are also the parameter "
+                    f"{f'{path}.{name}' if path else name}; in space ip these cannot be one"
+                )
+
+
+def coefficients(layer: Weight) -> nn.Parameter:
     """The prunable tensor of a layer, in either space."""
-    if parametrize.is_parametrized(layer, "weight"):
-        parameter = layer.parametrizations.weight.original  # type: ignore[union-attr]
+    if parametrize.is_parametrized(layer.module, layer.parameter):
+        parameter = _parametrisation(layer.module, layer.parameter).original
     else:
         parameter = layer.weight
     assert isinstance(parameter, nn.Parameter)
     return parameter
 
 
-def filter_basis(layer: nn.Module) -> Tensor | None:
+def filter_basis(layer: Weight) -> Tensor | None:
     """The matrix (N, N) of a layer's FB, a filter per row; None if the layer has none."""
-    if not parametrize.is_parametrized(layer, "weight"):
+    if not parametrize.is_parametrized(layer.module, layer.parameter):
         return None
-    interspace = layer.parametrizations.weight[0]  # type: ignore[union-attr,index]
+    interspace = _parametrisation(layer.module, layer.parameter)[0]
     return interspace.basis.matrix if isinstance(interspace, Interspace) else None
+
+
+def _parametrisation(module: nn.Module, parameter: str) -> parametrize.ParametrizationList:
+    assert isinstance(module.parametrizations, nn.ModuleDict)
+    found = module.parametrizations[parameter]
+    assert isinstance(found, parametrize.ParametrizationList)
+    return found

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ipbench import keys, measure, spaces
+from ipbench.layers import check_prunable, prunable_weights
 from ipbench.masks import budget
 from ipbench.spec import Run
 
@@ -31,7 +32,8 @@ class SparseNet(nn.Module):
 
     Attributes:
         net: the module itself.
-        layers: its prunable layers by name, in the order of the net.
+        layers: its prunable weights by the name of their layer, in the order of the net; a tensor that several modules
+            share is one of them.
         masks: boolean tensors in the shape of the coefficients; True = trained. All True at the start.
         faded: what is left of a masked coefficient's initial value where the off-value is one; 1 unless it decays.
         notes: what a method wants to have in the record: plain values by name.
@@ -46,17 +48,22 @@ class SparseNet(nn.Module):
             net: freshly initialised, on the CPU; changed in place.
             run: gives space, basis, off-value, sparsity and seed.
             shape: of one image, (C, H, W).
+
+        Raises:
+            BadInput: a weight that cannot be pruned, or counted.
         """
         super().__init__()
         self.run = run
+        self.layers = prunable_weights(net)
+        check_prunable(net, self.layers)
         self.counted = measure.count(net, shape)
         self.bases: dict[str, spaces.FilterBasis] = {}
         if run.space == "ip":
             # A stage is what works at one resolution: the number of output positions names it.
             stages = {layer.name: f"stage{layer.positions}" for layer in self.counted.layers}
-            self.bases = spaces.enter_interspace(net, run.basis, run.seed, stages)
+            spaces.check_held_by_modules(net, self.layers, run.basis)
+            self.bases = spaces.enter_interspace(self.layers, run.basis, run.seed, stages)
         self.net = net
-        self.layers = spaces.prunable_layers(net)
         self.masks = {name: torch.ones_like(c, dtype=torch.bool) for name, c in self.coefficients.items()}
         self.faded = 1.0
         self.notes: dict[str, object] = {}
@@ -238,10 +245,4 @@ class SparseNet(nn.Module):
 
     def spatial_weights(self) -> list[Tensor]:
         """The weights of all convolutions with K > 1 as the convolution sees them, detached."""
-        weights = []
-        for layer in self.layers.values():
-            weight = layer.weight
-            assert isinstance(weight, Tensor)
-            if not isinstance(layer, nn.Linear) and weight[0, 0].numel() > 1:
-                weights.append(weight.detach())
-        return weights
+        return [layer.weight.detach() for layer in self.layers.values() if max(layer.kernel, default=1) > 1]

@@ -12,10 +12,11 @@ from torch.nn import functional
 
 from ipbench import methods
 from ipbench.data.loaders import Batch
+from ipbench.layers import prunable_weights
 from ipbench.measure import count
 from ipbench.methods import Prune
 from ipbench.pruning import pruned_masks
-from ipbench.spaces import FilterBasis, Interspace, enter_interspace, orthonormal_basis, prunable_layers
+from ipbench.spaces import FilterBasis, Interspace, enter_interspace, filter_basis, orthonormal_basis
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Basis
 from ipbench.training import Sgd
@@ -97,7 +98,9 @@ def test_an_orthonormal_start_computes_the_same_function(pair, batch):
 
 
 def test_orthonormal_bases_are_keyed_by_layer_and_seed():
-    first, second, other = (enter_interspace(tiny_conv(), Basis(init="orthonormal"), seed) for seed in (0, 0, 1))
+    first, second, other = (
+        enter_interspace(prunable_weights(tiny_conv()), Basis(init="orthonormal"), seed) for seed in (0, 0, 1)
+    )
     names = list(first)
     assert all(torch.equal(first[name].matrix, second[name].matrix) for name in names)
     assert not torch.equal(first[names[0]].matrix, first[names[1]].matrix)
@@ -135,7 +138,7 @@ def test_sharing(sharing, groups):
     assert ip.basis_entries == 81 * groups
     ip.net(torch.randn(1, 1, 8, 8)).sum().backward()
     assert all(basis.matrix.grad is not None for basis in ip.bases.values())
-    shared = ip.layers["0"].parametrizations.weight[0].basis is ip.layers["1"].parametrizations.weight[0].basis
+    shared = filter_basis(ip.layers["0"]) is filter_basis(ip.layers["1"])
     assert shared == (sharing == "network")
 
 
@@ -146,9 +149,9 @@ def test_stage_sharing_joins_layers_of_one_resolution():
 
 def test_large_kernels_may_go_without():
     net = nn.Sequential(nn.Conv2d(1, 2, 7), nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, (1, 3)))
-    with_all = enter_interspace(copy.deepcopy(net), Basis(), 0)
+    with_all = enter_interspace(prunable_weights(copy.deepcopy(net)), Basis(), 0)
     assert {name: len(basis.matrix) for name, basis in with_all.items()} == {"0/7x7": 49, "1/3x3": 9, "2/1x3": 3}
-    assert list(enter_interspace(net, Basis(large_kernels=False), 0)) == ["1/3x3", "2/1x3"]
+    assert list(enter_interspace(prunable_weights(net), Basis(large_kernels=False), 0)) == ["1/3x3", "2/1x3"]
 
 
 def test_one_by_one_and_linear_have_no_basis():
@@ -160,7 +163,7 @@ def test_one_by_one_and_linear_have_no_basis():
 def test_a_shared_module_is_one_layer():
     shared = nn.Conv2d(2, 2, 3, padding=1)
     net = nn.Sequential(shared, nn.ReLU(), shared)
-    assert list(prunable_layers(net)) == ["0"]
+    assert list(prunable_weights(net)) == ["0"]
     ip = SparseNet(net, make_run(space="ip"), (2, 6, 6))
     ip(torch.randn(2, 2, 6, 6)).sum().backward()
     assert ip.coefficients["0"].grad is not None

@@ -15,8 +15,8 @@ from torch.nn.utils import parametrize
 
 from ipbench import keys
 from ipbench.errors import valid_choice
+from ipbench.layers import RECURRENT, TRANSPOSED, prunable_weights
 
-_WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _NORMS = (*_BATCH_NORMS, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
@@ -59,12 +59,12 @@ SCHEMES: dict[str, Callable[[torch.Size, torch.Generator], Tensor]] = {
 
 
 def initialise(net: nn.Module, seed: int, scheme: str = "kaiming_normal") -> None:
-    """Redraw, in place, every weight of a convolution or linear layer; biases become 0, norms 1 and 0.
+    """Redraw the weights of convolutions, linear layers and attention in place; biases become 0, norms 1 and 0.
 
     Values are drawn on the CPU in float64 and rounded to float32: the last bits in which mathematical libraries
-    disagree are rounded away almost always, so machines agree on the weights. Batch norms also forget their running
-    statistics. All other parameters (class tokens, position embeddings, ...) stay as they are, and so does the state
-    of torch's global generators.
+    disagree are rounded away almost always, so machines agree on the weights. A weight that several modules share is
+    drawn once, for its first name. Batch norms also forget their running statistics. All other parameters (recurrent
+    weights, class tokens, position embeddings, ...) stay as they are, and so do torch's global generators.
 
     Args:
         net: any module, not yet parametrised.
@@ -77,14 +77,23 @@ def initialise(net: nn.Module, seed: int, scheme: str = "kaiming_normal") -> Non
     """
     draw = SCHEMES[valid_choice(scheme, SCHEMES, "init")]
     with torch.no_grad():
-        for name, module in net.named_modules():
-            if isinstance(module, _WEIGHTED):
-                if parametrize.is_parametrized(module):
-                    raise ValueError(f"{name}: initialise a net before it is parametrised")
-                module.weight.copy_(draw(module.weight.shape, keys.generator(seed, "init", name)).to(torch.float32))
-                if module.bias is not None:
-                    module.bias.zero_()
-            elif isinstance(module, _NORMS):
+        for name, layer in prunable_weights(net).items():
+            if isinstance(layer.module, RECURRENT):
+                continue
+            if any(parametrize.is_parametrized(module) for module, _ in layer.uses):
+                raise ValueError(f"{name}: initialise a net before it is parametrised")
+            weight = layer.weight
+            shape = weight.shape
+            if isinstance(layer.module, TRANSPOSED):  # (inputs, outputs / groups, *kernel): the draws know it as others
+                groups, *sides = layer.module.groups, *shape[2:]
+                shape = torch.Size((shape[1] * groups, shape[0] // groups, *sides))
+            weight.copy_(draw(shape, keys.generator(seed, "init", name)).reshape(weight.shape).to(torch.float32))
+            for module, parameter in layer.uses:
+                bias = getattr(module, parameter.replace("weight", "bias"), None)
+                if bias is not None:
+                    bias.zero_()
+        for module in net.modules():
+            if isinstance(module, _NORMS):
                 if isinstance(module, _BATCH_NORMS):
                     module.reset_running_stats()
                 # Norms without affine parameters have None here; some have a weight only.
