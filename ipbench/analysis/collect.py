@@ -14,12 +14,15 @@ import pyarrow.parquet as pq
 
 from ipbench.analysis.grid import Grid, parse, read_grid, to_json
 from ipbench.analysis.records import COLUMNS, column_type, row
+from ipbench import files
 from ipbench.errors import BadInput, BadProduct
 from ipbench.spec import canonical_json
 from ipbench.store import FORMAT, read_json, write_bytes
 
 #: Name of the product inside a results folder.
 RUNS = "runs.parquet"
+#: Of it: as many runs as an experiment may have, and what curves of hundreds of epochs come to.
+MOST_RUNS, MOST_BYTES = 1_000_000, 2**34
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,10 @@ def collect(results: Path) -> Collection:
     for cell in grid.cells:
         for seed in sorted(cell.seeds):
             path = results / "runs" / cell.id / f"{seed}.json"
-            if not path.exists():
-                missing.append((cell.id, seed))
-                continue
             try:
                 rows.append(row(read_json(path), cell, seed))
+            except files.Missing:
+                missing.append((cell.id, seed))
             except (BadProduct, ValueError) as error:
                 place = path.relative_to(results).as_posix()
                 reason = str(error).removeprefix(f"{path}: ")
@@ -112,15 +114,18 @@ def read_parquet(path: Path) -> Collection:
     """
     remedy = "collect the records again"
     try:
+        files.opened(path).close()  # what the system refuses is no damage, and a pipe would never end
+    except files.Missing:
+        raise files.Missing(f"{path}: no such file; {remedy}") from None
+    try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            _check_claims(path, file.metadata)
             table = file.read()
         metadata = table.schema.metadata or {}
         facts, checksum = metadata[b"ipbench"].decode(), metadata[b"checksum"].decode()
         table = table.replace_schema_metadata(None)
         intact = checksum == _checksum(table, facts)
         content = json.loads(facts)
-    except FileNotFoundError:
-        raise BadProduct(f"{path}: no such file; {remedy}") from None
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise BadProduct(f"{path}: not readable ({type(error).__name__}); {remedy}") from None
     if not intact:
@@ -133,6 +138,16 @@ def read_parquet(path: Path) -> Collection:
         tuple((cell, seed) for cell, seed in content["missing"]),
         tuple(Unreadable(**record) for record in content["unreadable"]),
     )
+
+
+def _check_claims(path: Path, metadata: pq.FileMetaData) -> None:
+    """Whether what the file says it holds can be right, before room is made for it."""
+    size = sum(metadata.row_group(place).total_byte_size for place in range(metadata.num_row_groups))
+    if metadata.num_rows > MOST_RUNS or size > MOST_BYTES:
+        raise BadProduct(
+            f"{path}: claims {metadata.num_rows:,} runs of {size:,} bytes, where at most {MOST_RUNS:,} of"
+            f" {MOST_BYTES:,} can be right; collect the records again"
+        )
 
 
 def load(results: Path) -> Collection:

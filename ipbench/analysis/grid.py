@@ -9,7 +9,7 @@ from typing import Any
 
 from ipbench.errors import BadInput
 from ipbench.spec import NAME, SPACES, canonical_json
-from ipbench.store import read_json
+from ipbench.store import MOST_GRID, read_json
 
 #: The method of the cells that are trained without a mask; they are references, not comparisons.
 DENSE = "dense"
@@ -139,7 +139,7 @@ def read_grid(results: Path) -> Grid:
         BadInput: it does not hold a grid.
     """
     path = results / "grid.json"
-    return parse(read_json(path), str(path))
+    return parse(read_json(path, MOST_GRID), str(path))
 
 
 def to_json(grid: Grid) -> dict[str, Any]:
