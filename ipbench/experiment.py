@@ -40,7 +40,6 @@ from ipbench.spec import (
     identity,
 )
 
-
 #: Bytes of an experiment's file. It is read in seconds, and holds the numbers of 100,000 seeds.
 MOST_BYTES = 2**20
 #: Cells and runs of a grid: ten times what has been planned with it. More can only be a slip, and would take hours.

@@ -70,8 +70,8 @@ def opened(path: Path) -> BinaryIO:
 
 def _require_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "no regular file")
-        raise NotRead(f"{path}: cannot be read: it is {kind}, where a file is expected")
+        kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
+        raise NotRead(f"{path}: not a file, but {kind}")
 
 
 def read(path: Path, most: int) -> bytes:

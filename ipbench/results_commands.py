@@ -20,11 +20,14 @@ Results = Annotated[
 
 
 @app.command()
-def collect(results: Results) -> None:
+def collect(
+    results: Results,
+    complete: Annotated[bool, typer.Option("--complete", help="Refuse if a planned run has no usable record.")] = False,
+) -> None:
     """Gather the records of an experiment into runs.parquet."""
     from ipbench.analysis import write_runs
 
-    output.say(write_runs(_folder(results)))
+    output.say(write_runs(_folder(results), complete=complete))
 
 
 @app.command()

@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ipbench import files
 from ipbench.analysis.grid import Grid, parse, read_grid, to_json
 from ipbench.analysis.records import COLUMNS, column_type, row
-from ipbench import files
 from ipbench.errors import BadInput, BadProduct
 from ipbench.spec import canonical_json
 from ipbench.store import FORMAT, read_json, write_bytes
@@ -164,16 +164,29 @@ def load(results: Path) -> Collection:
     return collection
 
 
-def write_runs(results: Path) -> Path:
+def write_runs(results: Path, *, complete: bool = False) -> Path:
     """Collect the records of `results` into its `runs.parquet`; returns that file.
 
     A file that says the same already is left alone, its date too: what was made from it is not out of date then.
 
+    Args:
+        results: as of `collect`.
+        complete: whether every planned run must have a record.
+
     Raises:
-        BadInput: `grid.json` is not usable.
+        BadInput: `grid.json` is not usable, or a record is missing where none may be.
     """
     path = results / RUNS
-    content = _parquet(collect(results))
+    collection = collect(results)
+    if complete and collection.missing:
+        first = [record.message for record in collection.unreadable] or [
+            f"runs/{cell}/{seed}.json: no such file" for cell, seed in collection.missing
+        ]
+        raise BadInput(
+            f"{results}: {len(collection.missing)} of {collection.grid.planned} planned runs have no usable record:"
+            f" {first[0]}; then give the same call again, which trains them"
+        )
+    content = _parquet(collection)
     if not path.is_file() or path.read_bytes() != content:
         write_bytes(path, content)
     return path
