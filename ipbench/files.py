@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from ipbench.errors import BadProduct
 
@@ -45,7 +45,7 @@ def not_read(path: Path, error: OSError) -> NotRead:
     return NotRead(f"{path}: cannot be read: {os.strerror(error.errno) if error.errno else error}{remedy}")
 
 
-def opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BufferedReader:
     """Open a regular file to read its bytes; never waits for one who writes into a pipe.
 
     Raises:
