@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from ipbench import __version__, methods, packing_commands, results_commands, run_command
+from ipbench import __version__, files, methods, numerals, output, packing_commands, results_commands, run_command
+from ipbench.arguments import path, whole
 from ipbench.data import catalog as datasets
 from ipbench.errors import BadInput
 from ipbench.experiment import Experiment
@@ -40,6 +41,8 @@ app.add_typer(packing_commands.app)
 
 #: Values of an image whose net is counted: it is built, and must fit into memory.
 _LARGEST_IMAGE = 2**22
+#: Characters of a message; a path may have thousands.
+_LONGEST = 900
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -47,7 +50,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        typer.echo(__version__)
+        output.say(__version__)
         raise typer.Exit
 
 
@@ -57,21 +60,21 @@ def list_methods(as_json: AsJson = False, method_file: MethodFiles = None) -> No
     methods.load(method_file or [])
     entries = [entry.describe() for entry in methods.methods().values()]
     if as_json:
-        typer.echo(json.dumps(entries, indent=1))
+        output.say(json.dumps(entries, indent=1))
         return
     for entry in entries:
-        typer.echo(f"{entry['name']}  ({entry['family']})\n    {entry['summary']}\n    {entry['paper']}")
-        typer.echo(f"    stages: {', '.join(entry['stages'])}")
+        output.say(f"{entry['name']}  ({entry['family']})\n    {entry['summary']}\n    {entry['paper']}")
+        output.say(f"    stages: {', '.join(entry['stages'])}")
         for name, option in entry["options"].items():
-            typer.echo(f"    --option {name}={option['default']}")
+            output.say(f"    --option {name}={option['default']}")
 
 
 @app.command()
 def lease(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="A program and its arguments.")],
     gpus: Annotated[str, typer.Option(help="Indices or UUIDs of the GPUs to take from, e.g. 0,1.")],
-    per_gpu: Annotated[int, typer.Option(help="Jobs that share a GPU.")] = 1,
-    count: Annotated[int, typer.Option(help="GPUs that the command needs.")] = 1,
+    per_gpu: Annotated[int, typer.Option(help="Jobs that share a GPU.", parser=whole(1))] = 1,
+    count: Annotated[int, typer.Option(help="GPUs that the command needs.", parser=whole(1))] = 1,
 ) -> None:
     """Run a command with free GPUs of this machine, in CUDA_VISIBLE_DEVICES; wait if there are none.
 
@@ -81,16 +84,16 @@ def lease(
         chosen = parse_gpus(gpus)
     except BadInput as error:
         raise BadInput(f"--gpus: {error}") from None
-    run_with_gpus(chosen, per_gpu, count, command, lambda text: typer.echo(f"ipbench: {text}", err=True))
+    run_with_gpus(chosen, per_gpu, count, command, lambda text: output.complain(f"ipbench: {text}"))
 
 
 @app.command()
 def grid(
-    config: Annotated[Path, typer.Argument(help="An experiment, such as config/quickstart.yaml.")],
+    config: Annotated[Path, typer.Argument(help="An experiment, such as config/quickstart.yaml.", parser=path)],
     as_json: AsJson = False,
-    out: Annotated[Path | None, typer.Option(help="Write the resolved grid to this file.")] = None,
-    seeds_per_job: Annotated[int, typer.Option(help="Seeds that one job trains.", min=1)] = 6,
-    sparsities_per_job: Annotated[int, typer.Option(help="Sparsities that one job trains.", min=1)] = 1,
+    out: Annotated[Path | None, typer.Option(help="Write the resolved grid to this file.", parser=path)] = None,
+    seeds_per_job: Annotated[int, typer.Option(help="Seeds that one job trains.", parser=whole(1))] = 6,
+    sparsities_per_job: Annotated[int, typer.Option(help="Sparsities that one job trains.", parser=whole(1))] = 1,
 ) -> None:
     """Show the cells, runs and jobs an experiment expands to."""
     from ipbench.store import write_json
@@ -102,7 +105,7 @@ def grid(
         return
     counts = _counts(experiment, jobs)
     if as_json:
-        typer.echo(
+        output.say(
             json.dumps(
                 {
                     **experiment.grid(),
@@ -118,12 +121,11 @@ def grid(
         )  # fmt: skip
         return
     before = f"; {counts['levels']} runs more that others continue" if counts["levels"] else ""
-    typer.echo(
+    output.say(
         f"{experiment.name}: {counts['cells']} cells, {counts['runs']} runs{before}; "
         f"{counts['jobs']} jobs, {counts['dense']} of them dense"
     )
-    for job in jobs:
-        typer.echo(f"  {job.label}")
+    output.say("\n".join(f"  {job.label}" for job in jobs))
 
 
 def _counts(experiment: Experiment, jobs: Sequence[Job]) -> dict[str, int]:
@@ -143,14 +145,14 @@ def count(
     model: Annotated[str, typer.Argument(help="A model by name.")],
     shape: Annotated[str, typer.Option("--input", help="Of one image: CxHxW, e.g. 3x32x32.")],
     classes: Annotated[
-        int | None, typer.Option(help="10 for our models, 1000 for torchvision's.", min=1, max=100_000)
+        int | None, typer.Option(help="10 for our models, 1000 for torchvision's.", parser=whole(1, 100_000))
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Count parameters and multiply-accumulates, layer by layer."""
     models.check(model, "MODEL")
     try:
-        channels, height, width = (int(side) for side in shape.lower().split("x"))
+        channels, height, width = map(numerals.whole, shape.lower().split("x"))
         if min(channels, height, width) < 1 or max(channels, height, width) > 4096:
             raise ValueError
     except ValueError:
@@ -170,12 +172,12 @@ def count(
             for layer in counted.layers
         ]  # fmt: skip
         macs = sum(layer.macs for layer in counted.layers)
-        typer.echo(json.dumps({"parameters": counted.parameters, "macs": macs, "layers": layers}, indent=1))
+        output.say(json.dumps({"parameters": counted.parameters, "macs": macs, "layers": layers}, indent=1))
         return
     for layer in counted.layers:
-        typer.echo(f"{layer.name:32} {'x'.join(map(str, layer.shape)):>18} {layer.parameters:>12,} {layer.macs:>16,}")
+        output.say(f"{layer.name:32} {'x'.join(map(str, layer.shape)):>18} {layer.parameters:>12,} {layer.macs:>16,}")
     total = sum(layer.macs for layer in counted.layers)
-    typer.echo(f"{'all parameters, multiply-accumulates':51} {counted.parameters:>12,} {total:>16,}")
+    output.say(f"{'all parameters, multiply-accumulates':51} {counted.parameters:>12,} {total:>16,}")
 
 
 @data_app.command("fetch")
@@ -184,7 +186,7 @@ def fetch(name: Annotated[str, typer.Argument(help="A data set.")], data: DataFo
     datasets.dataset(name, "NAME")
     from ipbench.data.sources import fetch as fetch_source
 
-    typer.echo(fetch_source(name, data))
+    output.say(fetch_source(name, data))
 
 
 @data_app.command("beton")
@@ -195,27 +197,48 @@ def beton(name: Annotated[str, typer.Argument(help="A data set.")], data: DataFo
 
     splits: tuple[Literal["train", "test"], ...] = ("train", "test")
     for split in splits:
-        typer.echo(files.write(name, split, data))
+        output.say(files.write(name, split, data))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
+    output.begin()
+    code, message = _run(arguments)
+    if code == 0 and (lost := output.lost()):
+        code, message = 2, f"standard output: {lost}"
+    if message:
+        output.complain(f"ipbench: {_short(message)}")
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
+    """Run a command line; returns the exit code and what is to be said of it."""
+    if sys.flags.optimize > 1:
+        return 2, "python -OO (PYTHONOPTIMIZE=2) takes away texts that ipbench prints; leave it out"
     command = typer.main.get_command(app)
     try:
         code = command.main(
             args=list(arguments) if arguments is not None else None, prog_name="ipbench", standalone_mode=False
         )
-        return code if isinstance(code, int) else 0
+        return code if isinstance(code, int) else 0, ""
     except BadInput as error:
-        message = str(error)
+        return 2, str(error)
     except typer.Exit as error:
-        return error.exit_code
+        return error.exit_code, ""
     except (typer.Abort, KeyboardInterrupt):
-        return 130
+        return 130, ""
     except UsageProblem as error:
-        message = error.format_message()  # type: ignore[attr-defined]
-    except BrokenPipeError:  # `ipbench grid ... | head`
-        sys.stderr.close()
-        return 0
-    typer.echo(f"ipbench: {' '.join(message.split())}", err=True)
-    return 2
+        return 2, error.format_message()  # type: ignore[attr-defined]
+    except BrokenPipeError:  # `ipbench --help | head`
+        output.abandon(sys.stdout)
+        return 0, ""
+    except OSError as error:
+        if error.errno is None:  # no answer of the system, but a mistake of a library or of ours
+            raise
+        return 2, files.refusal(error)
+
+
+def _short(message: str) -> str:
+    """On one line, and of a length that can be read whatever it quotes."""
+    line = " ".join(message.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 3 :]}"

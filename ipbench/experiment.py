@@ -12,12 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ipbench import methods, plain_yaml
+from ipbench import files, methods, plain_yaml
 from ipbench.data import catalog as datasets
 from ipbench.errors import BadInput, valid_choice
 from ipbench.jobs import Job, fuse
@@ -38,6 +39,11 @@ from ipbench.spec import (
     build,
     pair_of,
 )
+
+#: Bytes of an experiment's file. It is read in seconds, and holds the numbers of 100,000 seeds.
+MOST_BYTES = 2**20
+#: Cells and runs of a grid: ten times what has been planned with it. More can only be a slip, and would take hours.
+MOST_CELLS, MOST_RUNS = 200_000, 1_000_000
 
 
 def _listed(value: object) -> object:
@@ -126,15 +132,12 @@ class Experiment:
     def load(cls, path: Path) -> Experiment:
         """Read an experiment from a YAML file; its stem is its name."""
         try:
-            if path.exists() and not path.is_file():
-                raise BadInput(f"{path}: not a file; an experiment is a YAML file, such as config/quickstart.yaml")
-            config = plain_yaml.read(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            config = plain_yaml.read(files.read(path, MOST_BYTES).decode())
+        except files.Missing:
             near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
             raise BadInput(f"{path}: no such file" + (f" (did you mean {near[0]}?)" if near else "")) from None
-        except (OSError, UnicodeDecodeError, plain_yaml.NotPlain) as error:
-            said = error.strerror if isinstance(error, OSError) else error
-            raise BadInput(f"{path}: not readable as YAML: {' '.join(str(said).split())[:200]}") from None
+        except (UnicodeDecodeError, plain_yaml.NotPlain) as error:
+            raise BadInput(f"{path}: not readable as YAML: {' '.join(str(error).split())[:200]}") from None
         return cls.from_config(config, path.stem, str(path))
 
     @property
@@ -155,6 +158,7 @@ class Experiment:
             raise BadInput(
                 f"{where}: basis: it belongs to space ip, and spaces has {axes.spaces[0]} alone; leave it out"
             )
+        self._check_size()
         variants, bases = list(self._variants()), self._bases()
         sides = [(space, basis) for space in axes.spaces for basis in (bases if space == "ip" else [Basis()])]
         found: dict[str, Run] = {}
@@ -180,6 +184,23 @@ class Experiment:
                             method.check_run(run, where)
                         found.setdefault(run.cell, run)
         return found
+
+    def _check_size(self) -> None:
+        """Count the grid before any of it is built; what is folded away afterwards is counted, too."""
+        axes = self.axes
+        off = len(axes.off) * len(axes.allocations)
+        variants = sum(off if isinstance(entry, str) else off * _size(entry) for entry in axes.methods)
+        bases = sum(map(_size, axes.basis)) if "ip" in axes.spaces else 0
+        sides = bases + ("sp" in axes.spaces)
+        nets = len(axes.datasets) * max(1, len(axes.models)) * len(axes.recipe)
+        cells = nets * variants * len(axes.sparsities) * sides
+        for number, most, what in ((cells, MOST_CELLS, "cells"), (cells * len(axes.seeds), MOST_RUNS, "runs")):
+            if number > most:
+                raise BadInput(
+                    f"{self.where}: a grid of {number:,} {what}, and at most {most:,} are planned: nets and recipes"
+                    f" {nets:,} x methods and their options {variants:,} x sparsities {len(axes.sparsities):,} x spaces"
+                    f" and bases {sides:,} x seeds {len(axes.seeds):,}"
+                )
 
     @property
     def runs(self) -> list[Run]:
@@ -291,6 +312,11 @@ class Experiment:
         if len(set(found)) < len(found):
             raise BadInput(f"{where}: the same filter basis appears twice")
         return found
+
+
+def _size(entry: dict[str, Any]) -> int:
+    """How many choices `_product` makes."""
+    return prod(len(value) for value in entry.values() if isinstance(value, list))
 
 
 def _product(entry: dict[str, Any], where: str) -> Iterable[dict[str, Any]]:

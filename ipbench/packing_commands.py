@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ipbench import output
+from ipbench.arguments import path
 from ipbench.errors import BadInput, valid_choice
 from ipbench.spec import Run, build
 from ipbench.store import read_json
@@ -21,8 +23,10 @@ app = typer.Typer()
 
 @app.command()
 def pack(
-    record: Annotated[Path, typer.Argument(help="Of a run with its end: results/NAME/runs/CELL/SEED.json.")],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    record: Annotated[
+        Path, typer.Argument(help="Of a run with its end: results/NAME/runs/CELL/SEED.json.", parser=path)
+    ],
+    out: Annotated[Path, typer.Option(help="The file to write.", parser=path)],
     values: Annotated[str, typer.Option(help="How kept values are stored: fp32, fp16 or bf16.")] = "fp32",
 ) -> None:
     """Write a trained net as one small file: kept values, their places, the seed for all the rest."""
@@ -42,7 +46,7 @@ def pack(
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A packed net.")],
+    file: Annotated[Path, typer.Argument(help="A packed net.", parser=path)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print what a packed net holds, byte by byte."""
@@ -50,9 +54,9 @@ def inspect(
 
     header, sizes = packing.inspect(file)
     if as_json:
-        typer.echo(json.dumps({"header": header, **asdict(sizes), "total": sizes.total}, indent=1))
+        output.say(json.dumps({"header": header, **asdict(sizes), "total": sizes.total}, indent=1))
         return
-    typer.echo(
+    output.say(
         " ".join(f"{name}={header[name]}" for name in ("dataset", "model", "run", "seed", "space", "off", "values"))
     )
     _print_sizes(sizes, file)
@@ -60,22 +64,24 @@ def inspect(
 
 @app.command()
 def unpack(
-    file: Annotated[Path, typer.Argument(help="A packed net.")],
-    out: Annotated[Path, typer.Option(help="A safetensors file with the state of the plain torch module.")],
+    file: Annotated[Path, typer.Argument(help="A packed net.", parser=path)],
+    out: Annotated[
+        Path, typer.Option(help="A safetensors file with the state of the plain torch module.", parser=path)
+    ],
 ) -> None:
     """Write a packed net as the state of the plain torch module: spatial weights, whatever the space."""
     from ipbench import packing
     from ipbench.store import write_tensors
 
     write_tensors(out, packing.plain_state(packing.unpack(file)), {"packed": file.name})
-    typer.echo(out)
+    output.say(out)
 
 
 def _print_sizes(sizes: Sizes, file: Path) -> None:
     for name, size in sizes.parts.items():
-        typer.echo(f"{name:24} {size:>12,} bytes")
-    typer.echo(
+        output.say(f"{name:24} {size:>12,} bytes")
+    output.say(
         f"{file!s:24} {sizes.total:>12,} bytes: x{sizes.dense_bytes / sizes.total:.1f} against the dense net in fp32"
     )
     factor = sizes.parameters_dense / sizes.parameters
-    typer.echo(f"{sizes.parameters:,} of {sizes.parameters_dense:,} parameters are stored: x{factor:.1f} fewer")
+    output.say(f"{sizes.parameters:,} of {sizes.parameters_dense:,} parameters are stored: x{factor:.1f} fewer")

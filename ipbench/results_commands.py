@@ -8,20 +8,26 @@ from typing import Annotated
 
 import typer
 
-from ipbench import methods
+from ipbench import methods, output
+from ipbench.arguments import path, whole
 from ipbench.errors import BadInput
 
 app = typer.Typer()
 
-Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="An experiment's folder, such as results/quickstart.")]
+Results = Annotated[
+    Path, typer.Argument(metavar="RESULTS", help="An experiment's folder, such as results/quickstart.", parser=path)
+]
 
 
 @app.command()
-def collect(results: Results) -> None:
+def collect(
+    results: Results,
+    complete: Annotated[bool, typer.Option("--complete", help="Refuse if a planned run has no usable record.")] = False,
+) -> None:
     """Gather the records of an experiment into runs.parquet."""
     from ipbench.analysis import write_runs
 
-    typer.echo(write_runs(_folder(results)))
+    output.say(write_runs(_folder(results), complete=complete))
 
 
 @app.command()
@@ -30,8 +36,7 @@ def tables(results: Results) -> None:
     from ipbench.analysis import write_tables
 
     _up_to_date(results)
-    for path in write_tables(results):
-        typer.echo(path)
+    output.say("\n".join(map(str, write_tables(results))))
 
 
 @app.command()
@@ -43,8 +48,7 @@ def figures(
     from ipbench.analysis import write_figures
 
     _up_to_date(results)
-    for path in write_figures(results, overview):
-        typer.echo(path)
+    output.say("\n".join(map(str, write_figures(results, overview))))
 
 
 @app.command()
@@ -52,16 +56,16 @@ def summary(results: Results) -> None:
     """Print the result table of an experiment."""
     from ipbench.analysis import summary as text
 
-    typer.echo(text(_folder(results)))
+    output.say(text(_folder(results)))
 
 
 @app.command()
 def verify(
     results: Results,
-    sample: Annotated[int, typer.Option(help="How many runs to train again.", min=1)] = 3,
+    sample: Annotated[int, typer.Option(help="How many runs to train again.", parser=whole(1))] = 3,
     method_file: Annotated[list[str] | None, typer.Option(help="A Python file that declares methods.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    data: Annotated[Path, typer.Option("--data", help="Folder of the data sets.")] = Path("data"),
+    data: Annotated[Path, typer.Option("--data", help="Folder of the data sets.", parser=path)] = Path("data"),
 ) -> None:
     """Train sampled runs again and compare them with what is recorded, bit for bit; exit code 1 if one differs."""
     methods.load(method_file or [])
@@ -74,7 +78,7 @@ def verify(
     for verdict in verifying.verify(_folder(results), sample, environment):
         run = verdict.run
         label = f"{run.dataset} {run.model} {run.method} {run.space} p={run.sparsity} seed {run.seed}"
-        typer.echo(": ".join(part for part in (label, verdict.kind, verdict.reason) if part))
+        output.say(": ".join(part for part in (label, verdict.kind, verdict.reason) if part))
         kinds.append(verdict.kind)
     if verifying.DIFFERENT in kinds:
         raise typer.Exit(1)

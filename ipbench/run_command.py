@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ipbench import methods, plain_yaml
+from ipbench import files, methods, numerals, output, plain_yaml
+from ipbench.arguments import path, whole
 from ipbench.data import catalog as datasets
 from ipbench.errors import BadInput, BadProduct, valid_choice
 from ipbench.experiment import merged_recipe
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the data sets.")]
+DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the data sets.", parser=path)]
 MethodFiles = Annotated[list[str] | None, typer.Option("--method-file", help="A Python file that declares methods.")]
 
 
@@ -55,19 +56,21 @@ def run(
     loader: Annotated[str, typer.Option(help="memory or ffcv; the pixels are the same.")] = "memory",
     workers: Annotated[
         int,
-        typer.Option(help="Threads that read images: of the FFCV loader, and for folders of images.", min=1, max=1024),
+        typer.Option(
+            help="Threads that read images: of the FFCV loader, and for folders of images.", parser=whole(1, 1024)
+        ),
     ] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     threads: Annotated[
-        int, typer.Option(help="CPU threads of torch; 0: one if strict, else all.", min=0, max=1024)
+        int, typer.Option(help="CPU threads of torch; 0: one if strict, else all.", parser=whole(0, 1024))
     ] = 0,
     data: DataFolder = Path("data"),
-    out: Annotated[Path, typer.Option(help="The folder that takes the records.")] = Path("results/single"),
+    out: Annotated[Path, typer.Option(help="The folder that takes the records.", parser=path)] = Path("results/single"),
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep where the runs end, for others that continue them.")
     ] = False,
     done: Annotated[
-        Path | None, typer.Option(help="A file to write when all runs are finished (for Snakemake).")
+        Path | None, typer.Option(help="A file to write when all runs are finished (for Snakemake).", parser=path)
     ] = None,
 ) -> None:
     """Train one run, or the same with several sparsities and seeds; the data set's defaults fill what is left out.
@@ -125,7 +128,7 @@ def _train(
 
     with on_signals(), distributed.joined(running.choose_device(device)) as own:
         environment = running.Environment(
-            root=data,
+            root=data.absolute(),
             device=own,
             threads=threads or (1 if runs[0].mode == "strict" else os.cpu_count() or 1),
             loader="ffcv" if loader == "ffcv" else "memory",
@@ -137,7 +140,7 @@ def _train(
         except Stopped:
             if first:
                 text = f"stopped by {reason()}; what is trained is saved: the same call goes on there"
-                typer.echo(f"ipbench: {text}", err=True)
+                output.complain(f"ipbench: {text}")
             raise typer.Exit(EXIT_STATUS) from None
 
 
@@ -148,6 +151,7 @@ def _train_in(
     from ipbench.progress import epochs_bar
     from ipbench.store import write_json
 
+    folder, done = out.absolute(), done and done.absolute()  # a method may change the working directory
     # One of several processes must not go on alone: torchrun ends all. And of a single run, its error says it all.
     ends_all = distributed.processes() > 1 or len(runs) == 1
     continued = {parent.id for item in runs for parent in _line(item)}
@@ -156,32 +160,38 @@ def _train_in(
     for item in runs:
         label = f"{item.dataset} {item.model} {item.method} {item.space} p={item.sparsity} seed {item.seed}"
         if any(parent.id in failed for parent in _line(item)):
-            typer.echo(f"ipbench: {label}: not trained, for a run that it continues has failed", err=True)
+            output.complain(f"ipbench: {label}: not trained, for a run that it continues has failed")
             failed[item.id] = f"p={item.sparsity} seed {item.seed}"
             continue
         try:
             with epochs_bar(label) as on_epoch:
-                record = running.execute(item, out, environment, keep=keep or item.id in continued, on_epoch=on_epoch)
+                record = running.execute(
+                    item, folder, environment, keep=keep or item.id in continued, on_epoch=on_epoch
+                )
         except BadProduct as error:
             if ends_all:
                 raise
-            typer.echo(f"ipbench: {label}: {error}", err=True)
+            output.complain(f"ipbench: {label}: {error}")
         except (BadInput, Stopped):
             raise
+        except OSError as error:
+            if ends_all or error.errno is None:
+                raise
+            output.complain(f"ipbench: {label}: {files.refusal(error)}")
         except Exception:
             if distributed.processes() > 1:
                 raise
-            traceback.print_exc()
+            output.complain(traceback.format_exc().rstrip())
         else:
             finished.append(
                 {key: record[key] for key in ("id", "cell", "status", "outcome_sha256")} | {"seed": item.seed}
             )
             if not quiet:
-                typer.echo(f"{label}: {_result(record)}  {running.record_path(out, item)}")
+                output.progress(f"{label}: {_result(record)}  {running.record_path(out, item)}")
             continue
         failed[item.id] = f"p={item.sparsity} seed {item.seed}"
     if failed:
-        typer.echo(f"ipbench: {len(failed)} of {len(runs)} runs failed: {', '.join(failed.values())}", err=True)
+        output.complain(f"ipbench: {len(failed)} of {len(runs)} runs failed: {', '.join(failed.values())}")
         raise typer.Exit(1)
     if done:
         write_json(done, {"runs": finished})
@@ -241,6 +251,6 @@ def _nested(values: dict[str, Any]) -> dict[str, Any]:
 
 def _integer(word: str, option: str) -> int:
     try:
-        return int(word)
-    except ValueError:
-        raise BadInput(f"{option}: {word!r:.60} is not a whole number") from None
+        return numerals.whole(word)
+    except ValueError as error:
+        raise BadInput(f"{option}: {error}") from None

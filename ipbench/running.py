@@ -20,6 +20,7 @@ from ipbench import NUMERICS, distributed, measure, methods
 from ipbench.data import digest
 from ipbench.data.loaders import Data
 from ipbench.errors import BadInput, BadProduct
+from ipbench.files import Missing
 from ipbench.masks import Impossible, NotFinite
 from ipbench.models.build import build as build_model
 from ipbench.outcome import assess, describe
@@ -118,9 +119,10 @@ def finished(
         BadProduct: it is there but cannot be trusted.
     """
     path = record_path(results, run)
-    if not path.exists():
+    try:
+        record = read_json(path)
+    except Missing:
         return None
-    record = read_json(path)
     if record.get("id") != run.id:
         raise BadProduct(f"{path}: not the record of run {run.id}; delete it to have it made again")
     missing = keep and record["status"] == "done" and not end_path(results, run).exists()

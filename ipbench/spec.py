@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from ipbench import numerals
 from ipbench.errors import BadInput, valid_choice
 
 Space = Literal["sp", "ip"]
@@ -41,10 +42,10 @@ def _name(value: str) -> str:
 def _sparsity(value: object) -> str:
     """Canonical decimal text of a sparsity: '0.9' for 0.90, '0' for 0.0."""
     try:
-        number = Decimal(str(value))
-    except InvalidOperation:
+        number = Decimal(numerals.decimal(str(value)))
+    except ValueError:
         raise ValueError("a sparsity is a number from 0 up to, not including, 1") from None
-    if isinstance(value, bool) or not number.is_finite() or not 0 <= number < 1:
+    if isinstance(value, bool) or not 0 <= number < 1:
         raise ValueError("a sparsity is a number from 0 up to, not including, 1")
     rounded = number.quantize(_SMALLEST)
     if rounded != number:

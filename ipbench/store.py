@@ -18,7 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipbench import files
 from ipbench.errors import BadInput, BadProduct
+from ipbench.files import Missing
 from ipbench.spec import canonical_json
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _AGAIN = "delete it to have it made again"
+#: Bytes of a JSON product: the curves of 10,000 epochs have two million. A grid of 100,000 cells has more.
+MOST_JSON = 2**26
+MOST_GRID = 2**29
 
 
 class NotWritten(BadInput):
@@ -129,21 +134,26 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps({"format": FORMAT, "checksum": digest, **body}, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, most: int = MOST_JSON) -> dict[str, Any]:
     """Read a JSON product and check it; returns it without `format` and `checksum`.
 
+    Args:
+        path: the file.
+        most: bytes that it may have.
+
     Raises:
-        BadProduct: the file is missing, truncated, altered or of another format; the message names it.
+        files.Missing: there is no such file.
+        files.NotRead: it is there, and the system does not let it be read.
+        BadProduct: the file is truncated, altered or of another format; the message names it.
     """
+    content = files.read(path, most)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(content.decode())
         if not isinstance(value, dict) or "checksum" not in value:
             raise BadProduct(f"{path}: not a product of ipbench (no checksum); delete it if ipbench is to make it")
         found, digest = value.pop("format", None), value.pop("checksum")
         intact = digest == hashlib.sha256(canonical_json(value).encode()).hexdigest()
-    except FileNotFoundError:
-        raise BadProduct(f"{path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: no text, no JSON, a number that JSON has not
+    except (ValueError, RecursionError) as error:  # ValueError: no text, no JSON, a number that JSON has not
         raise BadProduct(f"{path}: not readable as JSON ({type(error).__name__}); {_AGAIN}") from None
     if found != FORMAT:
         raise BadProduct(f"{path}: written in another format than {FORMAT}, the only one this version reads; {_AGAIN}")
@@ -194,10 +204,12 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read a safetensors product and check it.
 
     Raises:
-        BadProduct: the file is missing, truncated, altered or of another format; the message names it.
+        files.Missing, files.NotRead: as `read_json`.
+        BadProduct: the file is truncated, altered or of another format; the message names it.
     """
     from safetensors import SafetensorError, safe_open
 
+    files.opened(path).close()  # what the system refuses is no damage, and a pipe would never end
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -205,8 +217,10 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         facts = json.loads(metadata["facts"])
         digest = hashlib.sha256((tensors_digest(tensors) + canonical_json(facts)).encode()).hexdigest()
     except FileNotFoundError:
-        raise BadProduct(f"{path}: no such file") from None
-    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
+        raise Missing(f"{path}: no such file") from None
+    except OSError as error:
+        raise files.not_read(path, error) from None
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise BadProduct(f"{path}: not readable ({type(error).__name__}); {_AGAIN}") from None
     if metadata.get("format") != str(FORMAT):
         raise BadProduct(f"{path}: written in another format than {FORMAT}, the only one this version reads; {_AGAIN}")

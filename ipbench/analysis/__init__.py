@@ -11,11 +11,11 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def write_runs(results: Path) -> Path:
+def write_runs(results: Path, *, complete: bool = False) -> Path:
     """Gather the records under `results` into its `runs.parquet`; see `ipbench.analysis.collect.write_runs`."""
     from ipbench.analysis import collect
 
-    return collect.write_runs(results)
+    return collect.write_runs(results, complete=complete)
 
 
 def write_tables(results: Path) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ipbench import files
 from ipbench.analysis.checks import check_values
 from ipbench.analysis.grid import AXES, Grid, check, parse, read_grid, to_json
 from ipbench.analysis.records import COLUMNS, column_type, row
@@ -22,6 +22,8 @@ from ipbench.store import FORMAT, read_json, write_bytes
 
 #: Name of the product inside a results folder.
 RUNS = "runs.parquet"
+#: Of it: as many runs as an experiment may have, and what curves of hundreds of epochs come to.
+MOST_RUNS, MOST_BYTES = 1_000_000, 2**34
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,9 @@ def collect(results: Path) -> Collection:
         for seed in sorted(cell.seeds):
             path = results / "runs" / cell.id / f"{seed}.json"
             try:
-                if not os.path.lexists(path):
-                    missing.append((cell.id, seed))
-                    continue
                 rows.append(row(read_json(path), cell, seed))
+            except files.Missing:
+                missing.append((cell.id, seed))
             except (BadInput, ValueError, OSError) as error:
                 place = path.relative_to(results).as_posix()
                 reason = " ".join(str(error).split()).removeprefix(f"{path}: ")
@@ -114,15 +115,18 @@ def read_parquet(path: Path) -> Collection:
     """
     remedy = "collect the records again"
     try:
+        files.opened(path).close()  # what the system refuses is no damage, and a pipe would never end
+    except files.Missing:
+        raise files.Missing(f"{path}: no such file; {remedy}") from None
+    try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            _check_claims(path, file.metadata)
             table = file.read()
         metadata = table.schema.metadata or {}
         facts, checksum = metadata[b"ipbench"].decode(), metadata[b"checksum"].decode()
         table = table.replace_schema_metadata(None)
         intact = checksum == _checksum(table, facts)
         content = json.loads(facts)
-    except FileNotFoundError:
-        raise BadProduct(f"{path}: no such file; {remedy}") from None
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise BadProduct(f"{path}: not readable ({type(error).__name__}); {remedy}") from None
     if not intact:
@@ -185,6 +189,16 @@ def _check_missing(collection: Collection) -> None:
         raise ValueError("its list of missing runs is not what is missing in it")
 
 
+def _check_claims(path: Path, metadata: pq.FileMetaData) -> None:
+    """Whether what the file says it holds can be right, before room is made for it."""
+    size = sum(metadata.row_group(place).total_byte_size for place in range(metadata.num_row_groups))
+    if metadata.num_rows > MOST_RUNS or size > MOST_BYTES:
+        raise BadProduct(
+            f"{path}: claims {metadata.num_rows:,} runs of {size:,} bytes, where at most {MOST_RUNS:,} of"
+            f" {MOST_BYTES:,} can be right; collect the records again"
+        )
+
+
 def load(results: Path) -> Collection:
     """The collection in `results/runs.parquet`, which must be of the grid that stands beside it.
 
@@ -199,16 +213,29 @@ def load(results: Path) -> Collection:
     return collection
 
 
-def write_runs(results: Path) -> Path:
+def write_runs(results: Path, *, complete: bool = False) -> Path:
     """Collect the records of `results` into its `runs.parquet`; returns that file.
 
     A file that says the same already is left alone, its date too: what was made from it is not out of date then.
 
+    Args:
+        results: as of `collect`.
+        complete: whether every planned run must have a record.
+
     Raises:
-        BadInput: `grid.json` is not usable.
+        BadInput: `grid.json` is not usable, or a record is missing where none may be.
     """
     path = results / RUNS
-    content = _parquet(collect(results))
+    collection = collect(results)
+    if complete and collection.missing:
+        first = [record.message for record in collection.unreadable] or [
+            f"runs/{cell}/{seed}.json: no such file" for cell, seed in collection.missing
+        ]
+        raise BadInput(
+            f"{results}: {len(collection.missing)} of {collection.grid.planned} planned runs have no usable record:"
+            f" {first[0]}; then give the same call again, which trains them"
+        )
+    content = _parquet(collection)
     if not path.is_file() or path.read_bytes() != content:
         write_bytes(path, content)
     return path

@@ -10,7 +10,7 @@ from typing import Any
 
 from ipbench.errors import BadInput
 from ipbench.spec import NAME, SPACES, Run, build, canonical_json, pair_of
-from ipbench.store import read_json
+from ipbench.store import MOST_GRID, read_json
 
 #: The method of the cells that are trained without a mask; they are references, not comparisons.
 DENSE = "dense"
@@ -157,7 +157,7 @@ def read_grid(results: Path) -> Grid:
         BadInput: it does not hold a grid.
     """
     path = results / "grid.json"
-    grid = parse(read_json(path), str(path))
+    grid = parse(read_json(path, MOST_GRID), str(path))
     check(grid, str(path))
     return grid
 

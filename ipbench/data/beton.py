@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ipbench import store
+from ipbench import files, store
 from ipbench.data import image_folder, sources
 from ipbench.data.catalog import DataSet, dataset
 from ipbench.errors import BadInput, BadProduct, valid_choice
@@ -228,8 +228,8 @@ def _sha256(path: Path) -> str:
 
     ImageNet's has 330 GB, which no job can read before it starts. The beginning holds the addresses of all images.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with files.opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
         if size <= WHOLE:
             return hashlib.file_digest(file, "sha256").hexdigest()
         digest = hashlib.sha256(str(size).encode())

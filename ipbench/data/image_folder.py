@@ -19,12 +19,12 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from ipbench.data import image_files
 from ipbench.data.catalog import DataSet, dataset
 from ipbench.errors import BadInput, BadProduct
 
 #: The folder of a split: the official validation images are the test part.
 FOLDERS = {"train": "train", "test": "val"}
-SUFFIXES = (".jpeg", ".jpg", ".png")
 #: An image that is longer in proportion to its width is first cut to its middle. A random crop of one beyond 17 is its
 #: middle anyhow, and FFCV stores no image above 8 MiB.
 LONGEST = 32
@@ -108,7 +108,7 @@ def sha256(name: str, split: Literal["train", "test"], root: Path) -> str:
     for label, kind in enumerate(found.classes):
         first, end = np.searchsorted(found.labels, [label, label + 1])
         digest.update(os.fsencode(kind) + b"\n")
-        sizes = {entry.name: entry.stat().st_size for entry in _entries(found.folder / kind)} if first < end else {}
+        sizes = {entry.name: entry.stat().st_size for entry in image_files.entries(found.folder / kind)} if first < end else {}
         for file in found.names[first:end]:
             digest.update(os.fsencode(file) + f"\0{sizes[file]}\n".encode())
     return digest.hexdigest()
@@ -134,24 +134,17 @@ def read(path: Path, shorter_side: int) -> np.ndarray:
     """Decode an image file to RGB and bring its shorter side to `shorter_side` pixels, both by Pillow.
 
     The longer side becomes `shorter_side * longer // shorter`, after an image more than `LONGEST` times as long as
-    wide was cut to its middle. An orientation written into the file is not obeyed, as everywhere on ImageNet.
+    wide was cut to its middle.
 
     Returns:
         uint8 (height, width, 3).
 
     Raises:
-        BadProduct: the file is no image, or a broken one; the message names it.
+        BadProduct: as `image_files.decode`.
     """
     from PIL import Image
 
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except Exception as error:  # decoders raise whatever a broken file makes them stumble over
-        said = " ".join(str(error).split()) or "no reason given"
-        raise BadProduct(
-            f"{path}: not readable as an image ({type(error).__name__}: {said}); expected a whole JPEG or PNG file"
-        ) from None
+    image = image_files.decode(path)
     width, height = image.size
     shorter, longer = min(image.size), min(max(image.size), LONGEST * min(image.size))
     w, h = min(width, longer), min(height, longer)
@@ -189,31 +182,17 @@ def _expected(name: str, root: Path) -> str:
 
 def _folders(folder: Path, facts: DataSet, root: Path) -> list[str]:
     """The names of the class folders, sorted."""
-    found = []
-    for entry in _entries(folder):
-        if not entry.is_dir():
-            raise BadProduct(f"{entry.path}: not a folder of a class; {_expected(facts.name, root)}")
-        found.append(entry.name)
+    found = image_files.folders(folder, _expected(facts.name, root))
     if not found:
         raise BadProduct(f"{folder}: holds no folder of a class; {_expected(facts.name, root)}")
     if len(found) > facts.classes:
         raise BadProduct(f"{folder}: {len(found)} folders where {facts.name} has at most {facts.classes} classes")
-    return sorted(found)
+    return found
 
 
 def _files(folder: Path, name: str, root: Path) -> list[str]:
     """The names of the image files of a class, sorted."""
-    found = []
-    for entry in _entries(folder):
-        if not entry.name.lower().endswith(SUFFIXES) or not entry.is_file():
-            raise BadProduct(f"{entry.path}: not an image file ({', '.join(SUFFIXES)}); {_expected(name, root)}")
-        found.append(entry.name)
+    found = image_files.names(folder, _expected(name, root))
     if not found:
         raise BadProduct(f"{folder}: a class without images; {_expected(name, root)}")
-    return sorted(found)
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies in a folder, hidden files left out: file managers put them there."""
-    with os.scandir(folder) as entries:
-        return [entry for entry in entries if not entry.name.startswith(".")]
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from ipbench import keys
+from ipbench import files, keys
 from ipbench.data import archives, image_folder, tiny_imagenet
 from ipbench.data.catalog import DataSet, dataset
 from ipbench.data.formats import read_cifar, read_idx
@@ -85,7 +86,8 @@ def load(name: str, split: Split, root: Path) -> Images:
         images, labels, place = _cifar(name, split, root)
     elif name == "tiny-imagenet":
         place = str(_folder(name, root))
-        images, labels = tiny_imagenet.read(split, _folder(name, root), facts.shape[1])
+        count = 2 * ((facts.train if split == "train" else facts.test) or 0)  # see `_idx`
+        images, labels = tiny_imagenet.read(split, _folder(name, root), facts.shape[1], count)
     else:
         images, labels, place = _idx(name, split, root)
     _check(facts, split, images, labels, place)
@@ -127,8 +129,14 @@ def fetch(name: str, root: Path) -> str:
     try:
         _read_both(name, root)
         return f"{name}: already in {_folder(name, root)}"
+    except files.NotRead:  # nothing is known of it, and nothing to be mended
+        raise
+    except BadProduct as error:
+        if _folder(name, root) == DEBIAN_FASHION_MNIST:
+            raise BadProduct(f"{error}; install Debian's package dataset-fashion-mnist again") from None
+        problem = str(error)
     except BadInput:
-        pass  # missing or broken: fetch it anew
+        problem = ""  # it is not there
     from torchvision.datasets.utils import download_url
 
     for download in downloads(name):
@@ -142,12 +150,13 @@ def fetch(name: str, root: Path) -> str:
                 errors.append(" ".join(str(error).split()) or type(error).__name__)
         else:
             raise BadInput(
-                f"{name}: could not download {download.file} ({errors[0]}); get {download.urls[0]} by hand, put it into"
-                f" {target}, and run `ipbench data fetch {name}` again, which unpacks it"
+                f"{problem or name}: could not download {download.file} ({errors[0]}); get {download.urls[0]} by"
+                f" hand, put it into {target}, and run `ipbench data fetch {name}` again, which unpacks it"
             )
         archives.unpack(target / download.file, target)
     _read_both(name, root)
-    return f"{name}: fetched into {_folder(name, root)}"
+    was = f", in place of what could not be used: {problem}" if problem else ""
+    return f"{name}: fetched into {_folder(name, root)}{was}"
 
 
 def downloads(name: str) -> Sequence[Download]:
@@ -198,7 +207,10 @@ def _idx(name: str, split: Split, root: Path) -> tuple[np.ndarray, np.ndarray, s
     stem = "train" if split == "train" else "t10k"
     path = _existing(name, [folder / f"{stem}-images-idx3-ubyte{end}" for end in ("", ".gz")])
     labels_path = _existing(name, [folder / f"{stem}-labels-idx1-ubyte{end}" for end in ("", ".gz")])
-    images, labels = read_idx(path), read_idx(labels_path)
+    facts = dataset(name)
+    # Twice of what is right: a file of the wrong size is better described than refused.
+    count = 2 * ((facts.train if split == "train" else facts.test) or 0)
+    images, labels = read_idx(path, count * math.prod(facts.shape)), read_idx(labels_path, count)
     if images.ndim != 3:
         raise BadProduct(f"{path}: {images.ndim} dimensions where images have 3")
     if labels.ndim != 1:
@@ -209,7 +221,9 @@ def _idx(name: str, split: Split, root: Path) -> tuple[np.ndarray, np.ndarray, s
 def _cifar(name: str, split: Split, root: Path) -> tuple[np.ndarray, np.ndarray, str]:
     folder = _folder(name, root)
     paths = [_existing(name, [folder / file]) for file in _CIFAR_FILES[name, split]]
-    parts = [read_cifar(path, _CIFAR_LABEL_BYTES[name]) for path in paths]
+    facts = dataset(name)
+    most = 2 * ((facts.train if split == "train" else facts.test) or 0) * (math.prod(facts.shape) + 2)
+    parts = [read_cifar(path, _CIFAR_LABEL_BYTES[name], most) for path in paths]
     images = np.concatenate([images for images, _ in parts])
     labels = np.concatenate([labels for _, labels in parts])
     return images, labels, str(paths[0]) if len(paths) == 1 else f"{folder}/data_batch_*.bin"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -126,6 +127,7 @@ def _execute(label: str, path: Path) -> None:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[label] = module
+    folder = Path.cwd()
     try:
         spec.loader.exec_module(module)
     except BadInput:
@@ -133,6 +135,8 @@ def _execute(label: str, path: Path) -> None:
     except (Exception, SystemExit) as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise BadInput(f"{path}: does not import: {said:.300}") from error
+    finally:
+        os.chdir(folder)  # all paths of a command line are relative to it
 
 
 @contextmanager

@@ -128,9 +128,9 @@ CASES = [
         "table-names-more", "tiny-imagenet", VAL, lambda old: old + b"x.JPEG\tn00000000\n", "x.JPEG", "no such file"
     ),
     broken("image-size", "tiny-imagenet", JPEG, lambda old: picture(63, 64), JPEG, "64 x 63", "must be 64 x 64"),
-    broken("image-cut", "tiny-imagenet", JPEG, lambda old: old[: len(old) // 2], JPEG, "not a readable image"),
-    broken("image-empty", "tiny-imagenet", JPEG, lambda old: b"", JPEG, "not a readable image"),
-    broken("image-pickle", "tiny-imagenet", JPEG, lambda old: PICKLE, JPEG, "not a readable image"),
+    broken("image-cut", "tiny-imagenet", JPEG, lambda old: old[: len(old) // 2], JPEG, "not readable as an image"),
+    broken("image-empty", "tiny-imagenet", JPEG, lambda old: b"", JPEG, "not readable as an image"),
+    broken("image-pickle", "tiny-imagenet", JPEG, lambda old: PICKLE, JPEG, "not readable as an image"),
     broken(
         "image-gone", "tiny-imagenet", JPEG, lambda old: None, f"{TRAIN - 1} images where the train part", f"{TRAIN}"
     ),

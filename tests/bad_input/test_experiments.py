@@ -220,7 +220,7 @@ FILES = [
     whole("tag-own", "title: !x y\n", "line 1", "'!x'"),
     case("file-folder", "grid x.yaml", "x.yaml: not a file", files={"x.yaml": None}),
     case("file-gone", "grid y.yaml", "y.yaml: no such file", "did you mean x.yaml", files={"x.yaml": ""}),
-    case("file-empty-name", ["grid", ""], "not a file"),
+    case("file-empty-name", ["grid", ""], "an empty path"),
     case("file-endless", "grid /dev/zero", "/dev/zero: not a file"),
     case("file-long-name", ["grid", "x" * 400], "File name too long"),
     case(

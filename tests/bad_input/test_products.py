@@ -98,7 +98,7 @@ PACKING = [
     case("pack-gone", "pack r.json --out o", "r.json: no such file"),
     case("pack-text", "pack r.json --out o", "r.json", "not readable as JSON", files={"r.json": "x"}),
     case("pack-pickle", "pack r.json --out o", "r.json", "not readable as JSON", files={"r.json": PICKLE}),
-    case("pack-folder", "pack r.json --out o", "r.json", "not readable", files={"r.json": None}),
+    case("pack-folder", "pack r.json --out o", "r.json: not a file, but a folder", files={"r.json": None}),
     case("pack-no-run", "pack r.json --out o", "r.json: run", "a mapping", files={"r.json": product(a=1)}),
     case("pack-half-a-run", "pack r.json --out o", "run: model", "must be given",
          files={"r.json": product(run={"dataset": "digits"})}),

@@ -68,7 +68,7 @@ def test_what_is_missing_or_broken_is_one_line(folder, tmp_path):
     (folder / "train/n01/images/n01_0.JPEG").write_bytes(b"\xff\xd8 no image")
     with pytest.raises(BadProduct) as error:
         tiny_imagenet.read("train", folder, 64)
-    one_line(error, "n01_0.JPEG: not a readable image")
+    one_line(error, "n01_0.JPEG: not readable as an image")
     table.unlink()
     with pytest.raises(BadInput, match=r"no file .*val_annotations\.txt"):
         tiny_imagenet.read("test", folder, 64)

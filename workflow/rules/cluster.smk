@@ -8,7 +8,6 @@ import subprocess
 from contextlib import redirect_stderr
 
 from snakemake.cli import get_profile_dir, parse_args
-from snakemake_interface_executor_plugins.settings import ExecMode
 
 # The executor's interval between two questions grows to this many seconds while no job ends; a minute is to spare.
 LONGEST_INTERVAL = 180

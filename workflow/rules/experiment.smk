@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from snakemake.cli import parse_args
+from snakemake_interface_executor_plugins.settings import ExecMode
 
 # Commands find the Python that runs Snakemake, in the jobs of a cluster too, whether or not its environment is active.
 shell.prefix(f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
@@ -110,6 +111,22 @@ except BadInput as error:
     refuse(error)
 
 
+def lost_runs(job):
+    """Whether records are missing of a job that has ended: deleted by hand, as a damaged one should be, or moved."""
+    if all(f"{seed}.json" in records_of(run.cell) for run in job.cells for seed in job.seeds):
+        return False
+    return os.path.exists(f"{RESULTS}/{job.path}")
+
+
+@cache
+def records_of(cell):
+    """The names of the records of a cell that are there: one look at its folder, not one at each."""
+    try:
+        return frozenset(os.listdir(f"{RESULTS}/runs/{cell}"))
+    except OSError:  # there are none, or what trains them will say what is wrong
+        return frozenset()
+
+
 # The graph is made of millions of objects that live to its end. Searching them for garbage, again and again as they grow
 # in number, takes a fifth of the time of planning.
 gc.freeze()
@@ -138,6 +155,10 @@ def data_files(dataset):
 def inputs_of(wildcards):
     """Its data set, files that declare its methods, and the jobs whose runs it continues: dense nets, levels before."""
     job = job_of(wildcards)
+    if workflow.exec_mode == ExecMode.DEFAULT and lost_runs(job):
+        # Snakemake sees the file of a job, not the records behind it: as with files that it knows to be incomplete, the
+        # job has to run. Nothing is deleted for it: this may be a dry run, and another Snakemake may be at work here.
+        workflow.dag.forcefiles.add(f"{RESULTS}/{job.path}")
     return [*data_files(job.dataset), *job.method_files, *(f"{RESULTS}/{parent}" for parent in job.parents)]
 
 

@@ -47,7 +47,7 @@ rule collect:
     message:
         "collect the records of {EXPERIMENT.name}"
     shell:
-        "python -m ipbench collect results/{params.experiment:q} > {log:q} 2>&1"
+        "python -m ipbench collect --complete results/{params.experiment:q} > {log:q} 2>&1"
 
 
 rule tables:
