@@ -130,10 +130,9 @@ def analyse(collection: Collection, metric: str = PRIMARY) -> Analysis:
     methods = {key: work.average(same, pairs) for key, same in groups.items() if key not in options}
     compared = [row for same in groups.values() for row in same]
     overall = work.average(compared, pairs) if compared and not options else None
-    members: dict[object, Finding] = {key: pairs[key] for key in map(pair_name, compared)} | dict(methods)
-    if overall:
-        members[None] = overall
-    members = {key: found for key, found in members.items() if found.state != IMPOSSIBLE}
+    nodes: list[tuple[object, Finding]] = [(key, pairs[key]) for key in map(pair_name, compared)]
+    nodes += [*methods.items(), *([(None, overall)] if overall else [])]
+    members = {key: found for key, found in nodes if found.state != IMPOSSIBLE}
     judged = work.judge(members)
     spreads = [pairs[key].comparison.std for key in map(pair_name, compared) if pairs[key].state == ""]
     return Analysis(

@@ -162,12 +162,14 @@ def _patterns(n: int) -> Iterator[NDArray[np.float64]]:
             numbers = np.arange(start, min(start + _BLOCK, 2 ** (n - 1)))
             flipped = (numbers[:, None] >> places) & 1
             # A pattern and its opposite have the same |sum|: the last sign can stay.
-            yield np.column_stack([1.0 - 2.0 * flipped, np.ones(len(numbers))])
+            block = np.ones((len(numbers), n))
+            block[:, :-1] -= 2.0 * flipped
+            yield block
         return
     key = hashlib.blake2b(f"sign flips of {n} seeds".encode(), digest_size=16).digest()
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(key, "little")))
     for start in range(0, FLIPS, _BLOCK):
-        yield rng.integers(0, 2, (min(_BLOCK, FLIPS - start), n)) * 2.0 - 1.0
+        yield np.where(rng.integers(0, 2, (min(_BLOCK, FLIPS - start), n)), 1.0, -1.0)
 
 
 def _subset_means(x: NDArray[np.float64]) -> NDArray[np.float64]:

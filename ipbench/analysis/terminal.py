@@ -56,8 +56,8 @@ def summarise(collection: Collection) -> str:
     done, guesses = (sum(getattr(count, of) for count in ended.values()) for of in ("done", "collapsed"))
     notes = [
         f"{done} of {grid.planned} runs finished{f', {guesses} of them collapsed' if guesses else ''}.",
-        "± is half of the 95 % interval of a mean (Student's t), [ ] that of a difference (inverted sign-flip test). They"
-        f" cover seeds, not test images. Verdicts: one family of {analysis.members}, p (max-T) at most 0.05.",
+        "± is half of the 95 % interval of a mean (Student's t), [ ] that of a difference (inverted sign-flip test)."
+        f" They cover seeds, not test images. Verdicts: one family of {analysis.members}, p (max-T) at most 0.05.",
         seeds_note(collection, analysis),
     ]
     whole = analysis.overall

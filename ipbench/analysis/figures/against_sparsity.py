@@ -52,9 +52,9 @@ def difference(scene: Scene, file: FigureFile) -> Figure:
     for axes, panel in zip(sheet.panels, panels, strict=False):
         drawn = _difference_panel(axes, scene, panel) or drawn
     sparsities(sheet, panels, drawn)
-    more = difference_axis(sheet, "y")
+    more = difference_axis(sheet, "y", scene.collection.grid.margin)
     handles = difference_handles(scene.collection.grid.margin)
-    label(sheet, title(file), "sparsity p", "IP − SP (points)" + (f"\n{more}" if more else ""), handles)
+    label(sheet, title(file), "sparsity p", f"IP − SP (points{f'; {more}' if more else ''})", handles)
     return sheet.figure
 
 

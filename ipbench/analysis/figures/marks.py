@@ -35,8 +35,8 @@ _WITHIN = "#B0B0B0"
 _CHARACTER, _HANDLE = 0.054, 0.5
 
 #: A range of differences, in points, from which the axis is logarithmic on both sides of a linear middle.
-_WIDE, _LINEAR = 15, 2
-_TICKS = (-100, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 100)
+_WIDE, _LINEAR = 8, 1
+_TICKS = (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100)
 
 
 def interval(
@@ -121,8 +121,10 @@ def difference_handles(margin: float) -> list[Artist]:
     ]
 
 
-def difference_axis(sheet: Page, along: Literal["x", "y"]) -> str:
+def difference_axis(sheet: Page, along: Literal["x", "y"], margin: float) -> str:
     """Make an axis of every panel one of differences in points: zero in sight, the sides shaded for IP and SP.
+
+    Dotted lines stand at the margin, inside of which a difference is small.
 
     Returns:
         What the name of the axis has to add.
@@ -142,4 +144,7 @@ def difference_axis(sheet: Page, along: Literal["x", "y"]) -> str:
         span(0, high, color=style.COLOUR["ip"], alpha=0.07, linewidth=0, zorder=0)
         span(low, 0, color=style.COLOUR["sp"], alpha=0.07, linewidth=0, zorder=0)
         line(0, color=style.GREY, linewidth=0.7, zorder=1)
-    return f"logarithmic beyond ±{_LINEAR}" if wide else ""
+        for end in (-margin, margin):
+            if low < end < high:
+                line(end, color=style.GREY, linewidth=0.5, linestyle=":", zorder=1)
+    return f"log. beyond ±{_LINEAR}" if wide else ""

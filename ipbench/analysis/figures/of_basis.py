@@ -164,9 +164,9 @@ def ablation(scene: Scene, file: FigureFile) -> Figure:
     if not any(found):
         first.set_xlim(-1, 1)
     first.xaxis.set_major_locator(MaxNLocator(5))
-    more = difference_axis(sheet, "x")
+    more = difference_axis(sheet, "x", scene.collection.grid.margin)
     ticks(sheet)
-    x = "IP − SP (points)" + (f", {more}" if more else "")
+    x = f"IP − SP (points{f'; {more}' if more else ''})"
     label(sheet, title(file), x, "filter basis of IP", difference_handles(scene.collection.grid.margin))
     return sheet.figure
 

@@ -34,12 +34,11 @@ def methods(scene: Scene, file: FigureFile) -> Figure:
     named = sum(map(bool, dense.values()))
     width = style.PAGE_WIDTH if len(shown) > 1 else style.PANEL_WIDTH + _MARGINS
     columns = legend_columns([panel.title for panel in panels] + ["dense (SP)"] * named, width)
+    text = f"{MEANS} Band: that of the dense net. Dots: single seeds, where a run collapsed."
     sheet = page(
         [len(shown)],
         [style.LABEL[space] for space in shown],
-        scene.note(
-            [*cells, *bands], f"{MEANS} Band: that of the dense net. Dots: single seeds, where a run collapsed."
-        ),
+        scene.note([*cells, *bands], text),
         height=_HEIGHT,
         legend_rows=math.ceil((len(panels) + named) / columns),
     )

@@ -45,8 +45,8 @@ def paired_table(collection: Collection, names: Labels, analysis: Analysis) -> T
         data.append(raw_axes(row) | {"sp_cell": row.sp.id, "ip_cell": row.ip.id} | _raw(found) | more)
         printed.append(axes(names, row) | _texts(found) | {"n": _number(found), "collapsed": _collapsed(sides)})
     shared = (
-        "Several comparisons have one SP side in common: flipping a seed is then no exchange of SP and IP, and the joint"
-        " test assumes that differences scatter symmetrically.",
+        "Several comparisons have one SP side in common: flipping a seed is then no exchange of SP and IP, and the"
+        " joint test assumes that differences scatter symmetrically.",
     )
     notes = (
         "IP − SP: mean difference of the test accuracy after the last epoch in percentage points, runs paired by seed.",
@@ -117,8 +117,8 @@ def _claim_notes(collection: Collection, analysis: Analysis, shown: Iterable[Fin
     test = f"{FLIPS:,} random flips beyond {EXACT_SEEDS} seeds" if drawn else "exact"
     notes = [
         f"p: two-sided sign-flip test over seeds ({test}). p (max-T): after step-down max-T over joint flips, for one"
-        f" family of {analysis.members} at one level of 5 %: the average over the grid, those of its methods, and single"
-        " comparisons. Dense references and what is impossible are outside of it.",
+        f" family of {analysis.members} at one level of 5 %: the average over the grid, those of its methods, and"
+        " single comparisons. Dense references and what is impossible are outside of it.",
         f"verdict: better, with a p (max-T) of at most {ALPHA:g}, for which at least {CLAIM_SEEDS} seeds are needed;"
         f" within ±{collection.grid.margin:g}: no claim, and the interval of 90 % lies inside the margin of the"
         " experiment (each row for itself); undecided: neither.",

@@ -27,7 +27,7 @@ DIFFERENCES = (
 
 
 def seeds_note(collection: Collection, analysis: Analysis) -> str:
-    """One sentence: with how many seeds a difference as large as the margin would be found, and how many are planned."""
+    """How many seeds find a difference as large as the margin, and how many are planned."""
     pairs = [found for found in analysis.pairs.values() if found.state != REFERENCE]
     if not analysis.members:
         return "No SP/IP comparison is planned and possible."
@@ -39,9 +39,9 @@ def seeds_note(collection: Collection, analysis: Analysis) -> str:
     alone, together = (seeds_for(margin / 100, analysis.spread, number) for number in (1, members))
     return (
         f"At the median spread of single comparisons here (standard deviation {100 * analysis.spread:.2f} points), a"
-        f" difference of {margin:g} points is found with a probability of {POWER:.0%} by {alone} seeds if it is the only"
-        f" comparison, by {together} as one of {members}; planned: {have}."
-    ).replace("80%", "80 %")
+        f" difference of {margin:g} points is found with a probability of {100 * POWER:.0f} % by {alone} seeds if it is"
+        f" the only comparison, by {together} as one of {members}; planned: {have}."
+    )
 
 
 def setting_notes(collection: Collection) -> tuple[str, ...]:
