@@ -127,9 +127,9 @@ def analyse(collection: Collection, metric: str = PRIMARY) -> Analysis:
         if row.compared:
             groups.setdefault((row.any.dataset, row.any.model, row.any.method), []).append(row)
     options = tuple(key for key, same in groups.items() if _options_vary(same))
-    methods = {key: work.average(same, pairs) for key, same in groups.items() if key not in options}
+    methods = {key: work.average(key, same, pairs) for key, same in groups.items() if key not in options}
     compared = [row for same in groups.values() for row in same]
-    overall = work.average(compared, pairs) if compared and not options else None
+    overall = work.average(None, compared, pairs) if compared and not options else None
     nodes: list[tuple[object, Finding]] = [(key, pairs[key]) for key in map(pair_name, compared)]
     nodes += [*methods.items(), *([(None, overall)] if overall else [])]
     members = {key: found for key, found in nodes if found.state != IMPOSSIBLE}
@@ -177,7 +177,7 @@ class _Work:
         self.settings = Settings(collection)
         self.counts = counts(collection)
         self.margin = collection.grid.margin
-        self.by_seed: dict[str, dict[int, float]] = {}  # differences of what was compared, by `pair_name`
+        self.by_seed: dict[object, dict[int, float]] = {}  # differences of every member of the family
 
     def pair(self, row: Row) -> Finding:
         """One comparison."""
@@ -194,8 +194,8 @@ class _Work:
         name = (pair_name(row),)
         return Finding(found, compare(rest), len(planned), lost, state, mixed, name, (), signs, self.margin)
 
-    def average(self, rows: Sequence[Row], pairs: Mapping[str, Finding]) -> Finding:
-        """Per seed the mean difference over those comparisons that are complete."""
+    def average(self, key: Method | None, rows: Sequence[Row], pairs: Mapping[str, Finding]) -> Finding:
+        """Per seed the mean difference over those comparisons that are complete; `key` names it in the family."""
         names = [pair_name(row) for row in rows]
         possible = [name for name in names if pairs[name].state != IMPOSSIBLE]
         included = tuple(name for name in possible if pairs[name].state == "")
@@ -205,7 +205,7 @@ class _Work:
         behind = [] if mixed else [row for row in rows if pair_name(row) in included]
         by_seed = _mean([self.by_seed[pair_name(row)] for row in behind])
         rest = _mean([differences(row, self.complete) for row in behind])
-        self.by_seed["+".join(included)] = by_seed
+        self.by_seed[key] = by_seed
         state = INCOMPLETE if len(included) < len(possible) or not by_seed else ""
         state = MIXED if mixed else state if possible else IMPOSSIBLE
         signs = (sum(pairs[name].signs[0] for name in included), sum(pairs[name].signs[1] for name in included))
@@ -217,8 +217,7 @@ class _Work:
     def judge(self, members: Mapping[object, Finding]) -> dict[object, Finding]:
         """The members of the family with their adjusted p and their verdicts."""
         complete = [key for key, found in members.items() if found.state == ""]
-        by_seed = [self.by_seed["+".join(members[key].included)] for key in complete]
-        adjusted = family(by_seed, missing=len(members) - len(complete))
+        adjusted = family([self.by_seed[key] for key in complete], missing=len(members) - len(complete))
         judged = dict(members)
         for key, p in zip(complete, adjusted, strict=True):
             judged[key] = replace(members[key], p_adjusted=p)
