@@ -28,6 +28,7 @@ from ipbench.spec import (
     Basis,
     Mode,
     Name,
+    Number,
     Off,
     Recipe,
     Run,
@@ -92,6 +93,7 @@ class Axes(Value):
     off: Annotated[tuple[Off, ...], _LISTED, _SOME, _ONCE] = ("zero",)
     allocations: Annotated[tuple[Allocation, ...], _LISTED, _SOME, _ONCE] = ("global",)
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seeds), _SOME, _ONCE] = tuple(range(6))
+    margin: Number = Field(0.5, gt=0, le=100, description="percentage points: a difference inside of them is small")
     mode: Mode = "strict"
     loader: Literal["memory", "ffcv"] = "memory"
 
@@ -266,7 +268,7 @@ class Experiment:
                     **({"code": code.sha256} if code else {}),
                 }
             )
-        return {"name": self.name, "title": self.axes.title, "cells": cells}
+        return {"name": self.name, "title": self.axes.title, "margin": self.axes.margin, "cells": cells}
 
     def _variants(self) -> Iterable[tuple[methods.Method, dict[str, Any], str, str]]:
         """Method, options, off and allocation of every method of the experiment; lists of values are axes too."""

@@ -1,133 +1,149 @@
-"""The statistics of a collection: one row per cell, one per SP/IP comparison, and one for the whole grid.
+"""IP against SP: every comparison of a grid, averaged by method and over the grid, and what may be claimed of each.
 
-Accuracies are fractions here; tables and figures turn them into per cent and percentage points.
+All of them are members of one family with one level (`flips.max_t`). Differences are fractions here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
+from ipbench.analysis.cells import PRIMARY, Counts, Values, counts, metric_values
 from ipbench.analysis.collect import Collection
-from ipbench.analysis.grid import Cell, Grid, Row
-from ipbench.analysis.statistics import CLAIM_SEEDS, claim, holm, mean_interval, seeds_needed, sign_flip
-from ipbench.errors import BadInput
+from ipbench.analysis.flips import Interval, flip_interval, max_t, sign_flip
+from ipbench.analysis.grid import Cell, Row
+from ipbench.analysis.settings import Settings
+from ipbench.analysis.statistics import UNDECIDED, better
 
-#: What claims are made about: the accuracy on the test set after the last epoch.
-PRIMARY = "test_accuracy"
-SELECTED = "test_accuracy_selected"
-#: Train minus test accuracy after the last epoch; the only metric that is not a column of the runs.
-GAP = "generalisation_gap"
+#: States of a comparison, or of an average, that make no claim; '' is one that can.
+REFERENCE, IMPOSSIBLE, INCOMPLETE, MIXED = "reference", "impossible", "incomplete", "mixed"
 
-#: {cell: {seed: value}} of one metric.
-Values = Mapping[str, Mapping[int, float]]
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How the planned runs of a cell ended."""
-
-    planned: int
-    done: int
-    diverged: int
-    impossible: int
-    missing: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class CellStatistics:
-    """One metric over the finished runs of a cell: mean, standard deviation (n - 1) and interval of the mean."""
-
-    n: int
-    mean: float
-    std: float
-    lower: float
-    upper: float
-    interval: str
+#: (data set, model, method)
+Method = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """IP - SP of one metric, paired by seed (see `compare`)."""
+    """IP - SP of one metric, paired by seed (see `compare`). `narrow` is the interval of 90 %."""
 
     n: int
     mean: float
-    lower: float
-    upper: float
-    interval: str
+    std: float
+    interval: Interval
+    narrow: Interval
     p: float
     p_kind: str
 
 
 @dataclass(frozen=True)
-class Overall:
-    """One comparison of SP and IP over a whole grid: per seed the mean difference over `cells`, then as any other.
+class Finding:
+    """A comparison of two cells, or the average of several, with what may be said of it.
 
-    `included` and `excluded` hold the ids of comparisons as `sp/ip`; a comparison is included if every planned seed of
-    both sides is done.
+    Attributes:
+        comparison: diverged runs count as chance.
+        complete_case: the same without the seeds in which a side diverged.
+        planned: number of seeds planned on both sides.
+        diverged: seeds in which a side diverged.
+        state: why there is no claim, whatever the numbers; see `REFERENCE` and its like.
+        mixed: what differs between runs that no comparison may hold together; there are no numbers then.
+        included: names of the comparisons behind it (`pair_name`).
+        excluded: names of those that are not complete, or impossible.
+        signs: of the means of the included comparisons: how many above zero, and how many below.
+        margin: in percentage points, as the experiment declares it.
+        p_adjusted: over the family; NaN where there is no claim to be made.
     """
 
     comparison: Comparison
+    complete_case: Comparison
+    planned: int
+    diverged: int
+    state: str
+    mixed: str
     included: tuple[str, ...]
     excluded: tuple[str, ...]
+    signs: tuple[int, int]
+    margin: float
+    p_adjusted: float = math.nan
+
+    @property
+    def claim(self) -> str:
+        """`IP better`, `SP better` or ''."""
+        return better(self.comparison.mean, self.p_adjusted)
+
+    @property
+    def within(self) -> bool:
+        """Whether the interval of 90 % lies inside the margin; no claim of the family, but a test of its own."""
+        narrow = self.comparison.narrow
+        return not self.state and -self.margin / 100 <= narrow.lower and narrow.upper <= self.margin / 100
+
+    @property
+    def verdict(self) -> str:
+        """`IP better`, `SP better`, `within ±MARGIN`, `undecided`, or the state."""
+        return self.state or self.claim or (f"within ±{self.margin:g}" if self.within else UNDECIDED)
+
+    @property
+    def several_signs(self) -> bool:
+        """Whether an average hides comparisons whose means point in different directions."""
+        return min(self.signs) > 0
 
 
-def metric_values(runs: pd.DataFrame, metric: str = PRIMARY) -> dict[str, dict[int, float]]:
-    """The finite values of one metric over the runs that are done, by cell and seed.
+@dataclass(frozen=True)
+class Analysis:
+    """All that is compared in one grid, for one metric.
 
-    Args:
-        runs: of a `Collection`.
-        metric: a column of it, or `GAP`.
+    Attributes:
+        pairs: by `pair_name`, in the order of the grid, dense references included.
+        methods: averages over the comparisons of a method.
+        overall: the average over all comparisons.
+        not_averaged: methods whose comparisons differ in options or filter bases: no average of these is formed.
+        members: size of the family of claims.
+        shared: whether several comparisons have one SP side.
+        spread: the median of the standard deviations of single comparisons; NaN without any.
     """
-    done = runs[runs["status"] == "done"]
-    column = done["train_accuracy"] - done["test_accuracy"] if metric == GAP else done[metric]
-    values: dict[str, dict[int, float]] = {}
-    for cell, seed, value in zip(done["cell"], done["seed"], column, strict=True):
-        if not pd.isna(value) and math.isfinite(value):
-            values.setdefault(cell, {})[int(seed)] = float(value)
-    return values
+
+    pairs: dict[str, Finding]
+    methods: dict[Method, Finding]
+    overall: Finding | None
+    not_averaged: tuple[Method, ...]
+    members: int
+    shared: bool
+    spread: float
 
 
-def counts(collection: Collection) -> dict[str, Counts]:
-    """How the runs of every planned cell ended, by cell."""
-    ended: dict[str, dict[str, int]] = {}
-    reasons: dict[str, str] = {}
-    for cell, status, reason in zip(*(collection.runs[name] for name in ("cell", "status", "reason")), strict=True):
-        number = ended.setdefault(cell, {})
-        number[status] = number.get(status, 0) + 1
-        if not pd.isna(reason):
-            reasons.setdefault(cell, str(reason))
-    result = {}
-    for cell in collection.grid.cells:
-        number = ended.get(cell.id, {})
-        done, diverged, impossible = (number.get(status, 0) for status in ("done", "diverged", "impossible"))
-        missing = len(cell.seeds) - done - diverged - impossible
-        result[cell.id] = Counts(len(cell.seeds), done, diverged, impossible, missing, reasons.get(cell.id, ""))
-    return result
+def analyse(collection: Collection, metric: str = PRIMARY) -> Analysis:
+    """Compare IP with SP: cell by cell, method by method, over the grid.
 
-
-def cell_statistics(values: Mapping[int, float], *key: str) -> CellStatistics:
-    """Mean, spread and BCa interval of the values of one cell.
-
-    The interval of a mean is BCa as well, not Student's t, so that every interval of a report is of one kind.
+    The family of claims is the global average, those of the methods, and every comparison that is possible and no dense
+    reference, finished or not. No member makes a claim before all of its planned runs are in, done or diverged.
     """
-    x = np.array([values[seed] for seed in sorted(values)])
-    interval = mean_interval(x, *key)
-    mean = float(x.mean()) if x.size else math.nan
-    std = float(x.std(ddof=1)) if x.size > 1 else math.nan
-    return CellStatistics(x.size, mean, std, interval.lower, interval.upper, interval.kind)
-
-
-def all_cells(collection: Collection, metric: str = PRIMARY) -> dict[str, CellStatistics]:
-    """`cell_statistics` of every planned cell, by cell."""
-    values = metric_values(collection.runs, metric)
-    return {cell.id: cell_statistics(values.get(cell.id, {}), metric, cell.id) for cell in collection.grid.cells}
+    work = _Work(collection, metric)
+    rows = [row for row in collection.grid.rows() if row.sp and row.ip]
+    pairs = {pair_name(row): work.pair(row) for row in rows}
+    groups: dict[Method, list[Row]] = {}
+    for row in rows:
+        if row.compared:
+            groups.setdefault((row.any.dataset, row.any.model, row.any.method), []).append(row)
+    options = tuple(key for key, same in groups.items() if _options_vary(same))
+    methods = {key: work.average(key, same, pairs) for key, same in groups.items() if key not in options}
+    compared = [row for same in groups.values() for row in same]
+    overall = work.average(None, compared, pairs) if compared and not options else None
+    nodes: list[tuple[object, Finding]] = [(key, pairs[key]) for key in map(pair_name, compared)]
+    nodes += [*methods.items(), *([(None, overall)] if overall else [])]
+    members = {key: found for key, found in nodes if found.state != IMPOSSIBLE}
+    judged = work.judge(members)
+    spreads = [pairs[key].comparison.std for key in map(pair_name, compared) if pairs[key].state == ""]
+    return Analysis(
+        pairs={key: judged.get(key, found) for key, found in pairs.items()},
+        methods={key: judged.get(key, found) for key, found in methods.items()},
+        overall=judged.get(None, overall),
+        not_averaged=options,
+        members=len(members),
+        shared=len({row.sp.id for row in compared if row.sp}) < len(compared),
+        spread=float(np.median(spreads)) if spreads else math.nan,
+    )
 
 
 def differences(row: Row, values: Values) -> dict[int, float]:
@@ -138,125 +154,13 @@ def differences(row: Row, values: Values) -> dict[int, float]:
     return {seed: ip[seed] - sp[seed] for seed in sorted(sp.keys() & ip.keys())}
 
 
-def compare(by_seed: Mapping[int, float], *key: str) -> Comparison:
-    """Mean, BCa interval and sign-flip p of paired differences (see `ipbench.analysis.statistics`)."""
+def compare(by_seed: Mapping[int, float]) -> Comparison:
+    """Mean, intervals and p of paired differences, or of logarithms of paired ratios, all by the sign-flip test."""
     x = np.array([by_seed[seed] for seed in sorted(by_seed)])
-    interval, test = mean_interval(x, *key), sign_flip(x, *key)
     mean = float(x.mean()) if x.size else math.nan
-    return Comparison(x.size, mean, interval.lower, interval.upper, interval.kind, test.p, test.kind)
-
-
-def paired(collection: Collection, metric: str = PRIMARY) -> pd.DataFrame:
-    """Every comparison of a grid: one row per pair of an SP and an IP cell, in the order of the grid.
-
-    Returns:
-        `sp_cell`, `ip_cell`, the fields of `Comparison`, `p_holm`, `claim`, `reference`, `planned` (seeds), `diverged`
-        (seeds left out because a side diverged), `impossible`. The family of Holm's correction is every comparison that
-        is planned and possible, finished or not. Dense references (`reference`) are shown, but belong to no family and
-        make no claim; their `p_holm` is NaN.
-
-    Raises:
-        BadInput: runs of two modes or two versions of the numerics would meet in a test.
-    """
-    values, ended = metric_values(collection.runs, metric), counts(collection)
-    unmixed = _Unmixed(collection)
-    diverged = _diverged_seeds(collection)
-    records = []
-    for row in collection.grid.rows():
-        if row.sp is None or row.ip is None:
-            continue
-        unmixed.check([row.sp, row.ip])
-        key = pair_name(row)
-        planned = set(row.sp.seeds) & set(row.ip.seeds)
-        records.append(
-            {"sp_cell": row.sp.id, "ip_cell": row.ip.id}
-            | asdict(compare(differences(row, values), metric, key))
-            | {
-                "reference": not row.compared,
-                "planned": len(planned),
-                "diverged": len(planned & (diverged.get(row.sp.id, set()) | diverged.get(row.ip.id, set()))),
-                "impossible": any(ended[side.id].impossible > 0 for side in (row.sp, row.ip)),
-            }
-        )
-    names = ["sp_cell", "ip_cell", *Comparison.__dataclass_fields__, "reference", "planned", "diverged", "impossible"]
-    frame = pd.DataFrame(records, columns=names)
-    family = ~(frame["reference"].astype(bool) | frame["impossible"].astype(bool))
-    frame["p_holm"] = math.nan
-    frame.loc[family, "p_holm"] = holm([float(p) for p in frame.loc[family, "p"]])
-    frame["claim"] = [claim(mean, p, n) for mean, p, n in zip(frame["mean"], frame["p_holm"], frame["n"], strict=True)]
-    return frame
-
-
-def family_size(pairs: pd.DataFrame) -> int:
-    """Number of comparisons that Holm's correction runs over, of the frame that `paired` returns."""
-    return int((~(pairs["reference"].astype(bool) | pairs["impossible"].astype(bool))).sum())
-
-
-def seeds_note(pairs: pd.DataFrame) -> str:
-    """One sentence: how many seeds a corrected claim over this grid needs, and how many are planned."""
-    size = family_size(pairs)
-    if not size:
-        return "No SP/IP comparison is planned and possible."
-    planned = sorted({int(n) for n in pairs.loc[~pairs["reference"].astype(bool), "planned"]})
-    have = str(planned[0]) if len(planned) == 1 else f"{planned[0]} to {planned[-1]}"
-    need = max(CLAIM_SEEDS, seeds_needed(size))
-    plural = "" if size == 1 else "s"
-    correction = f"Holm's correction over {size} comparison{plural}"
-    return f"A claim that holds after {correction} needs {need} seeds; planned: {have}."
-
-
-def overall(collection: Collection, metric: str = PRIMARY) -> Overall:
-    """The one global test of a grid: does IP differ from SP on average over its complete comparisons?
-
-    Raises:
-        BadInput: runs of two modes or two versions of the numerics would meet in the test.
-    """
-    rows = [row for row in collection.grid.rows() if row.compared]
-    return _averaged(collection, rows, metric, "overall")
-
-
-def by_method(collection: Collection, metric: str = PRIMARY) -> pd.DataFrame:
-    """One test per data set, model and method: does IP differ from SP on average over its complete comparisons?
-
-    Returns:
-        `dataset`, `model`, `method`, the fields of `Comparison`, `p_holm` over these tests, `claim`; `comparisons` and
-        `excluded`: how many comparisons are averaged, and how many are not complete.
-
-    Raises:
-        BadInput: runs of two modes or two versions of the numerics would meet in a test.
-    """
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in collection.grid.rows():
-        if row.compared:
-            groups.setdefault((row.any.dataset, row.any.model, row.any.method), []).append(row)
-    records = []
-    for key, rows in groups.items():
-        found = _averaged(collection, rows, metric, "method", *key)
-        sizes = {"comparisons": len(found.included), "excluded": len(found.excluded)}
-        records.append(dict(zip(("dataset", "model", "method"), key, strict=True)) | asdict(found.comparison) | sizes)
-    names = ["dataset", "model", "method", *Comparison.__dataclass_fields__, "comparisons", "excluded"]
-    frame = pd.DataFrame(records, columns=names)
-    frame["p_holm"] = holm([float(p) for p in frame["p"]])
-    frame["claim"] = [claim(mean, p, n) for mean, p, n in zip(frame["mean"], frame["p_holm"], frame["n"], strict=True)]
-    return frame
-
-
-def _averaged(collection: Collection, rows: Sequence[Row], metric: str, *key: str) -> Overall:
-    """One comparison over several: per seed, the mean difference of those that are complete."""
-    values = metric_values(collection.runs, metric)
-    included: list[Row] = []
-    excluded: list[Row] = []
-    for row in rows:
-        if row.sp is None or row.ip is None:
-            continue
-        complete = all(set(values.get(side.id, {})) >= set(side.seeds) for side in (row.sp, row.ip))
-        (included if complete and differences(row, values) else excluded).append(row)
-    _Unmixed(collection).check([side for row in included for side in (row.sp, row.ip) if side])
-    by_row = [differences(row, values) for row in included]
-    seeds = set.intersection(*map(set, by_row)) if by_row else set()
-    means = {seed: math.fsum(row[seed] for row in by_row) / len(by_row) for seed in seeds}
-    names = tuple(map(pair_name, included))
-    return Overall(compare(means, metric, *key, *names), names, tuple(map(pair_name, excluded)))
+    std = float(x.std(ddof=1)) if x.size > 1 else math.nan
+    test = sign_flip(x)
+    return Comparison(x.size, mean, std, flip_interval(x), flip_interval(x, 0.1), test.p, test.kind)
 
 
 def pair_name(row: Row) -> str:
@@ -264,47 +168,84 @@ def pair_name(row: Row) -> str:
     return f"{row.sp.id if row.sp else ''}/{row.ip.id if row.ip else ''}"
 
 
-def by_pair(pairs: pd.DataFrame) -> dict[str, dict[Hashable, Any]]:
-    """The rows of the frame that `paired` returns, by `pair_name`."""
-    return {f"{record['sp_cell']}/{record['ip_cell']}": record for record in pairs.to_dict("records")}
+class _Work:
+    """What every comparison of one metric needs."""
+
+    def __init__(self, collection: Collection, metric: str) -> None:
+        self.values = metric_values(collection.runs, metric)
+        self.complete = metric_values(collection.runs, metric, complete_case=True)
+        self.settings = Settings(collection)
+        self.counts = counts(collection)
+        self.margin = collection.grid.margin
+        self.by_seed: dict[object, dict[int, float]] = {}  # differences of every member of the family
+
+    def pair(self, row: Row) -> Finding:
+        """One comparison."""
+        sides = [side for side in (row.sp, row.ip) if side]
+        planned = set.intersection(*(set(side.seeds) for side in sides))
+        mixed = self.settings.mixed([side.id for side in sides]) or ""
+        by_seed = {} if mixed else differences(row, self.values)
+        rest = {} if mixed else differences(row, self.complete)
+        self.by_seed[pair_name(row)] = by_seed
+        found = compare(by_seed)
+        state = _state([self.counts[side.id] for side in sides], row.any, mixed, found.n < len(planned))
+        signs = (int(found.mean > 0), int(found.mean < 0))
+        lost = len(by_seed.keys() - rest.keys())
+        name = (pair_name(row),)
+        return Finding(found, compare(rest), len(planned), lost, state, mixed, name, (), signs, self.margin)
+
+    def average(self, key: Method | None, rows: Sequence[Row], pairs: Mapping[str, Finding]) -> Finding:
+        """Per seed the mean difference over those comparisons that are complete; `key` names it in the family."""
+        names = [pair_name(row) for row in rows]
+        possible = [name for name in names if pairs[name].state != IMPOSSIBLE]
+        included = tuple(name for name in possible if pairs[name].state == "")
+        excluded = tuple(name for name in names if name not in included)
+        cells = {side.id for row in rows if pair_name(row) in possible for side in (row.sp, row.ip) if side}
+        mixed = self.settings.mixed(sorted(cells)) or ""
+        behind = [] if mixed else [row for row in rows if pair_name(row) in included]
+        by_seed = _mean([self.by_seed[pair_name(row)] for row in behind])
+        rest = _mean([differences(row, self.complete) for row in behind])
+        self.by_seed[key] = by_seed
+        state = INCOMPLETE if len(included) < len(possible) or not by_seed else ""
+        state = MIXED if mixed else state if possible else IMPOSSIBLE
+        signs = (sum(pairs[name].signs[0] for name in included), sum(pairs[name].signs[1] for name in included))
+        planned = max((pairs[name].planned for name in names), default=0)
+        lost = len(by_seed.keys() - rest.keys())
+        numbers = compare(by_seed), compare(rest), planned, lost
+        return Finding(*numbers, state, mixed, included, excluded, signs, self.margin)
+
+    def judge(self, members: Mapping[object, Finding]) -> dict[object, Finding]:
+        """The members of the family with their adjusted p and their verdicts."""
+        complete = [key for key, found in members.items() if found.state == ""]
+        adjusted = family([self.by_seed[key] for key in complete], missing=len(members) - len(complete))
+        judged = dict(members)
+        for key, p in zip(complete, adjusted, strict=True):
+            judged[key] = replace(members[key], p_adjusted=p)
+        return judged
 
 
-def _diverged_seeds(collection: Collection) -> dict[str, set[int]]:
-    runs = collection.runs[collection.runs["status"] == "diverged"]
-    seeds: dict[str, set[int]] = {}
-    for cell, seed in zip(runs["cell"], runs["seed"], strict=True):
-        seeds.setdefault(cell, set()).add(int(seed))
-    return seeds
+def family(members: Iterable[Mapping[int, float]], missing: int = 0) -> list[float]:
+    """`flips.max_t` over differences by seed; flips are joint over the seeds of all members."""
+    known = list(members)
+    seeds = sorted(set().union(*known))
+    return max_t(np.array([[by_seed.get(seed, 0.0) for seed in seeds] for by_seed in known]), missing) if seeds else []
 
 
-class _Unmixed:
-    """Refuses a test over runs that were made in different ways."""
+def _state(ended: Sequence[Counts], cell: Cell, mixed: str, unfinished: bool) -> str:
+    """Why a comparison makes no claim; '' if it can."""
+    if any(count.impossible for count in ended):
+        return IMPOSSIBLE
+    if cell.dense:
+        return REFERENCE
+    return MIXED if mixed else INCOMPLETE if unfinished else ""
 
-    #: What has to be the same for all runs of one test, and how to say it.
-    COLUMNS = (
-        ("mode", "modes"),
-        ("provenance_mode", "modes"),
-        ("provenance_numerics", "versions of the numerics"),
-        ("provenance_processes", "numbers of processes"),
-    )
 
-    def __init__(self, collection: Collection) -> None:
-        runs = collection.runs[collection.runs["status"] == "done"]
-        self._grid: Grid = collection.grid
-        self._found: dict[str, dict[str, set[str]]] = {}
-        for column, _ in self.COLUMNS:
-            if column not in runs:  # collected before there was such a column
-                continue
-            for cell, value in zip(runs["cell"], runs[column], strict=True):
-                if not pd.isna(value):
-                    self._found.setdefault(column, {}).setdefault(cell, set()).add(str(value))
+def _mean(differences_by_seed: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """The mean per seed, of the seeds that all have."""
+    seeds = set.intersection(*map(set, differences_by_seed)) if differences_by_seed else set()
+    return {seed: math.fsum(one[seed] for one in differences_by_seed) / len(differences_by_seed) for seed in seeds}
 
-    def check(self, cells: list[Cell]) -> None:
-        for column, what in self.COLUMNS:
-            found = set().union(*(self._found.get(column, {}).get(cell.id, set()) for cell in cells))
-            if len(found) > 1:
-                place = ", ".join(dict.fromkeys(f"{cell.method} at {cell.sparsity}" for cell in cells))
-                raise BadInput(
-                    f"{self._grid.name}: one test would mix runs of {len(found)} {what} ({', '.join(sorted(found))})"
-                    f" in {place:.80}; run the experiment again in one"
-                )
+
+def _options_vary(rows: Sequence[Row]) -> bool:
+    """Whether the comparisons of a method differ in its options or in filter bases: a search, not a sample."""
+    return len({row.any.options for row in rows}) > 1 or len({row.ip.basis for row in rows if row.ip}) > 1

@@ -12,6 +12,8 @@ from ipbench.errors import BadInput
 from ipbench.spec import NAME, SPACES, Run, build, canonical_json, pair_of
 from ipbench.store import MOST_GRID, read_json
 
+#: A difference of so many percentage points is small, where an experiment (or an old grid) does not say otherwise.
+MARGIN = 0.5
 #: The method of the cells that are trained without a mask; they are references, not comparisons.
 DENSE = "dense"
 
@@ -84,11 +86,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Grid:
-    """A planned experiment; cells are in the order of the tables (see `parse`)."""
+    """A planned experiment; cells are in the order of the tables (see `parse`), `margin` is in percentage points."""
 
     name: str
     title: str
     cells: tuple[Cell, ...]
+    margin: float = MARGIN
 
     @property
     def nets(self) -> list[tuple[str, str]]:
@@ -127,6 +130,9 @@ def parse(value: Mapping[str, Any], where: str = "grid") -> Grid:
     try:
         cells = [_cell(cell) for cell in value["cells"]]
         name, title = str(value["name"]), str(value.get("title") or value["name"])
+        margin = float(value.get("margin", MARGIN))
+        if not 0 < margin <= 100:
+            raise ValueError(f"margin {margin} is not above 0 and at most 100")
     except KeyError as error:
         raise BadInput(f"{where}: key {error} is missing") from None
     except (TypeError, ValueError, AttributeError) as error:
@@ -146,7 +152,7 @@ def parse(value: Mapping[str, Any], where: str = "grid") -> Grid:
         method = (not cell.dense, rank["method"])
         return rank["dataset"], rank["model"], method, variant, float(cell.sparsity), cell.space != "sp", rank["basis"]
 
-    return Grid(name, title, tuple(sorted(cells, key=place)))
+    return Grid(name, title, tuple(sorted(cells, key=place)), margin)
 
 
 def read_grid(results: Path) -> Grid:
@@ -186,7 +192,7 @@ def to_json(grid: Grid) -> dict[str, Any]:
     for cell in cells:
         if cell["code"] is None:
             del cell["code"]
-    return {"name": grid.name, "title": grid.title, "cells": cells}
+    return {"name": grid.name, "title": grid.title, "margin": grid.margin, "cells": cells}
 
 
 def _cell(value: Mapping[str, Any]) -> Cell:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import math
 import textwrap
 from pathlib import Path
-from typing import Any
 
-from ipbench.analysis import comparisons as stats
+from ipbench.analysis.cells import CellStatistics, Counts, all_cells, counts
 from ipbench.analysis.collect import Collection, load
+from ipbench.analysis.comparisons import Comparison, analyse, pair_name
 from ipbench.analysis.grid import Cell, Row
 from ipbench.analysis.labels import Labels, labels
-from ipbench.analysis.tables.paired import claim_text
+from ipbench.analysis.tables.parts import seeds_note
 from ipbench.analysis.text import NOTHING, percent, points, probability, with_interval
 
 WIDTH = 100
 #: Columns of the table: all but the first have one width, whatever the numbers.
-_SPARSITY, _ACCURACY, _DIFFERENCE, _CLAIM = 6, 13, 23, 10
-_METHOD = WIDTH - _SPARSITY - 2 * _ACCURACY - _DIFFERENCE - _CLAIM - 10
+_SPARSITY, _ACCURACY, _DIFFERENCE, _VERDICT = 6, 13, 23, 12
+_METHOD = WIDTH - _SPARSITY - 2 * _ACCURACY - _DIFFERENCE - _VERDICT - 10
 
 
 def summary(results: Path) -> str:
     """The result table of `results/runs.parquet`: SP and IP as mean ± half the width of the interval, and IP − SP.
 
     Raises:
-        BadInput: `runs.parquet` is missing, damaged or of another grid, or a test would mix modes.
+        BadInput: `runs.parquet` is missing, damaged or of another grid.
     """
     return summarise(load(results))
 
@@ -32,22 +32,19 @@ def summary(results: Path) -> str:
 def summarise(collection: Collection) -> str:
     """As `summary`, of a collection."""
     grid, names = collection.grid, labels(collection.grid)
-    cells, ended, pairs = stats.all_cells(collection), stats.counts(collection), stats.paired(collection)
-    found = stats.by_pair(pairs)
+    cells, ended, analysis = all_cells(collection), counts(collection), analyse(collection)
     lines = [*textwrap.wrap(f"{grid.title}: test accuracy in per cent, IP − SP in percentage points", WIDTH)]
     for dataset, model in grid.nets:
         rows = [row for row in grid.rows() if (row.any.dataset, row.any.model) == (dataset, model)]
         methods = [_method(names, row) for row in rows]
         width = min(_METHOD, max(len(text) for text in ["method", *methods]))
-        lines += ["", f"{dataset}, {model}", _line(width, "method", "p", "SP", "IP", "IP − SP [95 %]", "claim")]
+        lines += ["", f"{dataset}, {model}", _line(width, "method", "p", "SP", "IP", "IP − SP [95 %]", "verdict")]
         lines.append("─" * len(lines[-1].rstrip()))
         last = ""
         for method, row in zip(methods, rows, strict=True):
-            record: Any = found.get(stats.pair_name(row))
-            difference, claim = NOTHING, NOTHING
-            if record:
-                difference = with_interval(*(points(record[of]) for of in ("mean", "lower", "upper")))
-                claim = claim_text(record)
+            found = analysis.pairs.get(pair_name(row))
+            difference = _difference(found.comparison) if found else NOTHING
+            verdict = found.verdict if found else NOTHING
             sp, ip = (_side(cell, cells, ended) for cell in (row.sp, row.ip))
             # A method is named once, on a line of its own if its name is long.
             name = "" if method == last else method
@@ -55,26 +52,34 @@ def summarise(collection: Collection) -> str:
             if len(name) > width:
                 lines += textwrap.wrap(name, WIDTH)
                 name = ""
-            lines.append(_line(width, name, row.any.sparsity, sp, ip, difference, claim))
-    whole = stats.overall(collection)
-    done = sum(count.done for count in ended.values())
+            lines.append(_line(width, name, row.any.sparsity, sp, ip, difference, verdict))
+    done, guesses = (sum(getattr(count, of) for count in ended.values()) for of in ("done", "collapsed"))
     notes = [
-        f"{done} of {grid.planned} runs finished; ± is half the width of the 95 % BCa interval.",
-        stats.seeds_note(pairs),
+        f"{done} of {grid.planned} runs finished{f', {guesses} of them collapsed' if guesses else ''}.",
+        "± is half of the 95 % interval of a mean (Student's t), [ ] that of a difference (inverted sign-flip test)."
+        f" They cover seeds, not test images. Verdicts: one family of {analysis.members}, p (max-T) at most 0.05.",
+        seeds_note(collection, analysis),
     ]
-    if whole.included and whole.comparison.n:
-        c = whole.comparison
-        text = with_interval(points(c.mean), points(c.lower), points(c.upper))
+    whole = analysis.overall
+    if whole and whole.included and whole.comparison.n:
         number = f"{len(whole.included)} complete comparison{'' if len(whole.included) == 1 else 's'}"
-        notes.append(f"Over {number}: IP − SP = {text}, n = {c.n}, p = {probability(c.p)}.")
+        signs = f", mixed signs ({whole.signs[0]} +, {whole.signs[1]} −)" if whole.several_signs else ""
+        notes.append(
+            f"Over {number}{signs}: IP − SP = {_difference(whole.comparison)}, n = {whole.comparison.n},"
+            f" p (max-T) = {probability(whole.p_adjusted)}: {whole.verdict}."
+        )
     if collection.unreadable:
         notes.append(f"Unreadable records: {len(collection.unreadable)}; see tables/missing.md.")
     return "\n".join([*lines, "", *(line for note in notes for line in textwrap.wrap(note, WIDTH)), ""])
 
 
-def _line(width: int, method: str, sparsity: str, sp: str, ip: str, difference: str, claim: str) -> str:
+def _difference(found: Comparison) -> str:
+    return with_interval(points(found.mean), points(found.interval.lower), points(found.interval.upper))
+
+
+def _line(width: int, method: str, sparsity: str, sp: str, ip: str, difference: str, verdict: str) -> str:
     cells = ((method, width), (sparsity, _SPARSITY), (sp, _ACCURACY), (ip, _ACCURACY), (difference, _DIFFERENCE))
-    return "  ".join([*(f"{text:<{room}}" for text, room in cells), claim]).rstrip()
+    return "  ".join([*(f"{text:<{room}}" for text, room in cells), verdict]).rstrip()
 
 
 def _method(names: Labels, row: Row) -> str:
@@ -82,13 +87,13 @@ def _method(names: Labels, row: Row) -> str:
     return f"{row.any.method}, {variant}" if variant else row.any.method
 
 
-def _side(cell: Cell | None, cells: dict[str, stats.CellStatistics], ended: dict[str, stats.Counts]) -> str:
+def _side(cell: Cell | None, cells: dict[str, CellStatistics], ended: dict[str, Counts]) -> str:
     if cell is None:
         return NOTHING
     if ended[cell.id].impossible:
         return "impossible"
     found = cells[cell.id]
-    if found.n == 0 and ended[cell.id].diverged:
-        return "diverged"
+    if found.mixed:
+        return "mixed"
     half = (found.upper - found.lower) / 2
     return percent(found.mean) if math.isnan(half) else f"{percent(found.mean)} ± {percent(half)}"

@@ -108,7 +108,8 @@ def sha256(name: str, split: Literal["train", "test"], root: Path) -> str:
     for label, kind in enumerate(found.classes):
         first, end = np.searchsorted(found.labels, [label, label + 1])
         digest.update(os.fsencode(kind) + b"\n")
-        sizes = {entry.name: entry.stat().st_size for entry in image_files.entries(found.folder / kind)} if first < end else {}
+        entries = image_files.entries(found.folder / kind) if first < end else []
+        sizes = {entry.name: entry.stat().st_size for entry in entries}
         for file in found.names[first:end]:
             digest.update(os.fsencode(file) + f"\0{sizes[file]}\n".encode())
     return digest.hexdigest()

@@ -54,19 +54,22 @@ def test_csv_holds_raw_numbers(results):
     pair = next(row for row in rows(results, "paired") if row["method"] == "snip" and row["sparsity"] == "0.9")
     expected = float(snip["ip_mean_percent"]) - float(snip["sp_mean_percent"])
     assert float(pair["difference_pp"]) == pytest.approx(expected, rel=1e-9)
-    assert float(pair["p"]) == 2 / 64 and pair["claim"] == "no claim"
+    assert float(pair["p"]) == 2 / 64 and pair["verdict"] == "undecided" and not pair["claim"]
 
 
 def test_diverged_and_impossible_are_told(results):
     tables = make_tables(collect(results))
     accuracy = tables["accuracy"].printed.set_index(["method", "sparsity p"])
-    assert accuracy.loc[("grasp", "0.9"), "SP n"] == "5 of 6 (1 diverged)"
+    assert (
+        accuracy.loc[("grasp", "0.9"), "SP n"] == "6 (1 diverged)"
+        and accuracy.loc[("grasp", "0.9"), "SP collapsed"] == "1 of 6"
+    )
     assert accuracy.loc[("grasp", "0.98"), "IP"] == "impossible"
     assert accuracy.loc[("snip", "0.98"), "IP n"] == "4 of 6"
     pairs = tables["paired"].printed.set_index(["method", "sparsity p"])
-    assert pairs.loc[("grasp", "0.9"), "n"] == "5 of 6 (1 diverged)"
-    assert pairs.loc[("grasp", "0.98"), "claim"] == "impossible"
-    assert pairs.loc[("dense", "0"), "claim"] == "reference"
+    assert pairs.loc[("grasp", "0.9"), "n"] == "6 (1 diverged)" and pairs.loc[("grasp", "0.9"), "collapsed"] == "SP 1"
+    assert pairs.loc[("grasp", "0.98"), "verdict"] == "impossible"
+    assert pairs.loc[("dense", "0"), "verdict"] == "reference"
 
 
 def test_the_missing_table_lists_each_kind_once(results):
@@ -80,12 +83,19 @@ def test_the_missing_table_lists_each_kind_once(results):
 
 def test_the_global_table_names_what_is_excluded(results):
     notes = " ".join(make_tables(collect(results))["global"].notes)
-    assert "Excluded as impossible or incomplete: snip 0.98; grasp 0.9; grasp 0.98." in notes
+    assert "Excluded as impossible or incomplete: snip 0.98; grasp 0.98." in notes
 
 
 def test_notes_tell_the_setting_and_the_seeds_that_are_needed(results):
     notes = " ".join(make_tables(collect(results))["accuracy"].notes)
-    for part in ("data set digits", "Test CPU", "Mode: strict", "commit abc1234", "BCa", "3 comparisons needs 7 seeds"):
+    for part in (
+        "data set digits",
+        "Test CPU",
+        "Mode: strict",
+        "commit abc1234",
+        "Student's t",
+        "one of 6; planned: 6",
+    ):
         assert part in notes
 
 

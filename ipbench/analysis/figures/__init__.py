@@ -60,7 +60,7 @@ def draw(results: Path, files: Iterable[FigureFile] | None = None) -> list[Path]
         The files, in the order asked for.
 
     Raises:
-        BadInput: `runs.parquet` is missing, damaged or of another grid, or a test would mix modes.
+        BadInput: `runs.parquet` is missing, damaged or of another grid.
     """
     collection = load(results)
     wanted = list(plan(collection.grid) if files is None else files)

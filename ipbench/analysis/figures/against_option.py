@@ -6,10 +6,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ipbench.analysis import comparisons as stats
 from ipbench.analysis import style
+from ipbench.analysis.cells import PRIMARY
 from ipbench.analysis.figures.layout import chunks, empty, label, page, ticks
-from ipbench.analysis.figures.marks import DOTS, interval, marker
+from ipbench.analysis.figures.marks import DOTS, MEANS, interval, marker
 from ipbench.analysis.figures.scene import Scene, title
 from ipbench.analysis.grid import Cell
 from ipbench.analysis.plan import FigureFile
@@ -20,7 +20,7 @@ def tradeoff(scene: Scene, file: FigureFile) -> Figure:
     """Test accuracy against an option, a panel per sparsity; dotted lines are the scores that are combined, alone."""
     found = tradeoffs(scene.collection.grid, file.dataset, file.model)
     cells = [cell for panel in found for curve in panel.curves.values() for _, cell in curve]
-    text = "Mean with 95 % BCa interval; dots: single seeds; dotted: the single scores alone."
+    text = f"{MEANS} Dots: single seeds; dotted: the single scores alone."
     sheet = page(chunks(len(found)), [panel.title for panel in found], scene.note(cells, text), own_y=True, gap=0.42)
     drawn = False
     for axes, panel in zip(sheet.panels, found, strict=True):
@@ -47,10 +47,10 @@ def _curve(axes: Axes, scene: Scene, space: str, curve: list[tuple[float, Cell]]
     """Draw one space, says whether there was anything to draw."""
     colour, places, means = style.COLOUR[space], [], []
     for value, cell in curve:
-        found = scene.cells(stats.PRIMARY)[cell.id]
+        found = scene.cells(PRIMARY)[cell.id]
         if not found.n:
             continue
-        values = scene.values(stats.PRIMARY)[cell.id].values()
+        values = scene.values(PRIMARY)[cell.id].values()
         axes.scatter([value] * found.n, [100 * accuracy for accuracy in values], color=colour, **DOTS)
         interval(axes, value, 100 * found.mean, 100 * found.lower, 100 * found.upper, colour)
         places.append(value)
@@ -66,7 +66,7 @@ def _single(axes: Axes, scene: Scene, panel: Tradeoff) -> None:
         same = all(getattr(cell, axis) == getattr(some, axis) for axis in ("dataset", "model", "recipe", "sparsity"))
         if not same or cell.method not in panel.named or cell.space not in panel.curves:
             continue
-        found = scene.cells(stats.PRIMARY)[cell.id]
+        found = scene.cells(PRIMARY)[cell.id]
         if found.n:
             x, side = _PLACES[panel.named.index(cell.method) % len(_PLACES)]
             axes.axhline(100 * found.mean, color=style.COLOUR[cell.space], linestyle=":", linewidth=0.9, zorder=1.5)

@@ -9,11 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ipbench.analysis import comparisons as stats
 from ipbench.analysis import style
+from ipbench.analysis.cells import GAP, PRIMARY
+from ipbench.analysis.comparisons import differences, pair_name
 from ipbench.analysis.figures.layout import chunks, empty, label, page
 from ipbench.analysis.figures.marks import (
+    DIFFERENCES,
     DOTS,
+    MEANS,
     difference_axis,
     difference_handles,
     dodge,
@@ -21,36 +24,37 @@ from ipbench.analysis.figures.marks import (
     marker,
     reference,
     sparsities,
+    verdict_fill,
 )
 from ipbench.analysis.figures.scene import Scene, spaces, title
 from ipbench.analysis.grid import Cell
 from ipbench.analysis.panels import Panel
 from ipbench.analysis.plan import FigureFile
-from ipbench.analysis.statistics import NO_CLAIM
 
 
 def accuracy(scene: Scene, file: FigureFile) -> Figure:
     """Test accuracy after the last epoch against sparsity: means with intervals, single seeds, dense references."""
-    return _metric(scene, file, stats.PRIMARY, "test accuracy (%)")
+    return _metric(scene, file, PRIMARY, "test accuracy (%)")
 
 
 def generalisation(scene: Scene, file: FigureFile) -> Figure:
     """Train minus test accuracy after the last epoch against sparsity, drawn as `accuracy`."""
-    return _metric(scene, file, stats.GAP, "train − test (points)")
+    return _metric(scene, file, GAP, "train − test (points)")
 
 
 def difference(scene: Scene, file: FigureFile) -> Figure:
     """IP - SP in percentage points against sparsity: means with intervals, single seeds; filled where claimed."""
     panels = scene.panels(file)
-    cells = [cell for panel in panels for row in panel.rows if row.compared for cell in (row.sp, row.ip) if cell]
-    text = "Mean paired difference with 95 % BCa interval; dots: single seeds; filled: claimed after Holm's correction."
-    sheet = page(chunks(len(panels)), [panel.title for panel in panels], scene.note(cells, text))
+    rows = [row for panel in panels for row in panel.rows if row.compared]
+    cells = [cell for row in rows for cell in (row.sp, row.ip) if cell]
+    sheet = page(chunks(len(panels)), [panel.title for panel in panels], scene.note(cells, DIFFERENCES, rows))
     drawn = False
     for axes, panel in zip(sheet.panels, panels, strict=False):
         drawn = _difference_panel(axes, scene, panel) or drawn
     sparsities(sheet, panels, drawn)
-    more = difference_axis(sheet, "y")
-    label(sheet, title(file), "sparsity p", "IP − SP (points)" + (f"\n{more}" if more else ""), difference_handles())
+    more = difference_axis(sheet, "y", scene.collection.grid.margin)
+    handles = difference_handles(scene.collection.grid.margin)
+    label(sheet, title(file), "sparsity p", f"IP − SP (points{f'; {more}' if more else ''})", handles)
     return sheet.figure
 
 
@@ -58,7 +62,7 @@ def spatial_zeros(scene: Scene, file: FigureFile) -> Figure:
     """Share of zero entries of the spatial K x K filters against sparsity, before and after training."""
     panels, shown = scene.panels(file), spaces(file)
     cells = [cell for panel in panels for space in shown for cell in panel.side(space)]
-    text = "Share of zeros among the spatial weights of K × K filters: mean with 95 % BCa interval over seeds."
+    text = f"Share of zeros among the spatial weights of K × K filters. {MEANS}"
     sheet = page(chunks(len(panels)), [panel.title for panel in panels], scene.note(cells, text))
     anything = False
     for axes, panel in zip(sheet.panels, panels, strict=False):
@@ -91,8 +95,7 @@ def _metric(scene: Scene, file: FigureFile, metric: str, y: str) -> Figure:
     panels, shown = scene.panels(file), spaces(file)
     cells = [cell for panel in panels for space in shown for cell in panel.side(space)]
     references = [cell for panel in panels for cell in _references(panel, shown).values()]
-    text = "Mean with 95 % BCa interval; dots: single seeds."
-    note = scene.note([*cells, *references], text)
+    note = scene.note([*cells, *references], f"{MEANS} Dots: single seeds.")
     sheet = page(chunks(len(panels)), [panel.title for panel in panels], note)
     drawn: dict[str, Artist] = {}
     anything = False
@@ -154,16 +157,15 @@ def _difference_panel(axes: Axes, scene: Scene, panel: Panel) -> bool:
     """Draw one panel of `difference`; says whether there was anything to draw."""
     places, means = [], []
     for row in panel.rows:
-        record = scene.pairs.get(stats.pair_name(row))
-        if record is None or not record["n"]:
+        found = scene.pairs.get(pair_name(row))
+        if found is None or not found.comparison.n:
             continue
         x = style.sparsity_position(row.any.sparsity)
-        seeds = stats.differences(row, scene.values(stats.PRIMARY)).values()
+        seeds = differences(row, scene.values(PRIMARY)).values()
         axes.scatter([x] * len(seeds), [100 * value for value in seeds], color=style.DIFFERENCE_COLOUR, **DOTS)
-        mean, lower, upper = (100 * record[of] for of in ("mean", "lower", "upper"))
-        interval(axes, x, mean, lower, upper, style.DIFFERENCE_COLOUR)
-        fill = "white" if record["claim"] == NO_CLAIM else style.DIFFERENCE_COLOUR
-        axes.plot(x, mean, "D", color=style.DIFFERENCE_COLOUR, markerfacecolor=fill, zorder=5)
+        mean, bar = 100 * found.comparison.mean, found.comparison.interval
+        interval(axes, x, mean, 100 * bar.lower, 100 * bar.upper, style.DIFFERENCE_COLOUR)
+        axes.plot(x, mean, "D", color=style.DIFFERENCE_COLOUR, markerfacecolor=verdict_fill(found), zorder=5)
         places.append(x)
         means.append(mean)
     axes.plot(places, means, color=style.DIFFERENCE_COLOUR, linewidth=0.9, zorder=3)

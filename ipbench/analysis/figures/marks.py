@@ -13,21 +13,30 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from ipbench.analysis import comparisons as stats
 from ipbench.analysis import style
+from ipbench.analysis.cells import CellStatistics
+from ipbench.analysis.comparisons import Finding
 from ipbench.analysis.figures.layout import Page, ticks
 from ipbench.analysis.panels import Panel
 
+#: What the notes say of intervals.
+MEANS = "Mean with 95 % interval by Student's t, over seeds, not test images."
+DIFFERENCES = (
+    "Mean paired difference with 95 % interval by inversion of the sign-flip test, over seeds, not test images; dots:"
+    " single seeds; filled: claimed (one level of 5 % for the whole grid)."
+)
 #: How single seeds and intervals look.
 DOTS: dict[str, Any] = {"s": 5, "alpha": 0.35, "linewidths": 0, "zorder": 2}
 _BAR: dict[str, Any] = {"capsize": 1.8, "elinewidth": 0.8, "capthick": 0.8}
 
+#: The fill of a difference that is small.
+_WITHIN = "#B0B0B0"
 #: Inches of a character and of the line in a legend.
 _CHARACTER, _HANDLE = 0.054, 0.5
 
 #: A range of differences, in points, from which the axis is logarithmic on both sides of a linear middle.
-_WIDE, _LINEAR = 15, 2
-_TICKS = (-100, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 100)
+_WIDE, _LINEAR = 8, 1
+_TICKS = (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100)
 
 
 def interval(
@@ -58,7 +67,7 @@ def sparsities(sheet: Page, panels: Iterable[Panel], drawn: bool) -> None:
     ticks(sheet, drawn)
 
 
-def reference(axes: Axes, dense: stats.CellStatistics, space: str, drawn: dict[str, Artist]) -> None:
+def reference(axes: Axes, dense: CellStatistics, space: str, drawn: dict[str, Artist]) -> None:
     """The mean of a dense net as a line with its interval as a band."""
     if not dense.n:
         return
@@ -96,18 +105,26 @@ def legend_columns(names: Sequence[str], width: float = style.PAGE_WIDTH) -> int
     return 1
 
 
-def difference_handles() -> list[Artist]:
+def verdict_fill(found: Finding) -> str:
+    """How the marker of a paired difference is filled."""
+    return style.DIFFERENCE_COLOUR if found.claim else _WITHIN if found.within else "white"
+
+
+def difference_handles(margin: float) -> list[Artist]:
     """The legend of paired differences."""
     return [
         marker("claim", style.DIFFERENCE_COLOUR, "D", style.DIFFERENCE_COLOUR),
-        marker("no claim", style.DIFFERENCE_COLOUR, "D", "white"),
+        marker(f"within ±{margin:g}", style.DIFFERENCE_COLOUR, "D", _WITHIN),
+        marker("undecided", style.DIFFERENCE_COLOUR, "D", "white"),
         Patch(color=style.COLOUR["ip"], alpha=0.2, linewidth=0, label="IP better"),
         Patch(color=style.COLOUR["sp"], alpha=0.2, linewidth=0, label="SP better"),
     ]
 
 
-def difference_axis(sheet: Page, along: Literal["x", "y"]) -> str:
+def difference_axis(sheet: Page, along: Literal["x", "y"], margin: float) -> str:
     """Make an axis of every panel one of differences in points: zero in sight, the sides shaded for IP and SP.
+
+    Dotted lines stand at the margin, inside of which a difference is small.
 
     Returns:
         What the name of the axis has to add.
@@ -127,4 +144,7 @@ def difference_axis(sheet: Page, along: Literal["x", "y"]) -> str:
         span(0, high, color=style.COLOUR["ip"], alpha=0.07, linewidth=0, zorder=0)
         span(low, 0, color=style.COLOUR["sp"], alpha=0.07, linewidth=0, zorder=0)
         line(0, color=style.GREY, linewidth=0.7, zorder=1)
-    return f"logarithmic beyond ±{_LINEAR}" if wide else ""
+        for end in (-margin, margin):
+            if low < end < high:
+                line(end, color=style.GREY, linewidth=0.5, linestyle=":", zorder=1)
+    return f"log. beyond ±{_LINEAR}" if wide else ""

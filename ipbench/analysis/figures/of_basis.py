@@ -15,16 +15,19 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from ipbench.analysis import comparisons as stats
 from ipbench.analysis import style
+from ipbench.analysis.cells import PRIMARY, cell_statistics
+from ipbench.analysis.comparisons import IMPOSSIBLE, MIXED, differences, pair_name
 from ipbench.analysis.figures.layout import chunks, empty, label, log_axis, page, ticks
 from ipbench.analysis.figures.marks import (
+    DIFFERENCES,
     DOTS,
     difference_axis,
     difference_handles,
     interval,
     marker,
     sparsities,
+    verdict_fill,
 )
 from ipbench.analysis.figures.scene import Scene, title
 from ipbench.analysis.figures.spots import at_sparsity
@@ -32,7 +35,6 @@ from ipbench.analysis.grid import Row
 from ipbench.analysis.labels import labels
 from ipbench.analysis.panels import Panel, ablations
 from ipbench.analysis.plan import FigureFile
-from ipbench.analysis.statistics import NO_CLAIM
 
 #: Characters of a line of a variant's name in `ablation`; inches of one, of a variant, left and right of the panels.
 _NAME, _CHARACTER, _VARIANT, _LEFT, _RIGHT = 30, 0.052, 0.2, 0.35, 0.3
@@ -45,7 +47,8 @@ def basis(scene: Scene, file: FigureFile) -> Figure:
     rows = chunks(len(panels))
     text = (
         "After training. Point: mean over the FBs of a net and over seeds (geometric for the condition number), with"
-        " its 95 % BCa interval over seeds; band: from the smallest to the largest FB, each averaged over seeds."
+        " its 95 % interval by Student's t over seeds, not test images; band: from the smallest to the largest FB, each"
+        " averaged over seeds."
     )
     names = [panel.title for panel in panels]
     sheet = page([*rows, *rows], [*names, *names], scene.note(cells, text), blocks=[0] * len(rows) + [1] * len(rows))
@@ -90,7 +93,7 @@ def _basis_panel(axes: Axes, scene: Scene, panel: Panel, column: str, ruler: Rul
         nets = {seed: float(np.mean(list(values.values()))) for seed, values in known.items() if values}
         if not nets:
             continue
-        found = stats.cell_statistics(nets, column, cell.id)
+        found = cell_statistics(nets)
         names = dict.fromkeys(name for values in known.values() for name in values)
         single = [np.mean([values[name] for values in known.values() if name in values]) for name in names]
         x = style.sparsity_position(cell.sparsity)
@@ -137,15 +140,13 @@ def ablation(scene: Scene, file: FigureFile) -> Figure:
     variants = list(dict.fromkeys(names.row(row, "basis") for _, group in spots for row in group))
     written = {variant: textwrap.fill(variant, _NAME) for variant in variants}
     longest = max(len(line) for text in written.values() for line in text.split("\n"))
-    cells = [cell for _, group in spots for row in group for cell in (row.sp, row.ip) if cell]
-    text = (
-        "Mean paired difference with 95 % BCa interval; dots: single seeds; filled: claimed after Holm's correction;"
-        " right: number of pairs."
-    )
+    pairs = [row for _, group in spots for row in group]
+    cells = [cell for row in pairs for cell in (row.sp, row.ip) if cell]
+    text = f"{DIFFERENCES} Right: number of pairs. All share one SP side: the test assumes symmetry."
     sheet = page(
         rows,
         [at_sparsity(name, group[0].any.sparsity) for name, group in spots],
-        scene.note(cells, text),
+        scene.note(cells, text, pairs),
         height=0.1 + len(variants) * max(_VARIANT, 0.11 * max(text.count("\n") + 1 for text in written.values())),
         left=_LEFT + _CHARACTER * longest,
         gap=_RIGHT,
@@ -163,10 +164,10 @@ def ablation(scene: Scene, file: FigureFile) -> Figure:
     if not any(found):
         first.set_xlim(-1, 1)
     first.xaxis.set_major_locator(MaxNLocator(5))
-    more = difference_axis(sheet, "x")
+    more = difference_axis(sheet, "x", scene.collection.grid.margin)
     ticks(sheet)
-    x = "IP − SP (points)" + (f", {more}" if more else "")
-    label(sheet, title(file), x, "filter basis of IP", difference_handles())
+    x = f"IP − SP (points{f'; {more}' if more else ''})"
+    label(sheet, title(file), x, "filter basis of IP", difference_handles(scene.collection.grid.margin))
     return sheet.figure
 
 
@@ -177,19 +178,20 @@ def _ablation_panel(
     colour = style.DIFFERENCE_COLOUR
     drawn = False
     for row in group:
-        record = scene.pairs[stats.pair_name(row)]
-        y, n = places[name(row, "basis")], int(record["n"])
+        found = scene.pairs[pair_name(row)]
+        y, n = places[name(row, "basis")], found.comparison.n
         place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "size": 5.8, "color": style.GREY}
         axes.text(1.02, y, f"n = {n}", va="center", **place)
         if not n:
-            word = "impossible" if record["impossible"] else "no finished pairs"
+            words = {IMPOSSIBLE: "impossible", MIXED: f"not formed: mixed {found.mixed}"}
+            word = words.get(found.state, "no finished pairs")
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
             axes.text(0.5, y, word, ha="center", va="center", bbox=box, **place)
             continue
-        seeds = stats.differences(row, scene.values(stats.PRIMARY)).values()
+        seeds = differences(row, scene.values(PRIMARY)).values()
         axes.scatter([100 * value for value in seeds], [y] * n, color=colour, **DOTS)
-        mean, lower, upper = (100 * record[of] for of in ("mean", "lower", "upper"))
-        interval(axes, y, mean, lower, upper, colour, along="x")
-        axes.plot(mean, y, "D", color=colour, markerfacecolor="white" if record["claim"] == NO_CLAIM else colour)
+        mean, bar = 100 * found.comparison.mean, found.comparison.interval
+        interval(axes, y, mean, 100 * bar.lower, 100 * bar.upper, colour, along="x")
+        axes.plot(mean, y, "D", color=colour, markerfacecolor=verdict_fill(found))
         drawn = True
     return drawn

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ipbench.analysis import comparisons as stats
 from ipbench.analysis import style
+from ipbench.analysis.comparisons import compare
 from ipbench.analysis.figures.layout import empty, label, log_axis, page
 from ipbench.analysis.figures.marks import interval, legend_columns, looks, marker, sparsities
 from ipbench.analysis.figures.scene import Scene, title
@@ -42,7 +42,8 @@ class Quantity:
 def cost(scene: Scene, file: FigureFile) -> Figure:
     """Time, parameters and MACs of IP over those of SP against sparsity, a line per method."""
     panels = [panel for panel in scene.panels(file) if any(row.compared for row in panel.rows)]
-    cells = [cell for panel in panels for row in panel.rows if row.compared for cell in (row.sp, row.ip) if cell]
+    rows = [row for panel in panels for row in panel.rows if row.compared]
+    cells = [cell for row in rows for cell in (row.sp, row.ip) if cell]
     time, what = clock(scene, cells)
     quantities = (
         Quantity(f"{what} of a run", time, time),
@@ -50,7 +51,8 @@ def cost(scene: Scene, file: FigureFile) -> Figure:
         Quantity("MACs, IP in two stages", "macs_sparse_two_stage", "macs_sparse"),
     )
     text = (
-        "IP / SP paired by seed: geometric mean with 95 % BCa interval. Parameters: all stored trained numbers, kept"
+        "IP / SP paired by seed: geometric mean with 95 % interval by inversion of the sign-flip test over seeds."
+        " Parameters: all stored trained numbers, kept"
         " coefficients, FBs and all that is never pruned. MACs per image: IP in two stages (basis first), SP convolved"
         f" directly, zeros skipped in both. {hardware(scene.collection)}"
     )
@@ -60,7 +62,7 @@ def cost(scene: Scene, file: FigureFile) -> Figure:
     sheet = page(
         [len(quantities)],
         [quantity.title for quantity in quantities],
-        scene.note(cells, text),
+        scene.note(cells, text, rows),
         own_y=True,
         height=_HEIGHT,
         gap=_GAP,
@@ -129,12 +131,13 @@ def _quantity(axes: Axes, scene: Scene, panels: Sequence[Panel], quantity: Quant
         places, means = [], []
         for row in panel.rows:
             logarithms = {seed: math.log(ratio) for seed, ratio in ratios(row, ip, sp).items()}
-            if not logarithms:
+            if not logarithms or scene.mixed(row):
                 continue
-            found = stats.cell_statistics(logarithms, "ratio", quantity.ip, stats.pair_name(row))
+            found = compare(logarithms)
+            lower, upper = math.exp(found.interval.lower), math.exp(found.interval.upper)
             # Beside each other, so that intervals do not cover each other.
             x = style.sparsity_position(row.any.sparsity) + step * (number - (len(panels) - 1) / 2)
-            interval(axes, x, math.exp(found.mean), math.exp(found.lower), math.exp(found.upper), colour)
+            interval(axes, x, math.exp(found.mean), lower, upper, colour)
             places.append(x)
             means.append(math.exp(found.mean))
         edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.4}

@@ -8,10 +8,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ipbench.analysis import comparisons as stats
 from ipbench.analysis import style
+from ipbench.analysis.cells import PRIMARY
 from ipbench.analysis.figures.layout import empty, label, page
-from ipbench.analysis.figures.marks import interval, legend_columns, looks, marker, reference, sparsities
+from ipbench.analysis.figures.marks import DOTS, MEANS, interval, legend_columns, looks, marker, reference, sparsities
 from ipbench.analysis.figures.scene import Scene, spaces, title
 from ipbench.analysis.panels import Panel
 from ipbench.analysis.plan import FigureFile
@@ -34,10 +34,11 @@ def methods(scene: Scene, file: FigureFile) -> Figure:
     named = sum(map(bool, dense.values()))
     width = style.PAGE_WIDTH if len(shown) > 1 else style.PANEL_WIDTH + _MARGINS
     columns = legend_columns([panel.title for panel in panels] + ["dense (SP)"] * named, width)
+    text = f"{MEANS} Band: that of the dense net. Dots: single seeds, where a run collapsed."
     sheet = page(
         [len(shown)],
         [style.LABEL[space] for space in shown],
-        scene.note([*cells, *bands], "Mean with 95 % BCa interval; band: that of the dense net."),
+        scene.note([*cells, *bands], text),
         height=_HEIGHT,
         legend_rows=math.ceil((len(panels) + named) / columns),
     )
@@ -45,7 +46,7 @@ def methods(scene: Scene, file: FigureFile) -> Figure:
     drawn = []
     for axes, space in zip(sheet.panels, shown, strict=True):
         for cell in dense[space]:
-            reference(axes, scene.cells(stats.PRIMARY)[cell], space, references)
+            reference(axes, scene.cells(PRIMARY)[cell], space, references)
         drawn.append(_lines(axes, scene, panels, space))
         if not drawn[-1]:
             empty(axes, scene.nothing(cell for panel in panels for cell in panel.side(space)))
@@ -65,12 +66,15 @@ def _lines(axes: Axes, scene: Scene, panels: list[Panel], space: str) -> bool:
     for number, (panel, (colour, shape)) in enumerate(zip(panels, looks(panels), strict=True)):
         places, means = [], []
         for cell in panel.side(space):
-            found = scene.cells(stats.PRIMARY)[cell.id]
+            found = scene.cells(PRIMARY)[cell.id]
             if not found.n:
                 continue
             # Beside each other, so that intervals do not cover each other.
             x = style.sparsity_position(cell.sparsity) + step * (number - (len(panels) - 1) / 2)
             interval(axes, x, 100 * found.mean, 100 * found.lower, 100 * found.upper, colour)
+            if scene.counts[cell.id].collapsed:  # no interval says what happened there
+                values = scene.values(PRIMARY)[cell.id].values()
+                axes.scatter([x] * found.n, [100 * value for value in values], color=colour, **DOTS)
             places.append(x)
             means.append(100 * found.mean)
         axes.plot(

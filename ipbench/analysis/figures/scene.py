@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
-from ipbench.analysis import comparisons as stats
+from ipbench.analysis.cells import CellStatistics, Counts, Values, all_cells, counts, metric_values
 from ipbench.analysis.collect import Collection
-from ipbench.analysis.grid import Cell
+from ipbench.analysis.comparisons import Finding, analyse
+from ipbench.analysis.grid import Cell, Row
 from ipbench.analysis.panels import Panel, panels
 from ipbench.analysis.plan import ALL, BOTH, FigureFile
+from ipbench.analysis.settings import Settings
 from ipbench.spec import SPACES
 
 #: The columns of single runs that figures read; one of newer records may be absent.
@@ -24,41 +26,47 @@ class Scene:
 
     def __init__(self, collection: Collection) -> None:
         self.collection = collection
-        self._values: dict[str, dict[str, dict[int, float]]] = {}
-        self._cells: dict[str, dict[str, stats.CellStatistics]] = {}
+        self._values: dict[str, Values] = {}
+        self._cells: dict[str, dict[str, CellStatistics]] = {}
 
-    def values(self, metric: str) -> dict[str, dict[int, float]]:
-        """{cell: {seed: value}} of a metric."""
+    def values(self, metric: str) -> Values:
+        """{cell: {seed: value}} of a metric; cells whose runs no mean may hold together are left out."""
         if metric not in self._values:
-            self._values[metric] = stats.metric_values(self.collection.runs, metric)
+            found = metric_values(self.collection.runs, metric)
+            self._values[metric] = {cell: values for cell, values in found.items() if not self.settings.mixed([cell])}
         return self._values[metric]
 
-    def cells(self, metric: str) -> dict[str, stats.CellStatistics]:
+    def cells(self, metric: str) -> dict[str, CellStatistics]:
         """{cell: statistics} of a metric."""
         if metric not in self._cells:
-            self._cells[metric] = stats.all_cells(self.collection, metric)
+            self._cells[metric] = all_cells(self.collection, metric)
         return self._cells[metric]
 
     @cached_property
-    def pairs(self) -> dict[str, Any]:
-        """The comparisons of the primary metric, by `comparisons.pair_name`."""
-        return stats.by_pair(stats.paired(self.collection))
+    def settings(self) -> Settings:
+        """What the runs of cells have in common."""
+        return Settings(self.collection)
 
     @cached_property
-    def counts(self) -> dict[str, stats.Counts]:
+    def pairs(self) -> dict[str, Finding]:
+        """The comparisons of the primary metric, by `comparisons.pair_name`."""
+        return analyse(self.collection).pairs
+
+    @cached_property
+    def counts(self) -> dict[str, Counts]:
         """How the runs of each cell ended."""
-        return stats.counts(self.collection)
+        return counts(self.collection)
 
     @cached_property
     def done(self) -> dict[str, list[dict[str, Any]]]:
-        """The finished runs of each cell, as rows."""
+        """The finished runs of each cell, as rows; cells whose runs no mean may hold together are left out."""
         rows: dict[str, list[dict[str, Any]]] = {}
         runs = self.collection.runs
         columns = [name for name in ("cell", "seed", *_COLUMNS) if name in runs]
         for values in runs.loc[runs["status"] == "done", columns].itertuples(index=False, name=None):
             row = dict(zip(columns, values, strict=True))
             rows.setdefault(row["cell"], []).append(row)
-        return rows
+        return {cell: found for cell, found in rows.items() if not self.settings.mixed([cell])}
 
     def panels(self, file: FigureFile) -> list[Panel]:
         """The panels of a figure."""
@@ -67,18 +75,29 @@ class Scene:
 
     def nothing(self, cells: Iterable[Cell]) -> str:
         """Why a panel of these cells, none of which has a finished run, is empty."""
-        ended = [self.counts[cell.id] for cell in cells]
-        return "impossible" if ended and all(count.impossible for count in ended) else "no finished runs"
+        names = [cell.id for cell in cells]
+        if any(self.settings.mixed([name]) for name in names):
+            return "not formed: mixed settings"
+        return "impossible" if names and all(self.counts[name].impossible for name in names) else "no finished runs"
 
-    def note(self, cells: Iterable[Cell], text: str) -> str:
-        """`text` with how many of the runs of `cells` it rests on."""
-        counts = [self.counts[name] for name in dict.fromkeys(cell.id for cell in cells)]
-        done, planned = sum(count.done for count in counts), sum(count.planned for count in counts)
+    def mixed(self, row: Row) -> str | None:
+        """What differs between the two sides of a comparison that no pair may hold together."""
+        return self.settings.mixed([side.id for side in (row.sp, row.ip) if side])
+
+    def note(self, cells: Iterable[Cell], text: str, pairs: Iterable[Row] = ()) -> str:
+        """`text` with how many of the runs of `cells` it rests on, and what is not drawn of them, or of `pairs`."""
+        names = list(dict.fromkeys(cell.id for cell in cells))
+        ended = [self.counts[name] for name in names]
+        done, planned = sum(count.done for count in ended), sum(count.planned for count in ended)
         parts = [f"{done} of {planned} runs"]
-        for what in ("diverged", "impossible", "missing"):
-            number = sum(getattr(count, what) for count in counts)
+        for what in ("diverged", "collapsed", "impossible", "missing"):
+            number = sum(getattr(count, what) for count in ended)
+            number -= sum(count.diverged for count in ended) if what == "collapsed" else 0  # told already
             parts += [f"{number} {what}"] if number else []
-        return f"{text} {', '.join(parts)}."
+        what = "pair" if (rows := list(pairs)) else "mean"
+        mixed = list(filter(None, map(self.mixed, rows) if rows else (self.settings.mixed([name]) for name in names)))
+        more = f" Not formed: {len(mixed)} {what}{'s' if len(mixed) > 1 else ''}, mixed {mixed[0]}." if mixed else ""
+        return f"{text} {', '.join(parts)}.{more}"
 
 
 def spaces(file: FigureFile) -> tuple[str, ...]:

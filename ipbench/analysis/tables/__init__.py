@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ipbench.analysis import comparisons
 from ipbench.analysis.collect import Collection, load
+from ipbench.analysis.comparisons import analyse
 from ipbench.analysis.labels import labels
 from ipbench.analysis.plan import TABLE_FORMATS, TABLES
 from ipbench.analysis.render import Table, csv, latex, markdown, page
@@ -21,7 +21,7 @@ def write_tables(results: Path) -> list[Path]:
     """Write every table of `results/runs.parquet` under `results/tables/`; returns the files, as `plan.plan_tables`.
 
     Raises:
-        BadInput: `runs.parquet` is missing, damaged or of another grid, or a test would mix modes.
+        BadInput: `runs.parquet` is missing, damaged or of another grid.
     """
     tables = make_tables(load(results))
     paths = []
@@ -33,18 +33,14 @@ def write_tables(results: Path) -> list[Path]:
 
 
 def make_tables(collection: Collection) -> dict[str, Table]:
-    """Every table of a collection, by name.
-
-    Raises:
-        BadInput: a test would mix modes or versions of the numerics.
-    """
+    """Every table of a collection, by name."""
     names = labels(collection.grid)
-    pairs = comparisons.paired(collection)
+    analysis = analyse(collection)
     makers = (
-        accuracy_table(collection, names, pairs),
-        paired_table(collection, names, pairs),
-        methods_table(collection),
-        global_table(collection, pairs),
+        accuracy_table(collection, names, analysis),
+        paired_table(collection, names, analysis),
+        methods_table(collection, analysis),
+        global_table(collection, analysis),
         cost_table(collection, names),
         missing_table(collection, names),
     )

@@ -3,90 +3,110 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from ipbench.analysis import comparisons as stats
+from ipbench.analysis.cells import SELECTED, CellStatistics, Counts, all_cells, counts
 from ipbench.analysis.collect import Collection
+from ipbench.analysis.comparisons import Analysis
 from ipbench.analysis.grid import Cell
 from ipbench.analysis.labels import Labels
 from ipbench.analysis.published import find
 from ipbench.analysis.render import Table
-from ipbench.analysis.tables.parts import INTERVALS, axes, column_names, common_notes, raw_axes, table
+from ipbench.analysis.statistics import COLLAPSED, rate_bound
+from ipbench.analysis.tables.parts import MEANS, axes, column_names, common_notes, raw_axes, seeds_note, table
 from ipbench.analysis.text import NOTHING, percent, with_interval
 
 _SIDES = (("sp", "SP"), ("ip", "IP"))
+#: The means of a cell: prefix in the CSV, heading behind the space.
+_MEANS = (("", ""), ("selected_", " selected"), ("complete_", " without diverged"))
 
 
-def accuracy_table(collection: Collection, names: Labels, pairs: pd.DataFrame) -> Table:
-    """One row per SP/IP pair or lone cell; `pairs` is what `comparisons.paired` returns."""
-    primary, selected = stats.all_cells(collection), stats.all_cells(collection, stats.SELECTED)
-    ended = stats.counts(collection)
+@dataclass(frozen=True)
+class _Numbers:
+    """What is known of all cells: their means, by prefix, and how their runs ended."""
+
+    means: dict[str, dict[str, CellStatistics]]
+    ended: dict[str, Counts]
+
+
+def accuracy_table(collection: Collection, names: Labels, analysis: Analysis) -> Table:
+    """One row per SP/IP pair or lone cell."""
+    means = {"": all_cells(collection), "selected_": all_cells(collection, SELECTED)}
+    means["complete_"] = all_cells(collection, complete_case=True)
+    numbers = _Numbers(means, counts(collection))
     data: list[dict[str, Any]] = []
     printed: list[dict[str, str]] = []
     sources: list[str] = []
     for row in collection.grid.rows():
-        numbers, texts = raw_axes(row), axes(names, row)
+        raw, texts = raw_axes(row), axes(names, row)
         for space, heading in _SIDES:
             cell = row.sp if space == "sp" else row.ip
-            numbers |= _numbers(space, cell, primary, selected, ended)
-            texts |= _texts(heading, cell, primary, selected, ended)
+            raw |= _raw(space, cell, numbers)
+            texts |= _texts(heading, cell, numbers)
             known = find(cell)
-            numbers[f"{space}_published_percent"] = 100 * known.accuracy if known else math.nan
-            numbers[f"{space}_published_source"] = known.source if known else None
+            raw[f"{space}_published_percent"] = 100 * known.accuracy if known else math.nan
+            raw[f"{space}_published_source"] = known.source if known else None
             texts[f"{heading} published"] = percent(known.accuracy) if known else NOTHING
             sources += [known.source] if known else []
-        data.append(numbers)
+        data.append(raw)
         printed.append(texts)
+    ended = numbers.ended.values()
+    headings = ["", " n", *([" collapsed"] if any(count.collapsed for count in ended) else []), " selected"]
+    headings += [" without diverged"] if any(count.diverged for count in ended) else []
+    headings += [" published"] if sources else []
+    order = [f"{heading}{what}" for what in headings for _, heading in _SIDES]
     notes = (
         "Test accuracy in per cent: after the last epoch, and (selected) at the epoch of the best validation accuracy.",
-        INTERVALS,
-        "n: finished runs, one per seed; diverged runs are counted and left out of the means.",
+        MEANS,
+        "n: runs behind a mean, one per seed. A diverged run counts as a guess, 1 / classes"
+        + ("; the mean without diverged runs stands beside it." if " without diverged" in headings else "."),
+        *_collapse_notes(numbers),
         *common_notes(collection, names),
-        stats.seeds_note(pairs),
+        seeds_note(collection, analysis),
         *(f"Published: {source}." for source in dict.fromkeys(sources)),
     )
-    headings = ["", " n", " selected", *([" published"] if sources else [])]
-    order = [f"{heading}{what}" for what in headings for _, heading in _SIDES]
     return table(collection, "accuracy", "test accuracy", data, printed, notes, [*column_names(names), *order])
 
 
-def _numbers(
-    space: str,
-    cell: Cell | None,
-    primary: dict[str, stats.CellStatistics],
-    selected: dict[str, stats.CellStatistics],
-    ended: dict[str, stats.Counts],
-) -> dict[str, Any]:
-    numbers: dict[str, Any] = {f"{space}_cell": cell.id if cell else None}
-    for prefix, source in (("", primary), ("selected_", selected)):
-        found = source[cell.id] if cell else None
+def _collapse_notes(numbers: _Numbers) -> list[str]:
+    """What collapsed means, and what can be said of the rate where no run did."""
+    finished = {cell: count.done + count.diverged for cell, count in numbers.ended.items()}
+    none = sorted({n for cell, n in finished.items() if n and not numbers.ended[cell].collapsed})
+    notes = [f"collapsed: a test accuracy of at most {COLLAPSED:g} times that of a guess, or diverged."]
+    if len(none) > 0:
+        bounds = ", ".join(f"{100 * rate_bound(n):.0f} % (n = {n})" for n in none)
+        notes.append(f"Where none of n runs collapsed, the rate is below {bounds}, at a confidence of 95 %.")
+    return notes
+
+
+def _raw(space: str, cell: Cell | None, numbers: _Numbers) -> dict[str, Any]:
+    raw: dict[str, Any] = {f"{space}_cell": cell.id if cell else None}
+    for prefix, _ in _MEANS:
+        found = numbers.means[prefix][cell.id] if cell else None
         for field in ("mean", "std", "lower", "upper"):
-            numbers[f"{space}_{prefix}{field}_percent"] = 100 * getattr(found, field) if found else math.nan
-    count = ended[cell.id] if cell else None
-    numbers[f"{space}_interval"] = primary[cell.id].interval if cell else None
-    for field in ("planned", "done", "diverged", "impossible", "missing"):
-        numbers[f"{space}_{field}"] = getattr(count, field) if count else 0
-    return numbers
+            raw[f"{space}_{prefix}{field}_percent"] = 100 * getattr(found, field) if found else math.nan
+    raw[f"{space}_interval"] = numbers.means[""][cell.id].interval if cell else None
+    raw[f"{space}_mixed"] = numbers.means[""][cell.id].mixed if cell else None
+    count = numbers.ended[cell.id] if cell else None
+    for field in ("planned", "done", "diverged", "collapsed", "impossible", "missing"):
+        raw[f"{space}_{field}"] = getattr(count, field) if count else 0
+    return raw
 
 
-def _texts(
-    heading: str,
-    cell: Cell | None,
-    primary: dict[str, stats.CellStatistics],
-    selected: dict[str, stats.CellStatistics],
-    ended: dict[str, stats.Counts],
-) -> dict[str, str]:
+def _texts(heading: str, cell: Cell | None, numbers: _Numbers) -> dict[str, str]:
     if cell is None:
-        return {heading: NOTHING, f"{heading} n": NOTHING, f"{heading} selected": NOTHING}
-    count = ended[cell.id]
+        return dict.fromkeys([f"{heading}{what}" for what in (" n", " collapsed", *dict(_MEANS).values())], NOTHING)
+    count = numbers.ended[cell.id]
     if count.impossible:
-        return {heading: "impossible", f"{heading} n": NOTHING, f"{heading} selected": "impossible"}
-    number = f"{count.done}" if count.done == count.planned else f"{count.done} of {count.planned}"
+        texts = dict.fromkeys([f"{heading}{what}" for what in dict(_MEANS).values()], "impossible")
+        return texts | {f"{heading} n": NOTHING, f"{heading} collapsed": NOTHING}
+    finished = count.done + count.diverged
+    number = f"{finished}" if finished == count.planned else f"{finished} of {count.planned}"
     number += f" ({count.diverged} diverged)" if count.diverged else ""
-    texts = {f"{heading} n": number}
-    for suffix, source in (("", primary), (" selected", selected)):
-        found = source[cell.id]
-        texts[heading + suffix] = with_interval(percent(found.mean), percent(found.lower), percent(found.upper))
+    texts = {f"{heading} n": number, f"{heading} collapsed": f"{count.collapsed} of {finished}"}
+    for prefix, suffix in _MEANS:
+        found = numbers.means[prefix][cell.id]
+        mean = with_interval(percent(found.mean), percent(found.lower), percent(found.upper))
+        texts[heading + suffix] = f"not formed: {found.mixed}" if found.mixed else mean
     return texts

@@ -2,149 +2,205 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-import pandas as pd
-
-from ipbench.analysis import comparisons as stats
+from ipbench.analysis.cells import Counts, counts
 from ipbench.analysis.collect import Collection
+from ipbench.analysis.comparisons import IMPOSSIBLE, INCOMPLETE, MIXED, Analysis, Comparison, Finding, pair_name
+from ipbench.analysis.flips import ALPHA, CLAIM_SEEDS, EXACT_SEEDS, FLIPS
+from ipbench.analysis.grid import Row
 from ipbench.analysis.labels import AXES, Labels, labels
 from ipbench.analysis.render import Table
-from ipbench.analysis.statistics import CLAIM_SEEDS, FLIPS, seeds_needed
 from ipbench.analysis.tables.parts import (
-    INTERVALS,
+    DIFFERENCES,
     axes,
     column_names,
     common_notes,
     describe,
     raw_axes,
+    seeds_note,
     setting_notes,
     table,
 )
 from ipbench.analysis.text import NOTHING, points, probability, with_interval
 
-_DIFFERENCE = (("difference", "mean"), ("lower", "lower"), ("upper", "upper"))
+_PRINTED = ["IP − SP", "n", "p", "p (max-T)", "verdict"]
+_WITHOUT = "without diverged"
+#: Columns of a comparison in the CSV, needed where there may be no row to tell them.
+_RAW = ["n", "planned", "diverged", "difference_pp", "lower_pp", "upper_pp", "p", "p_adjusted", "verdict"]
 
 
-def paired_table(collection: Collection, names: Labels, pairs: pd.DataFrame) -> Table:
-    """One row per comparison; `pairs` is what `comparisons.paired` returns."""
-    found = stats.by_pair(pairs)
+def paired_table(collection: Collection, names: Labels, analysis: Analysis) -> Table:
+    """One row per comparison."""
+    ended = counts(collection)
     data: list[dict[str, Any]] = []
     printed: list[dict[str, str]] = []
     for row in collection.grid.rows():
-        record: Any = found.get(stats.pair_name(row))
-        if record is None:
+        found = analysis.pairs.get(pair_name(row))
+        if found is None or row.sp is None or row.ip is None:
             continue
-        numbers = raw_axes(row) | {"sp_cell": record["sp_cell"], "ip_cell": record["ip_cell"], "n": record["n"]}
-        numbers |= {"planned": record["planned"], "diverged": record["diverged"], "impossible": record["impossible"]}
-        numbers |= {f"{to}_pp": 100 * record[of] for to, of in _DIFFERENCE}
-        numbers |= {name: record[name] for name in ("interval", "p", "p_kind", "p_holm", "claim", "reference")}
-        data.append(numbers)
-        texts = axes(names, row) | {
-            "IP − SP": with_interval(*(points(record[of]) for _, of in _DIFFERENCE)),
-            "n": NOTHING if record["impossible"] else _number(record),
-            "p": probability(record["p"]),
-            "p (Holm)": probability(record["p_holm"]),
-            "claim": claim_text(record),
-        }
-        printed.append(texts)
-    kinds = set(pairs["p_kind"])
+        sides = (ended[row.sp.id], ended[row.ip.id])
+        more = {"sp_collapsed": sides[0].collapsed, "ip_collapsed": sides[1].collapsed}
+        data.append(raw_axes(row) | {"sp_cell": row.sp.id, "ip_cell": row.ip.id} | _raw(found) | more)
+        printed.append(axes(names, row) | _texts(found) | {"n": _number(found), "collapsed": _collapsed(sides)})
+    shared = (
+        "Several comparisons have one SP side in common: flipping a seed is then no exchange of SP and IP, and the"
+        " joint test assumes that differences scatter symmetrically.",
+    )
     notes = (
         "IP − SP: mean difference of the test accuracy after the last epoch in percentage points, runs paired by seed.",
-        INTERVALS,
-        "p: exact two-sided sign-flip test"
-        + (f" (Monte Carlo with {FLIPS:,} draws beyond 20 seeds)" if "Monte Carlo" in kinds else "")
-        + f", then Holm's correction over {stats.family_size(pairs)} comparisons; dense references are outside of it.",
-        f"A claim needs a corrected p of at most 0.05 and at least {CLAIM_SEEDS} seeds. {stats.seeds_note(pairs)}",
+        DIFFERENCES,
+        *_claim_notes(collection, analysis, analysis.pairs.values()),
+        *(shared if analysis.shared else ()),
+        seeds_note(collection, analysis),
         *common_notes(collection, names),
     )
-    columns = [*column_names(names), "IP − SP", "n", "p", "p (Holm)", "claim"]
-    raw = [*AXES, "family", "sp_cell", "ip_cell", "n"]  # of a grid without comparisons
+    columns = [*column_names(names), *_columns(analysis.pairs.values())]
+    if any(texts["collapsed"] != NOTHING for texts in printed):
+        columns.insert(-1, "collapsed")
+    raw = [*AXES, "family", "sp_cell", "ip_cell", *_RAW]
     return table(collection, "paired", "IP against SP, paired by seed", data, printed, notes, columns, raw)
 
 
-def claim_text(record: Any) -> str:
-    """What the claim column prints for a row of the frame that `comparisons.paired` returns."""
-    if record["impossible"]:
-        return "impossible"
-    return "reference" if record["reference"] else str(record["claim"])
-
-
-def _number(record: Any) -> str:
-    """'6', or '4 of 6 (1 diverged)'."""
-    number = str(record["n"]) if record["n"] == record["planned"] else f"{record['n']} of {record['planned']}"
-    return number + (f" ({record['diverged']} diverged)" if record["diverged"] else "")
-
-
-def methods_table(collection: Collection) -> Table:
-    """One row per method: its comparisons averaged per seed, and Holm's correction over the methods."""
-    frame = stats.by_method(collection)
-    nets = len(frame[["dataset", "model"]].drop_duplicates()) > 1
+def methods_table(collection: Collection, analysis: Analysis) -> Table:
+    """One row per method: its comparisons averaged per seed."""
+    nets = len({key[:2] for key in analysis.methods}) > 1
     data: list[dict[str, Any]] = []
     printed: list[dict[str, str]] = []
-    for record in frame.to_dict("records"):
-        place = {name: str(record[name]) for name in ("dataset", "model", "method")}
-        numbers = {f"{to}_pp": 100 * record[of] for to, of in _DIFFERENCE}
-        numbers |= {name: record[name] for name in ("interval", "n", "p", "p_kind", "p_holm", "claim")}
-        data.append({**place, **numbers, "comparisons": record["comparisons"], "excluded": record["excluded"]})
-        printed.append(
-            (place if nets else {"method": place["method"]})
-            | {
-                "IP − SP": with_interval(*(points(record[of]) for _, of in _DIFFERENCE)),
-                "n": str(record["n"]),
-                "comparisons": f"{record['comparisons']} of {record['comparisons'] + record['excluded']}",
-                "p": probability(record["p"]),
-                "p (Holm)": probability(record["p_holm"]),
-                "claim": str(record["claim"]),
-            }
-        )
-    needed = max(CLAIM_SEEDS, seeds_needed(len(frame))) if len(frame) else CLAIM_SEEDS
+    for key, found in analysis.methods.items():
+        place = dict(zip(("dataset", "model", "method"), key, strict=True))
+        data.append(place | _raw(found) | _raw_average(found))
+        printed.append((place if nets else {"method": place["method"]}) | _texts(found) | _average(found))
     notes = (
-        "One test per method: per seed, the difference of the test accuracy (percentage points) is averaged over the"
-        " method's complete comparisons (its sparsities and variants); n is the number of seeds.",
-        INTERVALS,
-        f"p: two-sided sign-flip test over seeds, then Holm's correction over {len(frame)} methods, apart from that"
-        f" over single comparisons. A claim needs a corrected p of at most 0.05; with so many methods, {needed} seeds.",
+        "Per seed, the difference of the test accuracy (percentage points) is averaged over the method's complete"
+        " comparisons (its sparsities and variants); n is the number of seeds.",
+        *_not_averaged(analysis),
+        DIFFERENCES,
+        *_claim_notes(collection, analysis, analysis.methods.values()),
         *setting_notes(collection),
     )
     head = ["dataset", "model", "method"] if nets else ["method"]
-    columns = [*head, "IP − SP", "n", "comparisons", "p", "p (Holm)", "claim"]
-    raw = ["dataset", "model", "method", "n"]
+    columns = [*head, *_columns(analysis.methods.values(), "comparisons", "signs")]
+    raw = ["dataset", "model", "method", *_RAW]
     return table(collection, "methods", "IP against SP, method by method", data, printed, notes, columns, raw)
 
 
-def global_table(collection: Collection, pairs: pd.DataFrame) -> Table:
-    """One row: the global test over all complete comparisons."""
-    result = stats.overall(collection)
-    found = result.comparison
-    numbers = {
-        "difference_pp": 100 * found.mean,
-        "lower_pp": 100 * found.lower,
-        "upper_pp": 100 * found.upper,
-        "interval": found.interval,
-        "n": found.n,
-        "p": found.p,
-        "p_kind": found.p_kind,
-        "comparisons": len(result.included),
-        "excluded": len(result.excluded),
-        "excluded_pairs": " ".join(result.excluded),
-    }
-    texts = {
-        "IP − SP": with_interval(points(found.mean), points(found.lower), points(found.upper)),
-        "n": str(found.n),
-        "p": probability(found.p),
-        "comparisons": f"{len(result.included)} of {stats.family_size(pairs)}",
-    }
+def global_table(collection: Collection, analysis: Analysis) -> Table:
+    """One row: the average over all complete comparisons; none where options or filter bases vary."""
+    found = analysis.overall
+    findings = [found] if found else []
+    data = [_raw(one) | _raw_average(one) | {"excluded_pairs": " ".join(one.excluded)} for one in findings]
+    printed = [_texts(one) | _average(one) for one in findings]
     notes = [
-        "One test over the grid: per seed, the difference of the test accuracy (percentage points) is averaged over all"
-        " complete comparisons, those with every planned seed finished on both sides; n is the number of seeds.",
-        INTERVALS,
-        f"p: {found.p_kind if found.p_kind != 'none' else 'exact'} two-sided sign-flip test over seeds.",
+        "Per seed, the difference of the test accuracy (percentage points) is averaged over all complete comparisons,"
+        " those with every planned seed in on both sides; n is the number of seeds.",
+        *_not_averaged(analysis),
+        DIFFERENCES,
+        *_claim_notes(collection, analysis, findings),
     ]
-    if result.excluded:
+    if found and found.excluded:
         names = labels(collection.grid)
-        rows = {stats.pair_name(row): row for row in collection.grid.rows()}
-        listed = [describe(names, rows[name].any) for name in result.excluded]
+        rows: dict[str, Row] = {pair_name(row): row for row in collection.grid.rows()}
+        listed = [describe(names, rows[name].any) for name in found.excluded]
         notes.append(f"Excluded as impossible or incomplete: {'; '.join(listed)}.")
     notes += setting_notes(collection)
-    return table(collection, "global", "IP against SP over the whole grid", [numbers], [texts], tuple(notes))
+    columns = _columns(findings, "comparisons", "signs")
+    title = "IP against SP over the whole grid"
+    return table(collection, "global", title, data, printed, tuple(notes), columns, _RAW)
+
+
+def _claim_notes(collection: Collection, analysis: Analysis, shown: Iterable[Finding]) -> list[str]:
+    """How claims are made, of a family with these rows in sight."""
+    shown = list(shown)
+    drawn = any(found.comparison.p_kind == "Monte Carlo" for found in shown)
+    test = f"{FLIPS:,} random flips beyond {EXACT_SEEDS} seeds" if drawn else "exact"
+    notes = [
+        f"p: two-sided sign-flip test over seeds ({test}). p (max-T): after step-down max-T over joint flips, for one"
+        f" family of {analysis.members} at one level of 5 %: the average over the grid, those of its methods, and"
+        " single comparisons. Dense references and what is impossible are outside of it.",
+        f"verdict: better, with a p (max-T) of at most {ALPHA:g}, for which at least {CLAIM_SEEDS} seeds are needed;"
+        f" within ±{collection.grid.margin:g}: no claim, and the interval of 90 % lies inside the margin of the"
+        " experiment (each row for itself); undecided: neither.",
+    ]
+    if any(found.state == INCOMPLETE for found in shown):
+        notes.append("incomplete: planned runs are not in yet. There is no claim before they are.")
+    if any(found.diverged for found in shown):
+        notes.append("A diverged run counts as a guess, 1 / classes; beside it the result without its seed.")
+    return notes
+
+
+def _not_averaged(analysis: Analysis) -> list[str]:
+    if not analysis.not_averaged:
+        return []
+    names = ", ".join(dict.fromkeys(method for _, _, method in analysis.not_averaged))
+    return [
+        f"No average is formed over options or filter bases that an experiment varies ({names}), nor over the grid."
+    ]
+
+
+def _raw(found: Finding) -> dict[str, Any]:
+    """The numbers of a finding, in points."""
+    shown, rest = found.comparison, found.complete_case
+    raw: dict[str, Any] = {"n": shown.n, "planned": found.planned, "diverged": found.diverged}
+    raw |= {"difference_pp": 100 * shown.mean, "std_pp": 100 * shown.std}
+    raw |= {"lower_pp": 100 * shown.interval.lower, "upper_pp": 100 * shown.interval.upper}
+    raw |= {"interval": shown.interval.kind}
+    raw |= {"lower90_pp": 100 * shown.narrow.lower, "upper90_pp": 100 * shown.narrow.upper}
+    raw |= {"p": shown.p, "p_kind": shown.p_kind, "p_adjusted": found.p_adjusted}
+    raw |= {"claim": found.claim, "within": found.within, "margin_pp": found.margin, "verdict": found.verdict}
+    raw |= {"mixed": found.mixed, "complete_n": rest.n, "complete_difference_pp": 100 * rest.mean}
+    raw |= {"complete_lower_pp": 100 * rest.interval.lower, "complete_upper_pp": 100 * rest.interval.upper}
+    return raw | {"complete_p": rest.p}
+
+
+def _raw_average(found: Finding) -> dict[str, Any]:
+    above, below = found.signs
+    sizes = {"comparisons": len(found.included), "excluded": len(found.excluded)}
+    return sizes | {"above_zero": above, "below_zero": below, "mixed_signs": found.several_signs}
+
+
+def _texts(found: Finding) -> dict[str, str]:
+    difference = _difference(found.comparison)
+    return {
+        "IP − SP": f"not formed: {found.mixed}" if found.mixed else difference,
+        "n": str(found.comparison.n),
+        "p": probability(found.comparison.p),
+        "p (max-T)": probability(found.p_adjusted),
+        _WITHOUT: f"{_difference(found.complete_case)}, n = {found.complete_case.n}" if found.diverged else NOTHING,
+        "verdict": "not formed" if found.state == MIXED else found.verdict,
+    }
+
+
+def _average(found: Finding) -> dict[str, str]:
+    above, below = found.signs
+    signs = "all +" if above else "all −" if below else NOTHING
+    if found.several_signs:
+        signs = f"mixed signs ({above} +, {below} −)"
+    number = len(found.included)
+    return {"comparisons": f"{number} of {number + len(found.excluded)}", "signs": signs}
+
+
+def _columns(shown: Iterable[Finding], *more: str) -> list[str]:
+    """The columns of findings, in order."""
+    without = [_WITHOUT] if any(found.diverged for found in shown) else []
+    return [*_PRINTED[:2], *more, *_PRINTED[2:-1], *without, _PRINTED[-1]]
+
+
+def _difference(found: Comparison) -> str:
+    return with_interval(points(found.mean), points(found.interval.lower), points(found.interval.upper))
+
+
+def _number(found: Finding) -> str:
+    """'6', or '4 of 6', or '6 (1 diverged)'."""
+    if found.state == IMPOSSIBLE:
+        return NOTHING
+    n = found.comparison.n
+    number = str(n) if n == found.planned else f"{n} of {found.planned}"
+    return number + (f" ({found.diverged} diverged)" if found.diverged else "")
+
+
+def _collapsed(sides: tuple[Counts, Counts]) -> str:
+    """'SP 2, IP 5', of runs that about guess."""
+    found = [f"{name} {count.collapsed}" for name, count in zip(("SP", "IP"), sides, strict=True) if count.collapsed]
+    return ", ".join(found) or NOTHING

@@ -1,20 +1,47 @@
-"""What the tables share: notes on the setting, the columns of the axes, the assembly."""
+"""What the tables share: notes on intervals, claims and the setting, the columns of the axes, the assembly."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
 
 from ipbench.analysis.collect import Collection
+from ipbench.analysis.comparisons import REFERENCE, Analysis
+from ipbench.analysis.flips import CLAIM_SEEDS
 from ipbench.analysis.grid import Cell, Row
 from ipbench.analysis.labels import AXES, HEADINGS, Labels
 from ipbench.analysis.render import Table
 from ipbench.analysis.setting import hardware, software
-from ipbench.analysis.statistics import INTERVAL_SEEDS, RESAMPLES
+from ipbench.analysis.statistics import INTERVAL_SEEDS, POWER, seeds_for
 
-#: How every interval is made, for the notes.
-INTERVALS = f"Intervals: 95 % BCa bootstrap of the mean, {RESAMPLES:,} resamples; none below {INTERVAL_SEEDS} seeds."
+#: What an interval is about, whatever its kind.
+_SCOPE = "It covers the draw of seeds, not that of test images, and no collapse that no seed has shown."
+#: How intervals are made, for the notes: of single means, of paired differences.
+MEANS = f"Interval of a mean: 95 %, Student's t over seeds, from 0 to 100; none below {INTERVAL_SEEDS} seeds. {_SCOPE}"
+DIFFERENCES = (
+    "Interval of a difference: 95 %, all values that the sign-flip test over paired seeds does not reject; none below"
+    f" {CLAIM_SEEDS} seeds. {_SCOPE}"
+)
+
+
+def seeds_note(collection: Collection, analysis: Analysis) -> str:
+    """How many seeds find a difference as large as the margin, and how many are planned."""
+    pairs = [found for found in analysis.pairs.values() if found.state != REFERENCE]
+    if not analysis.members:
+        return "No SP/IP comparison is planned and possible."
+    planned = sorted({found.planned for found in pairs})
+    have = str(planned[0]) if len(planned) == 1 else f"{planned[0]} to {planned[-1]}"
+    if math.isnan(analysis.spread):
+        return f"Seeds planned: {have}; how many are needed shows when comparisons are complete."
+    margin, members = collection.grid.margin, analysis.members
+    alone, together = (seeds_for(margin / 100, analysis.spread, number) for number in (1, members))
+    return (
+        f"At the median spread of single comparisons here (standard deviation {100 * analysis.spread:.2f} points), a"
+        f" difference of {margin:g} points is found with a probability of {100 * POWER:.0f} % by {alone} seeds if it is"
+        f" the only comparison, by {together} as one of {members}; planned: {have}."
+    )
 
 
 def setting_notes(collection: Collection) -> tuple[str, ...]:

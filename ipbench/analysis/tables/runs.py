@@ -11,6 +11,7 @@ from ipbench.analysis.collect import Collection
 from ipbench.analysis.grid import Row
 from ipbench.analysis.labels import AXES, Labels
 from ipbench.analysis.render import Table
+from ipbench.analysis.settings import Settings
 from ipbench.analysis.tables.parts import axes, column_names, common_notes, raw_axes, table
 from ipbench.analysis.text import NOTHING, factor, quantity, ranges, seconds
 
@@ -42,16 +43,21 @@ def cost_table(collection: Collection, names: Labels) -> Table:
     columns = ["achieved_sparsity", *(name for name, _, _ in _COSTS)]
     means = {str(cell): group[columns].mean() for cell, group in runs.groupby("cell")}
     number = {str(cell): len(group) for cell, group in runs.groupby("cell")}
+    settings = Settings(collection)
     data: list[dict[str, Any]] = []
     printed: list[dict[str, str]] = []
     # An SP cell that several filter bases are compared with is listed once.
     for cell in dict.fromkeys(side for row in collection.grid.rows() for side in (row.sp, row.ip) if side):
-        n = number.get(cell.id, 0)
+        mixed = settings.mixed([cell.id])
+        n = 0 if mixed else number.get(cell.id, 0)
         mean = {name: _float(means[cell.id][name]) if n else math.nan for name in columns}
-        data.append({"cell": cell.id, "space": cell.space} | raw_axes(Row(cell, None)) | {"n": n} | mean)
+        data.append(
+            {"cell": cell.id, "space": cell.space} | raw_axes(Row(cell, None)) | {"n": n} | mean | {"mixed": mixed}
+        )
         achieved = mean["achieved_sparsity"]
         texts = axes(names, Row(cell, None)) | {"space": cell.space.upper(), "n": str(n)}
         texts["achieved p"] = NOTHING if math.isnan(achieved) else f"{achieved:.5f}"
+        texts |= {"achieved p": f"not formed: {mixed}"} if mixed else {}
         printed.append(texts | {heading: write(mean[name]) for name, heading, write in _COSTS})
     notes = (
         "Means over the finished runs. kept: non-zero coefficients; FB: filter-basis entries, which count against the"
