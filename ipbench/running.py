@@ -21,7 +21,7 @@ from ipbench.data.loaders import Data
 from ipbench.errors import BadInput, BadProduct
 from ipbench.masks import Impossible, NotFinite
 from ipbench.models.build import build as build_model
-from ipbench.outcome import assess, describe
+from ipbench.outcome import complete, describe
 from ipbench.provenance import provenance
 from ipbench.resume import End, State, read_end, write_end
 from ipbench.sparse_net import SparseNet
@@ -189,7 +189,7 @@ def execute(
             save=lambda: save(time.perf_counter() - begin, time.process_time() - begin_cpu),
             on_epoch=on_epoch,
         )
-        outcome = {**describe(net, data, state), **assess(net, data, state)}
+        outcome = complete(net, data, state)
         if keep and distributed.first():
             facts = {"training_flops": outcome["training_flops"]}
             write_end(end_path(results, run), run, End(net.tensors(), net.masks, state.point, facts))
@@ -205,6 +205,7 @@ def execute(
         "reason": reason,
         "outcome": (outcome := without_nan(outcome)),
         "outcome_sha256": hashlib.sha256(canonical_json(outcome).encode()).hexdigest(),
+        **({"activity": vars(state.activity)} if methods.get(run.method).updates(run) else {}),
         "cost": {
             "wall_seconds": round(state.seconds + time.perf_counter() - begin, 3),
             "cpu_seconds": round(state.cpu_seconds + time.process_time() - begin_cpu, 3),

@@ -77,6 +77,7 @@ def row(record: Mapping[str, Any], cell: Cell, seed: int) -> dict[str, Any]:
         flat |= {f"curves_{name}": curve for name, curve in outcome.pop("curves", {}).items()}
         flat |= outcome
         flat["outcome_sha256"] = record["outcome_sha256"]
+        flat |= {f"activity_{name}": value for name, value in record.get("activity", {}).items()}
         flat |= {f"cost_{name}": value for name, value in (record["cost"] or {}).items()}
         flat |= {f"provenance_{name}": _as_text(value) for name, value in (record["provenance"] or {}).items()}
     except KeyError as error:
