@@ -12,6 +12,7 @@ from ipbench.distributed import averaging, from_first
 from ipbench.errors import BadInput
 from ipbench.masks import Impossible
 from ipbench.outcome import starting_gradient_norm
+from ipbench.process_state import method_code
 from ipbench.pruning import pruned_masks
 from ipbench.resume import End, State
 from ipbench.sparse_net import SparseNet
@@ -60,14 +61,14 @@ def execute_stages(
             state.progress.forget_best()
         state.stage = place + 1
         save()
-    if method.updates(net.run) and net.run.sparsity != "0" and not state.activity.mask_updates:
-        raise Impossible(f"method {method.name} changed no mask at any step of its training")
     if not within_budget(net):
         kept = sum(int(mask.sum()) for mask in net.masks.values())
         raise BadInput(
             f"method {method.name}: left the net above its budget: {kept:,} coefficients are trained, and sparsity"
             f" {net.run.sparsity} lets {net.budget:,} stay"
         )
+    if method.updates(net.run) and net.run.sparsity != "0" and not state.activity.mask_updates:
+        raise Impossible(f"method {method.name} changed no mask at any step of its training")
 
 
 def _change(
@@ -86,7 +87,9 @@ def _change(
         state.point = end.point
         state.facts["inherited_flops"] = end.facts["training_flops"]
     elif isinstance(stage, methods.Prune):
-        net.prune(from_first(pruned_masks(net, stage, data)))
+        with method_code(net.run.method, net.run.seed, state.stage):
+            masks = pruned_masks(net, stage, data)
+        net.prune(from_first(masks))
     else:
         state.point = state.point or rewinding_point(fresh(), data, stage.epochs)
         net.load_tensors(state.point)

@@ -14,6 +14,7 @@ from ipbench.data.loaders import Batch
 from ipbench.distributed import from_first
 from ipbench.masks import NotFinite, largest, select
 from ipbench.methods import DropAndGrow, Gradual
+from ipbench.process_state import method_code
 from ipbench.pruning import check_score, check_scores
 from ipbench.sparse_net import SparseNet
 
@@ -128,10 +129,11 @@ def revise(
     if not update.due(step, total):
         return True
     before = net.masks
-    if isinstance(update, Gradual):
-        prune_gradually(net, update, batch, step, total)
-    else:
-        drop_and_grow(net, update, step, total)
+    with method_code(net.run.method, net.run.seed, step):
+        if isinstance(update, Gradual):
+            prune_gradually(net, update, batch, step, total)
+        else:
+            drop_and_grow(net, update, step, total)
     if activity:
         activity.count(before, net.masks)
     net.clear(momentum)

@@ -105,7 +105,7 @@ class Method:
             self.stages(result)
         except BadInput:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             got = ", ".join(f"{name}={value!r:.60}" for name, value in result.items()) or "the defaults"
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise BadInput(f"{where}: method {self.name}: {kind}{' '.join(str(error).split())} (got {got})") from None

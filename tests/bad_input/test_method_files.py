@@ -71,7 +71,8 @@ DECLARATIONS = [
     declared("stages-of-numbers", f"{STAGES}def a(): return [3]\n", "must return a list of stages", "not [3]"),
     declared("stage-alone", f"{STAGES}def a(): return Train()\n", "must return a list of stages"),
     declared("stages-raise", f"{STAGES}def a(): raise RuntimeError('no\\nway')\n", "RuntimeError: no way"),
-    declared("stages-continue-later", f"{STAGES}def a(): return [Train(), Continue()]\n", "Continue is the first stage"),
+    declared("continues-later", f"{STAGES}def a(): return [Train(), Continue()]\n", "Continue is the first stage"),
+    declared("stages-exit", f"{STAGES}def a(): raise SystemExit(0)\n", "'a'", "SystemExit: 0"),
     declared("never-pruned", f"{EXCHANGE}def a(): return [Train(exchange)]\n", "'a'", "does not prune", "Prune before"),
     declared("stages-range", f"{STAGES}def a(): return [Train(epochs=-1)]\n", "epochs is from 0 to 10000"),
     case(
@@ -104,7 +105,7 @@ SCORES = [
         files={
             "m.py": f"{HEAD}from ipbench.methods import DropAndGrow, Prune\nfrom ipbench.methods.random import random\n"
             "def grow(net, layer, gradient, step): return gradient[0]\n"
-            f"{STAGES}def mine(): return [Prune(random, 'r'), Train(DropAndGrow(grow, 1, 0.3, 0.0, 0.75, False))]\n"
+            f"{STAGES}def mine(): return [Train(DropAndGrow(grow, 1, 0.3, 0.0, 0.75, False)), Prune(random, 'r')]\n"
         },
     ),
 ]  # fmt: skip
