@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from ipbench.data.loaders import Data
 from ipbench.resume import State
 from ipbench.sparse_net import SparseNet
 from ipbench.store import tensors_digest
-from ipbench.training import Progress, evaluate, gradient_norm
+from ipbench.training import Progress, evaluate, gradient_norm, require_finite, require_finite_net
 
 
 def starting_gradient_norm(net: SparseNet, data: Data) -> float:
@@ -39,6 +40,7 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
         "curves": _curves(state.progress),
         "selected_epoch": state.progress.best_epoch,
         **facts,
+        **({"notes": dict(net.notes)} if net.notes else {}),
         "achieved_sparsity": 1 - (total + net.basis_entries) / net.prunable,
         "coefficients_kept": total,
         "basis_entries": net.basis_entries,
@@ -87,21 +89,72 @@ def _curves(progress: Progress) -> dict[str, list[float]]:
 
 
 def assess(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
-    """Accuracy and loss of the last epoch, and the test accuracy at the epoch of the best validation accuracy."""
+    """Accuracy and loss of the net at the end, and the test accuracy of the selected one.
+
+    That is the net of the epoch with the best validation accuracy. Where a stage has changed the net after its last
+    training, or there was none, it is the net at the end, and the validation accuracy is of that.
+
+    Raises:
+        NotFinite: a loss is not finite.
+    """
     recipe, progress = net.run.recipe, state.progress
     test_accuracy, test_loss = evaluate(net, data.test(), recipe)
     train_accuracy, train_loss = evaluate(net, data.train_plain(), recipe)
-    selected = test_accuracy
+    selected, selected_loss = test_accuracy, test_loss
     if progress.best_epoch != progress.epoch:
         last = {name: tensor.clone() for name, tensor in net.tensors().items()}
         net.load_tensors(progress.best)
-        selected, _ = evaluate(net, data.test(), recipe)
+        selected, selected_loss = evaluate(net, data.test(), recipe)
         net.load_tensors(last)
+    # An accuracy can be taken of logits that are not numbers; the loss tells.
+    require_finite({"test loss": test_loss, "training loss": train_loss}, "of the net at the end")
+    require_finite({"test loss": selected_loss}, f"of the net that is selected, of epoch {progress.best_epoch},")
     return {
         "test_accuracy": test_accuracy,
         "test_accuracy_selected": selected,
         "test_loss": test_loss,
-        "validation_accuracy": progress.curves["validation_accuracy"][-1],
+        "validation_accuracy": _validation_accuracy(net, data, progress),
         "train_accuracy": train_accuracy,
         "train_loss": train_loss,
     }
+
+
+def _validation_accuracy(net: SparseNet, data: Data, progress: Progress) -> float:
+    """Of the net as it is: that of the last epoch, unless the net has changed since."""
+    if progress.best:
+        return progress.curves["validation_accuracy"][-1]
+    accuracy, loss = evaluate(net, data.validation(), net.run.recipe)
+    if not math.isnan(accuracy):
+        require_finite({"validation loss": loss}, "of the net at the end")
+    return accuracy
+
+
+#: What may be missing in the outcome of a finished run, as null: everything of a validation part that is not there, the
+#: condition of a singular filter basis, and what a method writes down itself. Losses of a validation part that is there
+#: have been checked where they were taken.
+_MAY_BE_MISSING = (
+    "validation_accuracy", "curves.validation_accuracy", "curves.validation_loss", "basis_condition", "notes",
+)  # fmt: skip
+
+
+def complete(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
+    """The outcome of a run whose stages are finished.
+
+    Raises:
+        NotFinite: a number of it, a parameter or a buffer is not finite: the run has diverged.
+    """
+    require_finite_net(net, "at the end")
+    outcome = {**describe(net, data, state), **assess(net, data, state)}
+    for name, value in _numbers(outcome):
+        if not any(f"{name}.".startswith(f"{missing}.") for missing in _MAY_BE_MISSING):
+            require_finite({name: value}, "of the record")
+    return outcome
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """All floating-point numbers inside, each with its place: keys and positions joined by dots."""
+    if isinstance(value, float):
+        yield name, value
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        yield from _numbers(part, f"{name}.{key}" if name else str(key))

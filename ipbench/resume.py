@@ -16,6 +16,7 @@ from ipbench.sparse_net import SparseNet
 from ipbench.spec import Run
 from ipbench.store import read_tensors, without_nan, write_tensors
 from ipbench.training import Begun, Progress
+from ipbench.updates import Activity
 
 
 class State:
@@ -28,6 +29,7 @@ class State:
         steps: trained in finished trainings of this run.
         point: the tensors that a rewinding stage went back to.
         facts: numbers taken once, at the start of the first training, or handed on by the run this one continues.
+        activity: what updates have done to the masks.
         seconds: of the clock, spent by former processes.
         cpu_seconds: of the processor, spent by former processes.
     """
@@ -41,13 +43,14 @@ class State:
             here: what else must be the same for a file to be continued: images, code, versions.
         """
         self.path = path
-        self.identity = {"kind": "state", "run": run.id, "numerics": NUMERICS, **(here or {})}
+        self.identity = {"kind": "state", "layout": _LAYOUT, "run": run.id, "numerics": NUMERICS, **(here or {})}
         self.stage = 0
         self.inside = False
         self.progress = Progress()
         self.steps = 0
         self.point: dict[str, Tensor] = {}
         self.facts: dict[str, Any] = {}
+        self.activity = Activity()
         self.seconds = 0.0
         self.cpu_seconds = 0.0
 
@@ -75,6 +78,9 @@ class State:
             "progress": {name: getattr(progress, name) for name in _NUMBERS},
             "begun": {name: getattr(progress.begun, name) for name in _BEGUN},
             "facts": self.facts,
+            "activity": vars(self.activity),
+            "faded": net.faded,
+            "notes": net.notes,
             "seconds": self.seconds + seconds,
             "cpu_seconds": self.cpu_seconds + cpu_seconds,
         }
@@ -97,6 +103,8 @@ class State:
         net.masks = {name: groups["mask"][name].to(mask.device) for name, mask in net.masks.items()}
         self.stage, self.inside, self.steps = facts["stage"], facts["inside"], facts["steps"]
         self.facts, self.point = facts["facts"], groups["point"]
+        self.activity = Activity(**facts["activity"])
+        net.faded, net.notes = _nan(facts["faded"]), facts["notes"]
         self.seconds, self.cpu_seconds = facts["seconds"], facts["cpu_seconds"]
         numbers = facts["progress"]
         curves = {name: [_nan(value) for value in values] for name, values in numbers["curves"].items()}
@@ -163,6 +171,8 @@ def _identity_of_end(run: Run) -> dict[str, Any]:
     return {"kind": "end", "run": run.id, "numerics": NUMERICS}
 
 
+#: Of a state's file; one of another layout is left alone, and its run begins anew.
+_LAYOUT = 2
 _GROUPS = ("net", "mask", "momentum", "best", "point", "generator")
 _NUMBERS = ("epoch", "steps", "curves", "best_epoch", "best_accuracy")
 _BEGUN = ("steps", "losses", "norm")

@@ -100,8 +100,8 @@ def run(
     sparsities = (sparsity or ["0.9"]) if chosen.prunes else ["0"]
     seeds = [_integer(word, "--seed") for word in seed or ["0"]]
     runs = [build(Run, {**values, "sparsity": p, "seed": number}, "run") for p, number in product(sparsities, seeds)]
-    chosen.check_run(runs[0], "run")
     datasets.check_recipe(facts, runs[0].recipe, "--recipe")
+    chosen.check_run(runs[0], "run")
     if len(set(seeds)) < len(seeds):
         raise BadInput("--seed: the same seed is given twice")
     if len({item.sparsity for item in runs}) < len(sparsities):

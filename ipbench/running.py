@@ -23,7 +23,8 @@ from ipbench.errors import BadInput, BadProduct
 from ipbench.files import Missing
 from ipbench.masks import Impossible, NotFinite
 from ipbench.models.build import build as build_model
-from ipbench.outcome import assess, describe
+from ipbench.outcome import complete, describe
+from ipbench.process_state import reset
 from ipbench.provenance import provenance
 from ipbench.resume import End, State, read_end, write_end
 from ipbench.sparse_net import SparseNet
@@ -79,6 +80,14 @@ def set_mode(mode: str, environment: Environment) -> None:
     torch.backends.cudnn.benchmark = not strict
     torch.backends.cudnn.allow_tf32 = not strict
     torch.backends.cuda.matmul.allow_tf32 = not strict
+
+
+def begin_anew(run: Run, environment: Environment) -> None:
+    """Make this process one in which nothing has run before: other runs, other methods and their state."""
+    reset(run.seed)
+    methods.renew()
+    reset(run.seed)  # a method's file may have changed something when it was run
+    set_mode(run.mode, environment)
 
 
 def channels_last(mode: str, environment: Environment) -> bool:
@@ -171,7 +180,7 @@ def execute(
     parent = methods.parent(run)
     before = execute(parent, results, environment, keep=True, on_epoch=on_epoch) if parent else None
     begin, begin_cpu = time.perf_counter(), time.process_time()
-    set_mode(run.mode, environment)
+    begin_anew(run, environment)
     if torch.device(environment.device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(environment.device)  # of this run alone, though a job trains several
     data = Data(
@@ -211,7 +220,7 @@ def execute(
             save=lambda: save(time.perf_counter() - begin, time.process_time() - begin_cpu),
             on_epoch=on_epoch,
         )
-        outcome = {**describe(net, data, state), **assess(net, data, state)}
+        outcome = complete(net, data, state)
         if keep and distributed.first():
             facts = {"training_flops": outcome["training_flops"]}
             write_end(end_path(results, run), run, End(net.tensors(), net.masks, state.point, facts), there)
@@ -227,6 +236,7 @@ def execute(
         "reason": reason,
         "outcome": (outcome := without_nan(outcome)),
         "outcome_sha256": hashlib.sha256(canonical_json(outcome).encode()).hexdigest(),
+        **({"activity": vars(state.activity)} if methods.get(run.method).updates(run) else {}),
         "cost": {
             "wall_seconds": round(state.seconds + time.perf_counter() - begin, 3),
             "cpu_seconds": round(state.cpu_seconds + time.process_time() - begin_cpu, 3),

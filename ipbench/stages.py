@@ -10,13 +10,15 @@ from ipbench import measure, methods
 from ipbench.data.loaders import Data
 from ipbench.distributed import averaging, from_first
 from ipbench.errors import BadInput
+from ipbench.masks import Impossible
 from ipbench.outcome import starting_gradient_norm
+from ipbench.process_state import method_code
 from ipbench.pruning import pruned_masks
 from ipbench.resume import End, State
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Recipe
 from ipbench.stopping import Stopped
-from ipbench.training import Progress, Sgd, train, train_steps
+from ipbench.training import Progress, Sgd, require_finite, require_finite_net, train, train_steps, within_budget
 
 
 def execute_stages(
@@ -41,40 +43,57 @@ def execute_stages(
         on_epoch: called with the epochs finished and all epochs of a training.
 
     Raises:
-        Impossible: a budget cannot be met.
-        NotFinite: a score or a loss is not finite.
-        BadInput: a training would begin behind the last step of its recipe.
+        Impossible: a budget cannot be met, or no update changed a mask.
+        NotFinite: a score, a loss, a parameter or a buffer is not finite.
+        BadInput: a training would begin behind the last step of its recipe, or end before its update changes a mask;
+            or the net that the method leaves is above its budget.
         Stopped: a signal asked for it; `state` is saved.
     """
-    stages = methods.get(net.run.method).stages(net.run.options)
-    for stage in stages:
-        if isinstance(stage, methods.Train):
-            epochs = stage_recipe(net.run.recipe, stage).epochs
-            if round(stage.first * data.steps_per_epoch) >= epochs * data.steps_per_epoch:
-                raise BadInput(
-                    f"method {net.run.method}: rewinding to epoch {stage.first:g} leaves nothing of a training of"
-                    f" {epochs} epochs"
-                )
-    for place, stage in enumerate(stages):
+    method = methods.get(net.run.method)
+    method.check_run(net.run, net.run.dataset, data.steps_per_epoch)
+    for place, stage in enumerate(method.stages(net.run.options)):
         if place < state.stage:
             continue
-        if isinstance(stage, methods.Continue):
-            end = start()
-            net.load_tensors(end.net)
-            net.masks = {name: end.masks[name].to(mask.device) for name, mask in net.masks.items()}
-            state.point = end.point
-            state.facts["inherited_flops"] = end.facts["training_flops"]
-        elif isinstance(stage, methods.Prune):
-            net.prune(from_first(pruned_masks(net, stage, data)))
-            state.facts |= {"notes": dict(net.notes)} if net.notes else {}
-        elif isinstance(stage, methods.Rewind):
-            state.point = state.point or rewinding_point(fresh(), data, stage.epochs)
-            net.load_tensors(state.point)
-            net.prune(net.masks)
-        else:
+        if isinstance(stage, methods.Train):
             _train(net, data, state, stage, place, save, on_epoch)
+        else:
+            _change(net, data, state, stage, fresh, start)
+            state.progress.forget_best()
         state.stage = place + 1
         save()
+    if not within_budget(net):
+        kept = sum(int(mask.sum()) for mask in net.masks.values())
+        raise BadInput(
+            f"method {method.name}: left the net above its budget: {kept:,} coefficients are trained, and sparsity"
+            f" {net.run.sparsity} lets {net.budget:,} stay"
+        )
+    if method.updates(net.run) and net.run.sparsity != "0" and not state.activity.mask_updates:
+        raise Impossible(f"method {method.name} changed no mask at any step of its training")
+
+
+def _change(
+    net: SparseNet,
+    data: Data,
+    state: State,
+    stage: methods.Continue | methods.Prune | methods.Rewind,
+    fresh: Callable[[], SparseNet],
+    start: Callable[[], End],
+) -> None:
+    """Execute a stage that changes the net at once."""
+    if isinstance(stage, methods.Continue):
+        end = start()
+        net.load_tensors(end.net)
+        net.masks = {name: end.masks[name].to(mask.device) for name, mask in net.masks.items()}
+        state.point = end.point
+        state.facts["inherited_flops"] = end.facts["training_flops"]
+    elif isinstance(stage, methods.Prune):
+        with method_code(net.run.method, net.run.seed, state.stage):
+            masks = pruned_masks(net, stage, data)
+        net.prune(from_first(masks))
+    else:
+        state.point = state.point or rewinding_point(fresh(), data, stage.epochs)
+        net.load_tensors(state.point)
+        net.prune(net.masks)
 
 
 def rewinding_point(net: SparseNet, data: Data, epochs: float) -> dict[str, Tensor]:
@@ -84,12 +103,16 @@ def rewinding_point(net: SparseNet, data: Data, epochs: float) -> dict[str, Tens
         net: with its initial values and nothing pruned; trained in place.
         data: what the run reads.
         epochs: of the recipe; a fraction is rounded to whole steps.
+
+    Raises:
+        NotFinite: the training has diverged.
     """
     recipe, steps = net.run.recipe, data.steps_per_epoch
     last = round(epochs * steps)
     optimiser, forward = Sgd(net, recipe, {}), averaging(net)
     for begin in range(0, last, steps):
         train_steps(net, data, recipe, optimiser, begin, min(begin + steps, last), forward=forward)
+    require_finite_net(net, f"in the dense training, at epoch {epochs:g}")
     return {name: tensor.clone() for name, tensor in net.tensors().items()}
 
 
@@ -107,6 +130,7 @@ def _train(
     if "gradient_norm_start" not in state.facts:
         state.facts["spatial_zeros_start"] = measure.spatial_zeros(net.spatial_weights())
         state.facts["gradient_norm_start"] = starting_gradient_norm(net, data)
+        require_finite({"gradient norm": state.facts["gradient_norm_start"]}, "before the training")
     recipe = stage_recipe(net.run.recipe, stage)
     on_epoch(state.progress.epoch, recipe.epochs)
 
@@ -117,7 +141,10 @@ def _train(
 
     first = round(stage.first * data.steps_per_epoch)
     try:
-        train(net, data, recipe, state.progress, update=stage.update, first=first, after_epoch=after_epoch)
+        train(
+            net, data, recipe, state.progress, update=stage.update, activity=state.activity, first=first,
+            after_epoch=after_epoch,
+        )  # fmt: skip
     except Stopped:
         save()
         raise

@@ -38,6 +38,11 @@ def asked() -> bool:
     return bool(_received)
 
 
+def may_interrupt() -> bool:
+    """Whether a KeyboardInterrupt can be a user's: within `on_signals` only the second SIGINT raises one."""
+    return bool(_received) or signal.getsignal(signal.SIGINT) is not _receive
+
+
 def reason() -> str:
     """The name of the signal that asked."""
     return signal.Signals(_received[0]).name

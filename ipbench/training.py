@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.sgd import sgd
 
-from ipbench import distributed, keys, stopping
+from ipbench import distributed, keys, methods, stopping
 from ipbench.data.loaders import Batch, Data
 from ipbench.masks import NotFinite
-from ipbench.methods import Gradual, Update
+from ipbench.methods import Update
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Recipe
-from ipbench.updates import revise
+from ipbench.updates import Activity, revise
 
 CURVES = ("train_loss", "validation_loss", "validation_accuracy", "gradient_norm")
 
@@ -56,7 +56,8 @@ class Progress:
         steps: steps trained.
         curves: one number per epoch that was trained.
         momentum: SGD's buffers by parameter name.
-        best: state of the net at the best validation accuracy so far (the earliest on a tie).
+        best: state of the net at the best validation accuracy so far (the earliest on a tie) of the epochs that end
+            within the run's budget; empty before the first, and again when a stage changes the net after the training.
         best_epoch: that epoch, counted from 1; 0 before the first.
         best_accuracy: the validation accuracy then.
         begun: the epoch that comes next, as far as it was trained before a stop.
@@ -70,6 +71,10 @@ class Progress:
     best_epoch: int = 0
     best_accuracy: float = -1.0
     begun: Begun = field(default_factory=Begun)
+
+    def forget_best(self) -> None:
+        """Select the net as it is from now on, for it is not the one that was trained: the last epoch is its own."""
+        self.best, self.best_epoch, self.best_accuracy = {}, self.epoch, -1.0
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
@@ -158,6 +163,7 @@ def train(
     progress: Progress,
     *,
     update: Update | None = None,
+    activity: Activity | None = None,
     first: int = 0,
     after_epoch: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
@@ -169,38 +175,73 @@ def train(
         recipe: optimiser, schedule, epochs.
         progress: fresh, or as a former process left it.
         update: how the masks change meanwhile.
+        activity: counts these changes.
         first: the step of the recipe at which a fresh training begins.
         after_epoch: called after every epoch, when `net` and `progress` may be saved.
 
     Raises:
-        NotFinite: a training loss is not finite.
+        NotFinite: at the end of an epoch a loss, the gradient norm, a parameter or a buffer is not finite.
         Stopped: a signal asked for it; `net` and `progress` stand after the last step and may be saved.
     """
     optimiser, forward = Sgd(net, recipe, progress.momentum), distributed.averaging(net)
     steps = data.steps_per_epoch
-    # A net that is still being pruned is above its budget: the epoch that is selected comes after that.
-    settled = update.window(recipe.epochs * steps)[1] if isinstance(update, Gradual) else 0
     for epoch in range(max(progress.epoch, first // steps), recipe.epochs):
         begin = max(first, epoch * steps)
         end = (epoch + 1) * steps
         progress.momentum = optimiser.momentum
         total, norm = train_steps(
-            net, data, recipe, optimiser, begin, end, update=update, forward=forward, begun=progress.begun
-        )
+            net, data, recipe, optimiser, begin, end, update=update, activity=activity, forward=forward,
+            begun=progress.begun,
+        )  # fmt: skip
         trained = end - begin
         progress.begun = Begun()
-        if not math.isfinite(total):
-            raise NotFinite(f"the training loss of epoch {epoch + 1} is not finite")
+        require_finite({"training loss": total, "gradient norm": norm}, f"of epoch {epoch + 1}")
+        require_finite_net(net, f"after epoch {epoch + 1}")
         accuracy, loss = evaluate(net, data.validation(), recipe)
+        if not math.isnan(accuracy):  # nan: there is no validation part
+            require_finite({"validation loss": loss}, f"of epoch {epoch + 1}")
         for name, value in zip(CURVES, (total / trained, loss, accuracy, norm), strict=True):
             progress.curves[name].append(value)
-        # Without a validation part (accuracy nan) the last epoch is the selected one.
-        if end > settled and (math.isnan(accuracy) or accuracy > progress.best_accuracy):
+        # Only a net within its budget is selected. Without a validation part the last epoch is the selected one.
+        if within_budget(net) and (math.isnan(accuracy) or accuracy > progress.best_accuracy):
             progress.best_epoch, progress.best_accuracy = epoch + 1, accuracy
             progress.best = {name: tensor.clone() for name, tensor in net.tensors().items()}
         progress.epoch = epoch + 1
         progress.steps += trained
         after_epoch(progress)
+
+
+def require_finite(values: Mapping[str, float], of: str) -> None:
+    """Check numbers by name.
+
+    Raises:
+        NotFinite: one is not finite; the message says which, and "of" what.
+    """
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise NotFinite(f"the {name} {of} is not finite")
+
+
+def require_finite_net(net: SparseNet, when: str) -> None:
+    """Check parameters and buffers: losses are of the nets before a step, and the last step may break the net.
+
+    Raises:
+        NotFinite: one is not finite.
+    """
+    for name, tensor in net.tensors().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise NotFinite(f"{name} is not finite {when}")
+
+
+def within_budget(net: SparseNet) -> bool:
+    """Whether no more coefficients are trained than the run's sparsity lets stay. What does not prune has no budget.
+
+    Raises:
+        Impossible: there is no such budget.
+    """
+    if net.run.sparsity == "0" and not methods.get(net.run.method).prunes:
+        return True
+    return sum(int(mask.sum()) for mask in net.masks.values()) <= net.budget
 
 
 def train_steps(
@@ -212,6 +253,7 @@ def train_steps(
     end: int,
     *,
     update: Update | None = None,
+    activity: Activity | None = None,
     forward: nn.Module | None = None,
     begun: Begun | None = None,
 ) -> tuple[float, float]:
@@ -225,6 +267,7 @@ def train_steps(
         begin: the first step, counted from the start of the recipe.
         end: the step after the last one.
         update: how the masks change meanwhile.
+        activity: counts these changes.
         forward: what is called in place of `net`: the wrapper that averages gradients over processes.
         begun: the first of these steps, if a stop cut them off; after a stop, changed to those that are trained.
 
@@ -261,7 +304,9 @@ def train_steps(
             logits = (forward or net)(batch.images)
             loss = functional.cross_entropy(logits.float(), batch.labels, label_smoothing=recipe.label_smoothing)
         loss.backward()
-        trained = revise(net, update, batch, step, recipe.epochs * steps, optimiser.momentum) if update else True
+        trained = True
+        if update:
+            trained = revise(net, update, batch, step, recipe.epochs * steps, optimiser.momentum, activity)
         net.mask_gradients(recipe.weight_decay)
         if step == begin:
             norm = gradient_norm(net)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,8 +14,28 @@ from ipbench.data.loaders import Batch
 from ipbench.distributed import from_first
 from ipbench.masks import NotFinite, largest, select
 from ipbench.methods import DropAndGrow, Gradual
+from ipbench.process_state import method_code
 from ipbench.pruning import check_score, check_scores
 from ipbench.sparse_net import SparseNet
+
+
+@dataclass
+class Activity:
+    """What updates have done to the masks of a run.
+
+    Attributes:
+        mask_updates: steps that changed masks.
+        coefficients_removed: that masks lost at these steps, in all; of an exchange, as many came in.
+    """
+
+    mask_updates: int = 0
+    coefficients_removed: int = 0
+
+    def count(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
+        """Add one step."""
+        removed = sum(int((mask & ~after[name]).sum()) for name, mask in before.items())
+        self.mask_updates += removed > 0
+        self.coefficients_removed += removed
 
 
 def prune_gradually(net: SparseNet, update: Gradual, batch: Batch, step: int, total: int) -> None:
@@ -98,17 +119,22 @@ def revise(
     step: int,
     total: int,
     momentum: Mapping[str, Tensor],
+    activity: Activity | None = None,
 ) -> bool:
-    """Change the masks where `update` is due, and clear the momentum of what is masked.
+    """Change the masks where `update` is due, and clear the momentum of what is masked; `activity` counts it.
 
     Returns:
         Whether the weights are trained at this step: not where coefficients are exchanged (Evci et al., alg. 1).
     """
     if not update.due(step, total):
         return True
-    if isinstance(update, Gradual):
-        prune_gradually(net, update, batch, step, total)
-    else:
-        drop_and_grow(net, update, step, total)
+    before = net.masks
+    with method_code(net.run.method, net.run.seed, step):
+        if isinstance(update, Gradual):
+            prune_gradually(net, update, batch, step, total)
+        else:
+            drop_and_grow(net, update, step, total)
+    if activity:
+        activity.count(before, net.masks)
     net.clear(momentum)
     return isinstance(update, Gradual)

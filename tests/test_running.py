@@ -207,7 +207,7 @@ def test_gradual_pruning_selects_among_epochs_at_the_final_sparsity(tmp_path):
     options = {"every": 1, "until": 0.7}  # of 9 steps the last that prunes is the seventh: in the third epoch
     outcome = execute(tiny_run(method="gmp", sparsity="0.97", options=options), tmp_path, HERE)["outcome"]
     assert outcome["selected_epoch"] == 3
-    early = execute(tiny_run(method="gmp", sparsity="0.97", options={"every": 1, "until": 0.2}), tmp_path, HERE)[
+    early = execute(tiny_run(method="gmp", sparsity="0.97", options={"every": 1, "until": 0.3}), tmp_path, HERE)[
         "outcome"
     ]
     accuracies = early["curves"]["validation_accuracy"]

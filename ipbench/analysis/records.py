@@ -107,7 +107,12 @@ def _flat(record: Mapping[str, Any], cell: Cell, seed: int) -> dict[str, Any]:
     flat |= {"id": record["id"], "cell": cell.id, "seed": seed, "status": record["status"], "reason": record["reason"]}
     flat["outcome_sha256"] = record["outcome_sha256"]
     outcome = dict(record["outcome"])
-    parts = {"curves_": outcome.pop("curves", {}), "cost_": record["cost"], "provenance_": record["provenance"]}
+    parts = {
+        "curves_": outcome.pop("curves", {}),
+        "activity_": record.get("activity", {}),
+        "cost_": record["cost"],
+        "provenance_": record["provenance"],
+    }
     for name, value in outcome.items():
         if name in flat or name.startswith(tuple(parts)):
             raise ValueError(f"its outcome has the key {name!r:.40}, which is not one of an outcome")

@@ -207,10 +207,20 @@ def check_recipe(facts: DataSet, recipe: Recipe, where: str = "") -> None:
         raise BadInput(
             f"{place}: train_examples is {recipe.train_examples}, but there are only {facts.train} training images"
         )
-    chosen = recipe.train_examples or facts.train
-    left = chosen - round(recipe.validation * chosen)
+    left = _training_part(facts.train, recipe)
     if left < recipe.batch_size:
         raise BadInput(f"{place}: batch_size is {recipe.batch_size}, but the training part has only {left} images")
+
+
+def steps_per_epoch(facts: DataSet, recipe: Recipe) -> int | None:
+    """Full batches in the training part; None where the number of images is known only when they are opened."""
+    return None if facts.train is None else _training_part(facts.train, recipe) // recipe.batch_size
+
+
+def _training_part(images: int, recipe: Recipe) -> int:
+    """How many images are trained on; as `splits.split` divides them."""
+    chosen = recipe.train_examples or images
+    return chosen - round(recipe.validation * chosen)
 
 
 def dataset(name: str, where: str = "") -> DataSet:

@@ -17,6 +17,7 @@ from functools import cache
 from hashlib import sha256
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from ipbench.errors import BadInput, valid_choice
@@ -44,6 +45,7 @@ __all__ = [
     "method",
     "methods",
     "parent",
+    "renew",
 ]
 
 
@@ -106,7 +108,10 @@ def load(files: Iterable[str | Path]) -> dict[str, list[str]]:
         label = f"ipbench_method_{sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
         if label not in sys.modules:
             with _all_or_none(label):
+                _CODE_OF.pop(label, None)
+                before = frozenset(sys.modules)  # `set` is a method here
                 _execute(label, path)
+                _LOADED[label] = path, before
                 names = _declared_in(path)
                 if not names:
                     raise BadInput(f"{path}: declares no method (decorate a function with ipbench.methods.method)")
@@ -115,6 +120,50 @@ def load(files: Iterable[str | Path]) -> dict[str, list[str]]:
                 _CODE[path.resolve()] = code_of(path.resolve())
         found[str(file)] = _declared_in(path)
     return found
+
+
+#: Of every file that was run, by its module's name: its path, and the modules that were there before.
+_LOADED: dict[str, tuple[Path, frozenset[str]]] = {}
+
+
+def renew() -> None:
+    """Run all method files again, so that a run finds nothing in them that another one left: caches, counters.
+
+    The code is that of the first time, whatever has become of the file. Modules that such a file imported are imported
+    again, unless they are installed.
+
+    Raises:
+        BadInput: a file does not run again, or declares other methods than before.
+    """
+    for label, (path, before) in _LOADED.items():
+        names = _declared_in(path)
+        if label not in sys.modules or not names:
+            continue
+        with _all_or_none(label):
+            for name in names:
+                del REGISTRY[name]
+            for name in sys.modules.keys() - before:
+                if _own(name):
+                    del sys.modules[name]
+            _execute(label, path)
+            if sorted(names) != sorted(_declared_in(path)):
+                raise BadInput(f"{path}: declares other methods when it is run again; a run begins with a fresh one")
+
+
+def _own(name: str) -> bool:
+    """Whether a module is a file of the user's: neither installed nor of Python, of this package or another method."""
+    top = name.partition(".")[0]
+    if top == "ipbench" or top.startswith("ipbench_method_") or top in sys.stdlib_module_names:
+        return False
+    return getattr(sys.modules[name], "__file__", None) is not None and top not in _installed()
+
+
+@cache
+def _installed() -> Mapping[str, list[str]]:
+    """Names that can be imported from installed packages, of all folders that are searched."""
+    from importlib.metadata import packages_distributions  # here, for planning a grid does not need it
+
+    return packages_distributions()
 
 
 def _declared_in(path: Path) -> list[str]:
@@ -158,3 +207,12 @@ class _Uncached(SourceFileLoader):
     def path_stats(self, path: str) -> Mapping[str, Any]:
         """Asked by the import system before it looks for a compiled file."""
         raise OSError
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """The code as it was when the file was first run in this process."""
+        if fullname not in _CODE_OF:
+            _CODE_OF[fullname] = super().get_code(fullname)
+        return _CODE_OF[fullname]
+
+
+_CODE_OF: dict[str, CodeType | None] = {}

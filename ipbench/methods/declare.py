@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ipbench.data.catalog import dataset, steps_per_epoch
 from ipbench.errors import BadInput, valid_choice
-from ipbench.methods.stages import Continue, Prune, Stage, Train
+from ipbench.methods.stages import Continue, Gradual, Prune, Stage, Train, Update
 from ipbench.spec import NAME, OFFS, Off, Option, Run
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Method:
             self.stages(result)
         except BadInput:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             got = ", ".join(f"{name}={value!r:.60}" for name, value in result.items()) or "the defaults"
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise BadInput(f"{where}: method {self.name}: {kind}{' '.join(str(error).split())} (got {got})") from None
@@ -123,20 +124,34 @@ class Method:
                 f"{where}: method {self.name!r} must return a list of stages (Prune, Train, Continue, Rewind), not"
                 f" {stages!r:.60}; a score is declared by `when=before_training`"
             )
+        if any(isinstance(stage, Continue) for stage in stages[1:]):
+            raise BadInput(f"{where}: method {self.name!r}: Continue is the first stage, or none")
+        if self.prunes and not any(isinstance(stage, Prune) or _prunes(stage) for stage in stages):
+            raise BadInput(
+                f"{where}: method {self.name!r}: exchanges coefficients of a net that it does not prune to the run's"
+                " sparsity; put a Prune before"
+            )
 
-    def check_run(self, run: Run, where: str) -> None:
+    def check_run(self, run: Run, where: str, steps: int | None = None) -> None:
         """Whether the stages fit the run's recipe.
 
+        Args:
+            run: of this method.
+            where: where the user wrote it, for the message.
+            steps: of an epoch; left out: what the data set's images give, unless their number is known only later.
+
         Raises:
-            BadInput: rewinding leaves nothing to train.
+            BadInput: rewinding leaves nothing to train, or a training ends before its update changes a mask.
         """
+        steps = steps or steps_per_epoch(dataset(run.dataset, where), run.recipe)
         for stage in self.stages(run.options):
-            epochs = (stage.epochs or run.recipe.epochs) if isinstance(stage, Train) else 0
-            if isinstance(stage, Train) and stage.first >= epochs:
-                raise BadInput(
-                    f"{where}: method {self.name}: rewinding to epoch {stage.first:g} leaves nothing of a training of"
-                    f" {epochs} epochs"
-                )
+            if isinstance(stage, Train) and (problem := _misfit(stage, stage.epochs or run.recipe.epochs, steps)):
+                raise BadInput(f"{where}: method {self.name}: {problem}")
+
+    def updates(self, run: Run) -> list[Update]:
+        """How the masks of a run change while it trains."""
+        stages = self.stages(run.options)
+        return [stage.update for stage in stages if isinstance(stage, Train) and stage.update]
 
     def describe(self) -> dict[str, Any]:
         """What `ipbench methods --json` prints of it."""
@@ -150,6 +165,20 @@ class Method:
             "options": options,
             "stages": [str(stage) for stage in self.stages({})],
         }
+
+
+def _prunes(stage: Stage) -> bool:
+    """Whether a training ends at the run's sparsity."""
+    return isinstance(stage, Train) and isinstance(stage.update, Gradual)
+
+
+def _misfit(stage: Train, epochs: int, steps: int | None) -> str:
+    """What is wrong with a training of so many epochs, of so many steps each if that is known; empty if nothing."""
+    # Where it is not known, a step a thousandth of an epoch long will do to see whether anything is left.
+    first, total = round(stage.first * (steps or 1000)), epochs * (steps or 1000)
+    if first >= total:
+        return f"rewinding to epoch {stage.first:g} leaves nothing of a training of {epochs} epochs"
+    return stage.update.idle(first, total) if stage.update and steps else ""
 
 
 #: Of scoring; more can only be a slip, and would take days.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
-from math import floor
+from math import ceil, floor
 from typing import TYPE_CHECKING
 
 from ipbench.spec import Option, Run
@@ -82,6 +82,18 @@ class Gradual:
         first, last = self.window(total)
         return step == last or (first <= step < last and (step - first) % self.every == 0)
 
+    def idle(self, first: int, total: int) -> str:
+        """Why a training of the steps `first` up to `total` is not pruned gradually; empty if it is."""
+        begin, last = self.window(total)
+        most = last - 1 - begin  # of `every`: a step between the first, which prunes nothing, and the last
+        between = begin + most // self.every * self.every
+        if between > begin and between >= first:
+            return ""
+        return (
+            f"nothing would be pruned gradually: in a training of {total} steps, pruning every {self.every} steps"
+            f" from step {begin} to {last} is pruning once;{_valid(most - max(first - begin - 1, 0))}"
+        )
+
     def share(self, step: int, total: int) -> float:
         """How much of what is to be pruned is pruned after this step: 1 - (1 - t)^3, with t from 0 to 1."""
         first, last = self.window(total)
@@ -123,11 +135,26 @@ class DropAndGrow:
         """Whether masks are revised at this step, counted from 0."""
         return step > 0 and step % self.every == 0 and step < self.until * total
 
+    def idle(self, first: int, total: int) -> str:
+        """Why a training of the steps `first` up to `total` exchanges nothing; empty if it does."""
+        last = min(ceil(self.until * total), total) - 1
+        if last - last % self.every >= max(first, 1):
+            return ""
+        return (
+            f"no coefficients would be exchanged: in a training of {total} steps, with exchanges every {self.every}"
+            f" steps up to step {last}, there is none;{_valid(last)}"
+        )
+
     def __str__(self) -> str:
         return f"exchanging {self.fraction:.0%} every {self.every} steps"
 
 
 Update = Gradual | DropAndGrow
+
+
+def _valid(most: int) -> str:
+    """What an interval may be, for a message."""
+    return f" an interval from 1 to {most} steps is valid" if most > 0 else " train longer, or in a longer part of it"
 
 
 @dataclass(frozen=True)

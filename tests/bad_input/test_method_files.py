@@ -12,6 +12,7 @@ from tests.bad_input.refusing import Case, Content, case, lay
 HEAD = "from ipbench.methods import *\nfrom ipbench.methods import Train, before_training, method\n\n"
 SCORE = "@method(when=before_training, paper='Nobody, 2026')\n"
 STAGES = "@method(paper='Nobody, 2026')\n"
+EXCHANGE = "exchange = DropAndGrow(lambda net, layer, gradient, step: gradient, 1, 0.3, 0.0, 0.75, False)\n" + STAGES
 TAKES = "takes (net, batch, *, OPTIONS)"
 RUN = "run --method-file m.py --method mine --recipe epochs=1 --recipe warmup=0"
 
@@ -70,6 +71,9 @@ DECLARATIONS = [
     declared("stages-of-numbers", f"{STAGES}def a(): return [3]\n", "must return a list of stages", "not [3]"),
     declared("stage-alone", f"{STAGES}def a(): return Train()\n", "must return a list of stages"),
     declared("stages-raise", f"{STAGES}def a(): raise RuntimeError('no\\nway')\n", "RuntimeError: no way"),
+    declared("continues-later", f"{STAGES}def a(): return [Train(), Continue()]\n", "Continue is the first stage"),
+    declared("stages-exit", f"{STAGES}def a(): raise SystemExit(0)\n", "'a'", "SystemExit: 0"),
+    declared("never-pruned", f"{EXCHANGE}def a(): return [Train(exchange)]\n", "'a'", "does not prune", "Prune before"),
     declared("stages-range", f"{STAGES}def a(): return [Train(epochs=-1)]\n", "epochs is from 0 to 10000"),
     case(
         "method-not-in-its-file", "grid x.yaml", "method of m.py 'snip'", "valid: mine",
@@ -99,9 +103,9 @@ SCORES = [
     case(
         "growth-of-one-filter", RUN, "method mine", "the growth score of layer stage1.conv1", "of shape (32, 1, 3, 3)",
         files={
-            "m.py": f"{HEAD}from ipbench.methods import DropAndGrow\n"
+            "m.py": f"{HEAD}from ipbench.methods import DropAndGrow, Prune\nfrom ipbench.methods.random import random\n"
             "def grow(net, layer, gradient, step): return gradient[0]\n"
-            f"{STAGES}def mine(): return [Train(DropAndGrow(grow, 1, 0.3, 0.0, 0.75, False))]\n"
+            f"{STAGES}def mine(): return [Train(DropAndGrow(grow, 1, 0.3, 0.0, 0.75, False)), Prune(random, 'r')]\n"
         },
     ),
 ]  # fmt: skip
