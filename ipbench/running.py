@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,10 +121,21 @@ def finished(
     if not path.exists():
         return None
     record = read_json(path)
-    if record.get("id") != run.id:
+    if not _is_of(record, run):
         raise BadProduct(f"{path}: not the record of run {run.id}; delete it to have it made again")
     missing = keep and record["status"] == "done" and not end_path(results, run).exists()
     return None if missing or _stale(record["provenance"], run, environment) else record
+
+
+def _is_of(record: Mapping[str, Any], run: Run) -> bool:
+    """Whether a record is that of a run and whole, by what it holds and not by what it is called."""
+    try:
+        of_run = (record["id"], Run.model_validate(record["run"]).id) == (run.id, run.id)
+        outcome = hashlib.sha256(canonical_json(record["outcome"]).encode()).hexdigest()
+        known = record["status"] in ("done", "diverged", "impossible") and "numerics" in record["provenance"]
+    except (KeyError, TypeError, ValueError, RecursionError):  # a pydantic error is a ValueError
+        return False
+    return of_run and known and record["outcome_sha256"] == outcome
 
 
 def _stale(provenance: dict[str, Any], run: Run, environment: Environment | None) -> bool:

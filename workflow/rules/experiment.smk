@@ -106,6 +106,7 @@ try:
     JOBS = {job.path: job for job in EXPERIMENT.jobs(SEEDS_PER_JOB, SPARSITIES_PER_JOB)}
     JOB_FILES = [f"{RESULTS}/{path}" for path in JOBS]
     FIGURES = plan(GRID)
+    HELPER_FILES = EXPERIMENT.helper_files if EXPERIMENT.method_files else []
 except BadInput as error:
     refuse(error)
 
@@ -136,9 +137,9 @@ def data_files(dataset):
 
 @asked_often
 def inputs_of(wildcards):
-    """Its data set, files that declare its methods, and the jobs whose runs it continues: dense nets, levels before."""
+    """Its data set, files that declare its methods or that those import, and the jobs whose runs it continues: dense nets, levels before."""
     job = job_of(wildcards)
-    return [*data_files(job.dataset), *job.method_files, *(f"{RESULTS}/{parent}" for parent in job.parents)]
+    return [*data_files(job.dataset), *job.method_files, *HELPER_FILES, *(f"{RESULTS}/{parent}" for parent in job.parents)]
 
 
 @asked_often
