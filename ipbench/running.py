@@ -244,9 +244,9 @@ def execute(
         "provenance": {
             "numerics": NUMERICS,
             **there,
-            **provenance(environment.device),
+            **handed_on(provenance(environment.device), before),
             "threads": environment.threads,
-            "processes": distributed.processes(),
+            **handed_on({"processes": distributed.processes()}, before),
             "mode": run.mode,
             "loader": environment.loader,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -264,6 +264,17 @@ def content(run: Run, environment: Environment) -> dict[str, str]:
     code = methods.code(run.method)
     images = digest.of(run.dataset, environment.root, environment.loader)
     return {"data": images, **({"method": code.sha256} if code else {})}
+
+
+def handed_on(here: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a record tells of these: "2.14.1 then 2.15.0" where the run that it continues was made by something else."""
+    told = before["provenance"] if before else {}
+    result = dict(here)
+    for name in {*here} & {"torch", "torchvision", "device", "processes"}:
+        there = told.get(name)
+        if there is not None and there != here[name]:
+            result[name] = there if str(there).endswith(f" then {here[name]}") else f"{there} then {here[name]}"
+    return result
 
 
 def versions(environment: Environment) -> dict[str, Any]:

@@ -15,7 +15,17 @@ from ipbench.errors import BadProduct
 from ipbench.experiment import Experiment
 from ipbench.methods.declare import REGISTRY
 from ipbench.resume import State, read_end
-from ipbench.running import Environment, content, end_path, execute, finished, record_path, state_path, versions
+from ipbench.running import (
+    Environment,
+    content,
+    end_path,
+    execute,
+    finished,
+    handed_on,
+    record_path,
+    state_path,
+    versions,
+)
 from ipbench.spec import Recipe, Run
 from ipbench.store import read_json, write_json
 
@@ -156,6 +166,18 @@ def test_an_end_of_other_images_is_refused(tmp_path):
     read_end(path, run, content(run, HERE))
     with pytest.raises(BadProduct, match="on other images or of other code"):
         read_end(path, run, {"data": "0" * 64})
+
+
+def test_a_record_tells_what_the_run_that_it_continues_was_made_with(tmp_path):
+    run = run_of(method="ft")
+    dense = methods.parent(run)
+    assert dense is not None
+    now = execute(dense, tmp_path, HERE, keep=True)["provenance"]
+    change(record_path(tmp_path, dense), torch="1.0", device="NVIDIA H100", processes=2)
+    told = execute(run, tmp_path, HERE)["provenance"]
+    assert told["torch"] == f"1.0 then {now['torch']}" and told["device"] == "NVIDIA H100 then cpu"
+    assert told["processes"] == "2 then 1" and told["torchvision"] == now["torchvision"]
+    assert handed_on({"torch": "3"}, {"provenance": {"torch": "2 then 3"}}) == {"torch": "2 then 3"}
 
 
 def test_a_record_of_other_code_than_planned_is_stale(load, tmp_path):

@@ -35,6 +35,8 @@ def settings(folder, *told, status="done", **axes):
         ({"processes": 1}, {"processes": 2}, "2 numbers of processes (1, 2)"),
         ({"data": "a" * 64}, {"data": "b" * 64}, f"2 sets of images ({'a' * 12}, {'b' * 12})"),
         ({"method": "a" * 64}, {}, f"2 versions of a method's code ({'a' * 12}, not recorded)"),
+        ({"torch": "2.14.1 then 2.15.0"}, {"torch": "2.15.0"}, "2 versions of torch (2.14.1 then 2.15.0, 2.15.0)"),
+        ({"device": "NVIDIA A100 then NVIDIA H100"}, {"device": "NVIDIA H100"}, None),
         ({"torch": "2.15.0+cpu"}, {"torch": "2.15.0"}, None),
         ({"device": "NVIDIA H100"}, {"device": "NVIDIA A100"}, None),
         ({"cpu": "one"}, {"cpu": "other"}, None),
