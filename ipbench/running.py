@@ -132,7 +132,7 @@ def _is_of(record: Mapping[str, Any], run: Run) -> bool:
     try:
         of_run = (record["id"], Run.model_validate(record["run"]).id) == (run.id, run.id)
         outcome = hashlib.sha256(canonical_json(record["outcome"]).encode()).hexdigest()
-        known = record["status"] in ("done", "diverged", "impossible") and "numerics" in record["provenance"]
+        known = record["status"] in ("done", "diverged", "impossible") and "numerics" in dict(record["provenance"])
     except (KeyError, TypeError, ValueError, RecursionError):  # a pydantic error is a ValueError
         return False
     return of_run and known and record["outcome_sha256"] == outcome

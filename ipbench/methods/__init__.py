@@ -111,7 +111,7 @@ def load(files: Iterable[str | Path]) -> dict[str, list[str]]:
                     raise BadInput(f"{path}: declares no method (decorate a function with ipbench.methods.method)")
                 for name in names:
                     REGISTRY[name].check(str(path))
-                _CODE[path.resolve()] = code_of(path.resolve())
+                _CODE[path.resolve()] = code_of(path.resolve(), sys.modules[label])
         found[str(file)] = _declared_in(path)
     return found
 
