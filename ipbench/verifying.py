@@ -33,6 +33,9 @@ _SEEDS = 3
 #: How often a sound set of runs may be called different at all.
 _LEVEL = 0.05
 
+#: How reasons begin that say nothing of a number: the record is of something else, or was not read.
+_NOTHING_SAID = ("stale: ", "cannot be read: ", "not a file, but ")
+
 KINDS = EQUAL, CONSISTENT, DIFFERENT, NOT_COMPARABLE = "equal", "consistent", "different", "not comparable"
 
 
@@ -125,9 +128,9 @@ def verify(found: list[Candidate], environment: Environment) -> Iterator[tuple[C
         found: what `candidates` returned.
         environment: where to compute; the number of threads is the recorded one.
     """
-    trained = sum(candidate.verdict is None for candidate in found)
+    intervals = sum(candidate.verdict is None and bool(candidate.differences) for candidate in found)
     for candidate in found:
-        yield candidate, candidate.verdict or _train(candidate, environment, _LEVEL / max(1, trained))
+        yield candidate, candidate.verdict or _train(candidate, environment, _LEVEL / max(1, intervals))
 
 
 def _experiments(results: Path) -> list[Path]:
@@ -147,7 +150,7 @@ def _unusable(folder: Path, collection: Collection) -> list[Candidate]:
     found = []
     for record in collection.unreadable:
         place, _, reason = record.message.partition(": ")
-        kind = NOT_COMPARABLE if reason.startswith("stale: ") else DIFFERENT
+        kind = NOT_COMPARABLE if reason.startswith(_NOTHING_SAID) else DIFFERENT
         found.append(Candidate(f"{folder / place}", None, {}, verdict=Verdict(kind, reason)))
     return found
 
