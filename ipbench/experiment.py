@@ -250,6 +250,13 @@ class Experiment:
         entries = (entry.get("file") if isinstance(entry, dict) else entry for entry in self.axes.methods)
         return tuple(dict.fromkeys(str(entry) for entry in entries if entry and str(entry).endswith(".py")))
 
+    @property
+    def helper_files(self) -> list[str]:
+        """The user's modules that the method files import: a change of one is a change of the method."""
+        codes = [methods.code(name) for name in {run.method for run in self.cells.values()}]
+        found = {str(file) for code in codes if code for file in code.files}
+        return sorted(found - {str(Path(file).resolve()) for file in self.method_files})
+
     def grid(self) -> dict[str, Any]:
         """What `results/NAME/grid.json` holds: the cells with their axes, runs and SP/IP partners."""
         cells = []

@@ -34,14 +34,17 @@ def pack(
     from ipbench.resume import read_end
 
     valid_choice(values, packing.VALUES, "type of values", "--values")
-    run = build(Run, read_json(record).get("run"), f"{record}: run")
+    recorded = read_json(record)
+    run = build(Run, recorded.get("run"), f"{record}: run")
+    told = recorded.get("provenance")
+    content = {name: told[name] for name in ("data", "method") if name in told} if isinstance(told, dict) else {}
     folders = record.absolute().parents  # CELL, runs, NAME
     if len(folders) < 3 or folders[1].name != "runs":
         raise BadInput(f"{record}: not where a run's record lies, results/NAME/runs/CELL/SEED.json")
     end = folders[2] / "ends" / run.cell / f"{run.seed}.safetensors"
     if not end.is_file():
         raise BadInput(f"{end}: no such file; `ipbench run --keep` with this run's options keeps where it ends")
-    _print_sizes(packing.pack(out, run, read_end(end, run), values), out)
+    _print_sizes(packing.pack(out, run, read_end(end, run, content), values), out)
 
 
 @app.command()

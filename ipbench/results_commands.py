@@ -67,21 +67,30 @@ def verify(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     data: Annotated[Path, typer.Option("--data", help="Folder of the data sets.", parser=path)] = Path("data"),
 ) -> None:
-    """Train sampled runs again and compare them with what is recorded, bit for bit; exit code 1 if one differs."""
+    """Train sampled runs again and compare them with what is recorded; RESULTS may be a folder of experiments, too.
+
+    Each run is equal (to the bit), consistent (bits cannot agree here, and its accuracy is as near as that of runs of
+    the same cell), different, or not comparable. Exit code: 0 if all that was compared is equal or consistent, 1 if
+    something is different, 3 if nothing could be compared, 2 for bad input.
+    """
     methods.load(method_file or [])
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from ipbench import verifying
     from ipbench.running import Environment, choose_device
 
     environment = Environment(root=data, device=choose_device(device))
+    found = verifying.candidates(results, sample, environment)
+    for line in verifying.announce(found):
+        output.say(line)
     kinds = []
-    for verdict in verifying.verify(_folder(results), sample, environment):
-        run = verdict.run
-        label = f"{run.dataset} {run.model} {run.method} {run.space} p={run.sparsity} seed {run.seed}"
-        output.say(": ".join(part for part in (label, verdict.kind, verdict.reason) if part))
+    for candidate, verdict in verifying.verify(found, environment):
+        output.say(": ".join(part for part in (candidate.label, verdict.kind, verdict.reason) if part))
         kinds.append(verdict.kind)
+    output.say(", ".join(f"{kinds.count(kind)} {kind}" for kind in verifying.KINDS))
     if verifying.DIFFERENT in kinds:
         raise typer.Exit(1)
+    if not {verifying.EQUAL, verifying.CONSISTENT} & set(kinds):
+        raise typer.Exit(3)
 
 
 def _folder(results: Path) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,10 +132,21 @@ def finished(
         record = read_json(path)
     except Missing:
         return None
-    if record.get("id") != run.id:
+    if not _is_of(record, run):
         raise BadProduct(f"{path}: not the record of run {run.id}; delete it to have it made again")
     missing = keep and record["status"] == "done" and not end_path(results, run).exists()
     return None if missing or _stale(record["provenance"], run, environment) else record
+
+
+def _is_of(record: Mapping[str, Any], run: Run) -> bool:
+    """Whether a record is that of a run and whole, by what it holds and not by what it is called."""
+    try:
+        of_run = (record["id"], Run.model_validate(record["run"]).id) == (run.id, run.id)
+        outcome = hashlib.sha256(canonical_json(record["outcome"]).encode()).hexdigest()
+        known = record["status"] in ("done", "diverged", "impossible") and "numerics" in dict(record["provenance"])
+    except (KeyError, TypeError, ValueError, RecursionError):  # a pydantic error is a ValueError
+        return False
+    return of_run and known and record["outcome_sha256"] == outcome
 
 
 def _stale(provenance: dict[str, Any], run: Run, environment: Environment | None) -> bool:
@@ -245,9 +256,9 @@ def execute(
         "provenance": {
             "numerics": NUMERICS,
             **there,
-            **provenance(environment.device),
+            **handed_on(provenance(environment.device), before),
             "threads": environment.threads,
-            "processes": distributed.processes(),
+            **handed_on({"processes": distributed.processes()}, before),
             "mode": run.mode,
             "loader": environment.loader,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -265,6 +276,17 @@ def content(run: Run, environment: Environment) -> dict[str, str]:
     code = methods.code(run.method)
     images = digest.of(run.dataset, environment.root, environment.loader)
     return {"data": images, **({"method": code.sha256} if code else {})}
+
+
+def handed_on(here: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a record tells of these: "2.14.1 then 2.15.0" where the run that it continues was made by something else."""
+    told = before["provenance"] if before else {}
+    result = dict(here)
+    for name in {*here} & {"torch", "torchvision", "device", "processes"}:
+        there = told.get(name)
+        if there is not None and there != here[name]:
+            result[name] = there if str(there).endswith(f" then {here[name]}") else f"{there} then {here[name]}"
+    return result
 
 
 def versions(environment: Environment) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import json
 import re
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -78,15 +79,22 @@ class Value(BaseModel):
     def differences(self) -> dict[str, Any]:
         """The fields that differ from their defaults, as plain JSON values; fields without a default always."""
         result = {}
-        for name, field in type(self).model_fields.items():
+        for name, (required, default) in _defaults(type(self)).items():
             value = getattr(self, name)
             if isinstance(value, Value):
                 inner = value.differences()
-                if inner or field.is_required():
+                if inner or required:
                     result[name] = inner
-            elif field.is_required() or value != field.get_default(call_default_factory=True):
+            elif required or value != default:
                 result[name] = value
         return result
+
+
+@cache
+def _defaults(kind: type[Value]) -> dict[str, tuple[bool, Any]]:
+    """Whether a field must be given, and its default; asked for several times per run of a grid."""
+    fields = kind.model_fields.items()
+    return {name: (field.is_required(), field.get_default(call_default_factory=True)) for name, field in fields}
 
 
 class Augmentation(Value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,33 @@ def test_modules_of_the_user_belong_to_it(folder, imports, inside, found):
     last = folder / found[-1]
     last.write_text(last.read_text() + "OTHER = 3\n")
     assert code_of(path).sha256 != before
+
+
+def test_a_module_that_is_loaded_by_hand_belongs_to_it(folder):
+    """The folder of a method file is not searched for modules: some load theirs in other ways."""
+    helper = folder / "elsewhere" / "helper.py"
+    helper.parent.mkdir()
+    helper.write_text("def two(): return 2\n")
+    load = f"spec = spec_from_file_location('by_hand', {str(helper)!r})\nby_hand = module_from_spec(spec)"
+    for last in (
+        "spec.loader.exec_module(by_hand)",
+        "spec.loader.exec_module(by_hand)\ntwo = by_hand.two\ndel by_hand",
+    ):
+        imports = f"from importlib.util import *\n{load}\n{last}\ndel spec"
+        (folder / "mine.py").unlink(missing_ok=True)
+        path = write(folder, imports)
+        for name in [name for name in sys.modules if name.startswith("ipbench_method_")]:
+            del sys.modules[name]
+        REGISTRY.pop("of_a_user", None)
+        methods._CODE.clear()
+        methods.load([path])
+        code = methods.code("of_a_user")
+        assert code is not None and code.files == (path, helper)
+
+
+def test_a_module_with_a_mistake_that_is_not_imported_yet(folder):
+    (folder / "helper.py").write_text("def\n")
+    assert names(write(folder, inside="import helper")) == ["mine.py", "helper.py"]
 
 
 def test_records_tell_images_and_code(folder):

@@ -177,6 +177,8 @@ def check(grid: Grid, where: str) -> None:
     for cell in grid.cells:
         try:
             run = cell.run(cell.seeds[0])
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}") from None
         except (ValueError, RecursionError):
             raise BadInput(f"{where}: cell {cell.id}: its basis, options or recipe is no JSON") from None
         if (run.cell, pair_of(run)) != (cell.id, cell.pair):

@@ -127,6 +127,14 @@ def _flat(record: Mapping[str, Any], cell: Cell, seed: int) -> dict[str, Any]:
     return checked
 
 
+def is_outcome(name: str) -> bool:
+    """Whether a column is of what a training computes: neither of the run's name, nor of where and when."""
+    return name not in _NAMES and not name.startswith(("cost_", "provenance_"))
+
+
+_NAMES = {*_IDENTITY} - {"status", "reason"}
+
+
 def column_type(name: str, values: list[Any]) -> pa.DataType:
     """The type of a column: the declared one, or for a field this version does not know, what its values suggest."""
     if name in COLUMNS:

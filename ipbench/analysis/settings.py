@@ -33,14 +33,15 @@ class _Fact:
     as_said: Callable[[str], str] = lambda value: value
 
 
-def _release(version: str) -> str:
-    """A version without its build: 2.14.1 of 2.14.1+cpu."""
-    return version.partition("+")[0]
+def _each(said: Callable[[str], str]) -> Callable[[str], str]:
+    """The same for a run that continues one which was made by something else: "2.14.1 then 2.15.0"."""
+    return lambda value: " then ".join(dict.fromkeys(map(said, value.split(" then "))))
 
 
-def _kind(device: str) -> str:
-    """The kind of a device, which a record names by the GPU's model."""
-    return device if device == "cpu" else "cuda"
+#: A version without its build: 2.14.1 of 2.14.1+cpu.
+_release = _each(lambda version: version.partition("+")[0])
+#: The kind of a device, which a record names by the GPU's model.
+_kind = _each(lambda device: device if device == "cpu" else "cuda")
 
 
 def _decoded(cell: Cell) -> str | None:

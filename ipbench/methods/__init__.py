@@ -17,7 +17,7 @@ from functools import cache
 from hashlib import sha256
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any
 
 from ipbench.errors import BadInput, valid_choice
@@ -77,13 +77,24 @@ def parent(run: Run) -> Run | None:
 
 
 def code(name: str) -> Code | None:
-    """The code of a user's method, as it was when its file was loaded; None for a method of this folder."""
+    """The code of a user's method, as it was when its file was loaded; None for a method of this folder.
+
+    Raises:
+        BadInput: its code lies in no file that can be read.
+    """
     file = Path(get(name).file).resolve()
     if file.parent == Path(__file__).resolve().parent:
         return None
     if file not in _CODE:  # declared by a module that was imported, not loaded
-        _CODE[file] = code_of(file)
+        _CODE[file] = _read_code(file)
     return _CODE[file]
+
+
+def _read_code(file: Path, module: ModuleType | None = None) -> Code:
+    try:
+        return code_of(file, module)
+    except OSError as error:
+        raise BadInput(f"{error.filename}: cannot be read, so that no record could tell the code of a method") from None
 
 
 #: By method file.
@@ -117,7 +128,7 @@ def load(files: Iterable[str | Path]) -> dict[str, list[str]]:
                     raise BadInput(f"{path}: declares no method (decorate a function with ipbench.methods.method)")
                 for name in names:
                     REGISTRY[name].check(str(path))
-                _CODE[path.resolve()] = code_of(path.resolve())
+                _CODE[path.resolve()] = _read_code(path.resolve(), sys.modules[label])
         found[str(file)] = _declared_in(path)
     return found
 

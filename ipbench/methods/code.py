@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -32,17 +33,25 @@ class Code:
     files: tuple[Path, ...]
 
 
-def code_of(file: Path) -> Code:
+def code_of(file: Path, module: ModuleType | None = None) -> Code:
     """The code behind a method file that has been imported.
 
     It holds what import statements name, those inside functions too, and what those modules import; not the standard
     library, not installed packages and not ipbench, whose versions are in the records. Data files that the code reads
     are not seen.
 
+    Args:
+        file: the method file.
+        module: what it became: modules and functions in it that were found in other ways are followed, too.
+
     Raises:
         OSError: a file cannot be read.
     """
-    own, waiting = {"": file}, [("", file)]
+    own = {"": file}
+    for name, path in _held(module) if module else ():
+        if path != file and _of_the_user(path):
+            own.setdefault(name, path)
+    waiting = list(own.items())
     digests = {}
     while waiting:
         name, path = waiting.pop()
@@ -63,7 +72,11 @@ def _imported(content: bytes, name: str, path: Path) -> Iterator[str]:
     if path.suffix != ".py":
         return
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(content)):
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):  # of a module that was not imported yet, and will not be
+        return
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -76,6 +89,15 @@ def _imported(content: bytes, name: str, path: Path) -> Iterator[str]:
         for target in targets:
             parts = target.split(".")
             yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+def _held(module: ModuleType) -> Iterator[tuple[str, Path]]:
+    """The names and files of the modules, and of those of the functions, that a module holds."""
+    for value in vars(module).values():
+        if isinstance(value, ModuleType) and getattr(value, "__file__", None):
+            yield value.__name__, Path(str(value.__file__)).resolve()
+        elif isinstance(value, FunctionType):
+            yield value.__module__, Path(value.__code__.co_filename).resolve()
 
 
 def _file_of(name: str) -> Path | None:

@@ -97,7 +97,10 @@ def test_odd_grids_are_drawn(tmp_path):
         "cells": [
             cell("dense", "sp", "0", dataset="dense-only"),
             *(cell("snip", space, p, seeds=[7]) for p in sparsities for space in ("sp", "ip")),
-            *(cell("snip", "ip", "0.9", seeds=[7], basis={"init": init}) for init in ("standard", "orthonormal")),
+            *(
+                cell("snip", "ip", "0.9", seeds=[7], basis=basis)
+                for basis in ({"init": "orthonormal"}, {"sharing": "network"})
+            ),
         ],
     }
     write(tmp_path, plan_of)

@@ -113,6 +113,19 @@ def test_new_numerics_train_again(finished: Checkout) -> None:
     assert counts["run"] == 2
 
 
+def test_a_change_of_what_a_method_file_imports_trains_again(checkout: Checkout) -> None:
+    (checkout.folder / "of_mine.py").write_text("SIGN = 1\n")
+    (checkout.folder / "mine.py").write_text(
+        "import sys\nsys.path.insert(0, '.')\nimport of_mine\nfrom ipbench.methods import before_training, method\n\n"
+        "@method(when=before_training, paper='Nobody, 2026')\ndef mine(net, batch):\n    return net.magnitudes()\n"
+    )
+    checkout.write(methods=["mine.py"], spaces=["sp"], seeds=1)
+    checkout.done("--until", "run")
+    assert "run" not in checkout.planned("--until", "run")
+    (checkout.folder / "of_mine.py").write_text("SIGN = -1\n")
+    assert checkout.planned("--until", "run")["run"] == 1
+
+
 def test_partial_results_of_what_is_there(finished: Checkout) -> None:
     finished.write(seeds=3)
     finished.done("--", "partial")

@@ -107,6 +107,7 @@ try:
     JOBS = {job.path: job for job in EXPERIMENT.jobs(SEEDS_PER_JOB, SPARSITIES_PER_JOB)}
     JOB_FILES = [f"{RESULTS}/{path}" for path in JOBS]
     FIGURES = plan(GRID)
+    HELPER_FILES = EXPERIMENT.helper_files if EXPERIMENT.method_files else []
 except BadInput as error:
     refuse(error)
 
@@ -153,13 +154,14 @@ def data_files(dataset):
 
 @asked_often
 def inputs_of(wildcards):
-    """Its data set, files that declare its methods, and the jobs whose runs it continues: dense nets, levels before."""
+    """Its data set, the files of its methods and what those import, and the jobs whose runs it continues."""
     job = job_of(wildcards)
     if workflow.exec_mode == ExecMode.DEFAULT and lost_runs(job):
         # Snakemake sees the file of a job, not the records behind it: as with files that it knows to be incomplete, the
         # job has to run. Nothing is deleted for it: this may be a dry run, and another Snakemake may be at work here.
         workflow.dag.forcefiles.add(f"{RESULTS}/{job.path}")
-    return [*data_files(job.dataset), *job.method_files, *(f"{RESULTS}/{parent}" for parent in job.parents)]
+    parents = [f"{RESULTS}/{parent}" for parent in job.parents]
+    return [*data_files(job.dataset), *job.method_files, *HELPER_FILES, *parents]
 
 
 @asked_often
