@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,15 @@ from typing import Any
 from torch import Tensor
 
 from ipbench import NUMERICS
+from ipbench.distributed import by_first, tensors_by_first
 from ipbench.errors import BadProduct
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Run
 from ipbench.store import read_tensors, without_nan, write_tensors
 from ipbench.training import Begun, Progress
+
+#: Between two states that are saved after an epoch: more often would cost more than a kill does.
+SECONDS_BETWEEN_STATES = 60.0
 
 
 class State:
@@ -43,6 +48,12 @@ class State:
         self.facts: dict[str, Any] = {}
         self.seconds = 0.0
         self.cpu_seconds = 0.0
+        self._saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the state is worth saving after an epoch: the last one is a while ago. All processes agree."""
+        due: bool = by_first(lambda: time.monotonic() - self._saved >= SECONDS_BETWEEN_STATES)
+        return due
 
     @property
     def trained_steps(self) -> int:
@@ -72,19 +83,14 @@ class State:
             "cpu_seconds": self.cpu_seconds + cpu_seconds,
         }
         write_tensors(self.path, _joined(groups), without_nan(facts))
+        self._saved = time.monotonic()
 
     def load(self, net: SparseNet) -> None:
-        """Continue where the file stands, if there is one of this run and numerics."""
-        if not self.path.exists():
+        """Continue where the file stands, if there is one of this run and numerics. The first process reads it."""
+        found = tensors_by_first(self._read)
+        if found is None:
             return
-        try:
-            tensors, facts = read_tensors(self.path)
-        except BadProduct:
-            if self.path.exists():
-                raise
-            return  # another process finished the same run meanwhile
-        if {name: facts.get(name) for name in self.identity} != self.identity:
-            return
+        tensors, facts = found
         groups = _split(tensors)
         net.load_tensors(groups["net"])
         net.masks = {name: groups["mask"][name].to(mask.device) for name, mask in net.masks.items()}
@@ -101,6 +107,19 @@ class State:
             best=groups["best"],
             begun=Begun(begun["steps"], [*map(_nan, begun["losses"])], _nan(begun["norm"]), groups["generator"]),
         )
+
+    def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The file, if there is one of this run and numerics."""
+        if not self.path.exists():
+            return None
+        try:
+            tensors, facts = read_tensors(self.path)
+        except BadProduct:
+            if self.path.exists():
+                raise
+            return None  # another process finished the same run meanwhile
+        same = {name: facts.get(name) for name in self.identity} == self.identity
+        return (tensors, facts) if same else None
 
 
 @dataclass(frozen=True)
@@ -127,17 +146,24 @@ def write_end(path: Path, run: Run, end: End) -> None:
 
 
 def read_end(path: Path, run: Run) -> End:
-    """Read the end of a run.
+    """Read the end of a run; of several processes, the first one reads it.
 
     Raises:
         BadProduct: the file is missing, damaged, or of another run or numerics.
     """
-    tensors, facts = read_tensors(path)
     identity = _identity_of_end(run)
-    if {name: facts.get(name) for name in identity} != identity:
-        raise BadProduct(
-            f"{path}: not the end of run {run.id} with numerics {NUMERICS}; delete it to have it made again"
-        )
+
+    def read() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, facts = read_tensors(path)
+        if {name: facts.get(name) for name in identity} != identity:
+            raise BadProduct(
+                f"{path}: not the end of run {run.id} with numerics {NUMERICS}; delete it to have it made again"
+            )
+        return tensors, facts
+
+    found = tensors_by_first(read)
+    assert found
+    tensors, facts = found
     groups = _split(tensors)
     return End(groups["net"], groups["mask"], groups["point"], facts["facts"])
 

@@ -22,12 +22,14 @@ from ipbench.errors import BadInput, BadProduct
 from ipbench.masks import Impossible, NotFinite
 from ipbench.models.build import build as build_model
 from ipbench.outcome import assess, describe
+from ipbench.precision import set_tf32
 from ipbench.provenance import provenance
 from ipbench.resume import End, State, read_end, write_end
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Run, canonical_json
 from ipbench.stages import execute_stages
 from ipbench.store import read_json, without_nan, write_json
+from ipbench.trials import check_share, check_strict
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,18 @@ def choose_device(wanted: str) -> str:
 
 
 def set_mode(mode: str, environment: Environment) -> None:
-    """Set torch's switches for `strict` (bit-equal on one machine) or `fast`."""
-    strict = mode == "strict"
+    """Set torch's switches for `strict` (bit-equal on one machine) or `fast`, and the GPU that this process uses."""
+    strict, device = mode == "strict", torch.device(environment.device)
+    if device.type == "cuda":
+        torch.cuda.init()
+        torch.cuda.set_device(torch.cuda.current_device() if device.index is None else device.index)
     torch.set_num_threads(environment.threads)
     # Not `use_deterministic_algorithms`: it does the same and imports torch's compiler, which takes four seconds.
     torch.set_deterministic_debug_mode("error" if strict else "default")
+    # New memory would be filled with NaN, a kernel for every tensor: it finds mistakes, and changes no number.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not strict
-    torch.backends.cudnn.allow_tf32 = not strict
-    torch.backends.cuda.matmul.allow_tf32 = not strict
+    set_tf32(not strict, not strict)
 
 
 def channels_last(mode: str, environment: Environment) -> bool:
@@ -143,36 +149,42 @@ def execute(
     Returns:
         The record (docs/design.md lists its keys).
     """
-    if record := finished(results, run, keep=keep):
-        if distributed.first():  # left by a process that was killed before it came to this
-            state_path(results, run).unlink(missing_ok=True)
+
+    def found() -> dict[str, Any] | None:
+        if record := finished(results, run, keep=keep):
+            state_path(results, run).unlink(missing_ok=True)  # left by a process that was killed before it came to this
+        return record
+
+    record: dict[str, Any] | None = distributed.by_first(found)
+    if record:
         return record
     parent = methods.parent(run)
     before = execute(parent, results, environment, keep=True, on_epoch=on_epoch) if parent else None
     begin, begin_cpu = time.perf_counter(), time.process_time()
     set_mode(run.mode, environment)
-    if torch.device(environment.device).type == "cuda":
-        torch.cuda.reset_peak_memory_stats(environment.device)  # of this run alone, though a job trains several
-    data = Data(
-        run.dataset,
-        run.recipe,
-        run.seed,
-        root=environment.root,
-        loader=environment.loader,
-        workers=environment.workers,
-        device=environment.device,
-        channels_last=channels_last(run.mode, environment),
-        rank=distributed.rank(),
-        world=distributed.processes(),
-    )
-    net = build_net(run, data, environment)
+    measure.begin_peak(environment.device)  # of this run alone, though a job trains several
+    with distributed.together():
+        data = Data(
+            run.dataset,
+            run.recipe,
+            run.seed,
+            root=environment.root,
+            loader=environment.loader,
+            workers=environment.workers,
+            device=environment.device,
+            channels_last=channels_last(run.mode, environment),
+            rank=distributed.rank(),
+            world=distributed.processes(),
+        )
+        net = build_net(run, data, environment)
+        check_share(net, data)
+        check_strict(net, data)
     state = State(state_path(results, run), run)
     status, reason, outcome = "done", None, {}
 
-    def save(seconds: float, cpu_seconds: float) -> None:
-        if distributed.first():
-            state.save(net, seconds, cpu_seconds)
-        distributed.wait()
+    def save() -> None:
+        spent = time.perf_counter() - begin, time.process_time() - begin_cpu
+        distributed.by_first(lambda: state.save(net, *spent))
 
     try:
         if before and before["status"] != "done":
@@ -186,13 +198,13 @@ def execute(
             state,
             fresh=lambda: build_net(run, data, environment),
             start=lambda: read_end(end_path(results, parent), parent) if parent else End({}, {}),
-            save=lambda: save(time.perf_counter() - begin, time.process_time() - begin_cpu),
+            save=save,
             on_epoch=on_epoch,
         )
         outcome = {**describe(net, data, state), **assess(net, data, state)}
-        if keep and distributed.first():
-            facts = {"training_flops": outcome["training_flops"]}
-            write_end(end_path(results, run), run, End(net.tensors(), net.masks, state.point, facts))
+        if keep:
+            end = End(net.tensors(), net.masks, state.point, {"training_flops": outcome["training_flops"]})
+            distributed.by_first(lambda: write_end(end_path(results, run), run, end))
     except Impossible as error:
         status, reason, outcome = "impossible", str(error), {}
     except NotFinite as error:
@@ -220,11 +232,14 @@ def execute(
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
-    if distributed.first():
+
+    def write() -> dict[str, Any]:
         write_json(record_path(results, run), record)
         state.path.unlink(missing_ok=True)
-    distributed.wait()
-    return record
+        return record
+
+    written: dict[str, Any] = distributed.by_first(write)
+    return written
 
 
 def build_net(run: Run, data: Data, environment: Environment) -> SparseNet:

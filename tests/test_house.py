@@ -9,20 +9,21 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ipbench"
+#: Rooms of floor five that may look into one another, in this order only.
+ORDER = ["pruning", "updates", "training", "resume", "outcome", "stages", "trials", "running", "packing"]
 FLOORS = [
     {"errors", "keys"},
     {"spec", "store", "provenance", "progress", "distributed", "stopping", "sparse_code", "plain_yaml", "lease"},
+    {"precision"},
     {"data", "models", "spaces", "masks", "measure", "combination"},
     {"sparse_net"},
     {"methods", "jobs"},
-    {"experiment", "pruning", "updates", "training", "resume", "outcome", "stages", "running", "packing", "analysis"},
+    {"experiment", "analysis", *ORDER},
     {"verifying"},
     {"packing_commands", "results_commands", "run_command"},
     {"cli"},
     {"__main__"},
 ]
-#: Rooms of floor five that may look into one another, in this order only.
-ORDER = ["pruning", "updates", "training", "resume", "outcome", "stages", "running", "packing"]
 
 
 def room(path: Path) -> str:
