@@ -148,7 +148,9 @@ def serve(world: int, words: list[str], folder: str, faults: list[Any], seconds:
 
 
 if __name__ == "__main__":
-    from ipbench import running  # noqa: F401 (with it torch and all that a training imports)
+    import torch._dynamo  # noqa: F401 (what DistributedDataParallel imports when it is first used: it takes seconds)
+
+    from ipbench import progress, running  # noqa: F401 (with it all else that a training imports)
 
     for line in sys.stdin:
         print(json.dumps(serve(*json.loads(line))), flush=True)
