@@ -68,6 +68,13 @@ def test_imports_go_downwards(path):
         assert lower or beside or below_in_floor, f"{here} (floor {floor(here)}) imports {other} (floor {floor(other)})"
 
 
+def test_every_process_of_a_test_has_a_time_limit():
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "subprocess.run":
+                assert "timeout" in [word.arg for word in node.keywords], f"{path}:{node.lineno}"
+
+
 def test_methods_never_ask_for_the_space():
     for path in set((PACKAGE / "methods").glob("*.py")) - {PACKAGE / "methods" / "declare.py"}:
         assert not re.search(r"\.space\b|\.bases\b|\.off\b|\.sparsity\b", path.read_text()), path
