@@ -75,18 +75,19 @@ def joined(device: str) -> Iterator[str]:
             raise BadInput(f"torchrun started {here} processes here, but there are {torch.cuda.device_count()} GPUs")
         device = f"cuda:{local}"
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
     try:
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
         yield device
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise Lost(
-                f"process {rank()}: another process of this training has ended or does not answer; the same call goes"
-                " on where the last state was saved"
+                f"process {os.environ['RANK']}: another process of this training has ended or does not answer;"
+                " the same call goes on where the last state was saved"
             ) from None
         raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 @contextmanager

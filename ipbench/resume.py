@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ipbench import NUMERICS
-from ipbench.distributed import by_first, tensors_by_first
+from ipbench.distributed import by_first, processes, tensors_by_first
 from ipbench.errors import BadProduct
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Run
@@ -35,6 +35,7 @@ class State:
         facts: numbers taken once, at the start of the first training, or handed on by the run this one continues.
         seconds: of the clock, spent by former processes.
         cpu_seconds: of the processor, spent by former processes.
+        processes: how many trained together, each number that occurred once.
     """
 
     def __init__(self, path: Path, run: Run) -> None:
@@ -48,6 +49,7 @@ class State:
         self.facts: dict[str, Any] = {}
         self.seconds = 0.0
         self.cpu_seconds = 0.0
+        self.processes = [processes()]
         self._saved = time.monotonic()
 
     def due(self) -> bool:
@@ -81,6 +83,7 @@ class State:
             "facts": self.facts,
             "seconds": self.seconds + seconds,
             "cpu_seconds": self.cpu_seconds + cpu_seconds,
+            "processes": self.processes,
         }
         write_tensors(self.path, _joined(groups), without_nan(facts))
         self._saved = time.monotonic()
@@ -97,6 +100,7 @@ class State:
         self.stage, self.inside, self.steps = facts["stage"], facts["inside"], facts["steps"]
         self.facts, self.point = facts["facts"], groups["point"]
         self.seconds, self.cpu_seconds = facts["seconds"], facts["cpu_seconds"]
+        self.processes = sorted({*facts.get("processes", []), processes()})
         numbers = facts["progress"]
         curves = {name: [_nan(value) for value in values] for name, values in numbers["curves"].items()}
         numbers |= {"curves": curves, "best_accuracy": _nan(numbers["best_accuracy"])}

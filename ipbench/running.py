@@ -227,6 +227,7 @@ def execute(
             **provenance(environment.device),
             "threads": environment.threads,
             "processes": distributed.processes(),
+            **({"processes_of_parts": state.processes} if len(state.processes) > 1 else {}),
             "mode": run.mode,
             "loader": environment.loader,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -165,7 +165,7 @@ def test_a_process_that_dies_is_missed(processes, tmp_path, world):
         )
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 3), (2, 1), (3, 2)])
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1)])
 def test_resumed_in_mid_epoch_with_another_number_of_processes(processes, undisturbed, tmp_path, before, after):
     """The loss of the epoch is still the mean over its batches."""
     words = [*WORDS, "--method", "dense"]
@@ -180,6 +180,8 @@ def test_resumed_in_mid_epoch_with_another_number_of_processes(processes, undist
     (cut,), (one,) = (
         [*map(read_json, (folder / "out/runs").rglob("*.json"))] for folder in (tmp_path, tmp_path / "whole")
     )
+    assert cut["provenance"]["processes_of_parts"] == sorted([before, after])
+    assert "processes_of_parts" not in one["provenance"]
     assert cut["outcome"]["curves"]["train_loss"] == pytest.approx(one["outcome"]["curves"]["train_loss"], rel=1e-4)
 
 
