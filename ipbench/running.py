@@ -162,23 +162,12 @@ def execute(
     before = execute(parent, results, environment, keep=True, on_epoch=on_epoch) if parent else None
     begin, begin_cpu = time.perf_counter(), time.process_time()
     set_mode(run.mode, environment)
-    measure.begin_peak(environment.device)  # of this run alone, though a job trains several
     with distributed.together():
-        data = Data(
-            run.dataset,
-            run.recipe,
-            run.seed,
-            root=environment.root,
-            loader=environment.loader,
-            workers=environment.workers,
-            device=environment.device,
-            channels_last=channels_last(run.mode, environment),
-            rank=distributed.rank(),
-            world=distributed.processes(),
-        )
+        data = open_data(run, environment)
         net = build_net(run, data, environment)
         check_share(net, data)
         check_strict(net, data)
+    measure.begin_peak(environment.device)  # of this run alone, though a job trains several
     state = State(state_path(results, run), run)
     status, reason, outcome = "done", None, {}
 
@@ -241,6 +230,22 @@ def execute(
 
     written: dict[str, Any] = distributed.by_first(write)
     return written
+
+
+def open_data(run: Run, environment: Environment) -> Data:
+    """What a run reads; of several processes each reads its part."""
+    return Data(
+        run.dataset,
+        run.recipe,
+        run.seed,
+        root=environment.root,
+        loader=environment.loader,
+        workers=environment.workers,
+        device=environment.device,
+        channels_last=channels_last(run.mode, environment),
+        rank=distributed.rank(),
+        world=distributed.processes(),
+    )
 
 
 def build_net(run: Run, data: Data, environment: Environment) -> SparseNet:

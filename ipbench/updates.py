@@ -68,26 +68,34 @@ def drop_and_grow(net: SparseNet, update: DropAndGrow, step: int, total: int) ->
         NotFinite: a gradient or a growth score is not finite.
         BadInput: growth does not give one score per coefficient.
     """
-    fraction = fraction_at(update, step, total)
-    magnitudes, masks, exchanged = net.magnitudes(update.scaled), {}, {}
     with together():
-        for place, (name, c) in enumerate(net.coefficients.items()):
-            mask = net.masks[name].flatten()
-            active = int(mask.sum())
-            gradient = torch.zeros_like(c) if c.grad is None else c.grad
-            if not bool(torch.isfinite(gradient).all()):
-                raise NotFinite(f"a gradient in layer {name} is not finite")
-            tie_key = keys.key(net.run.seed, "ties", step, place)
-            drop = math.floor(fraction * active)
-            stay = largest(magnitudes[name].flatten(), mask, active - drop, tie_key)
-            score = update.grow(net, name, gradient, step)
-            check_score(score, c, f"method {net.run.method}: the growth score of layer {name}")
-            if not bool(torch.isfinite(score).all()):
-                raise NotFinite(f"a growth score in layer {name} is not finite")
-            masks[name] = (stay | largest(score.flatten(), ~stay, drop, keys.splitmix64(tie_key))).view(c.shape)
-            exchanged[name] = int((masks[name].flatten() & ~mask).sum())
+        masks, exchanged = _exchange(net, update, step, total)
     net.prune(from_first(masks))
     return exchanged
+
+
+def _exchange(net: SparseNet, update: DropAndGrow, step: int, total: int) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """The masks after an exchange, and how many coefficients of each layer it exchanges."""
+    fraction = fraction_at(update, step, total)
+    magnitudes = net.magnitudes(update.scaled)
+    masks: dict[str, Tensor] = {}
+    exchanged: dict[str, int] = {}
+    for place, (name, c) in enumerate(net.coefficients.items()):
+        mask = net.masks[name].flatten()
+        active = int(mask.sum())
+        gradient = torch.zeros_like(c) if c.grad is None else c.grad
+        if not bool(torch.isfinite(gradient).all()):
+            raise NotFinite(f"a gradient in layer {name} is not finite")
+        tie_key = keys.key(net.run.seed, "ties", step, place)
+        drop = math.floor(fraction * active)
+        stay = largest(magnitudes[name].flatten(), mask, active - drop, tie_key)
+        score = update.grow(net, name, gradient, step)
+        check_score(score, c, f"method {net.run.method}: the growth score of layer {name}")
+        if not bool(torch.isfinite(score).all()):
+            raise NotFinite(f"a growth score in layer {name} is not finite")
+        masks[name] = (stay | largest(score.flatten(), ~stay, drop, keys.splitmix64(tie_key))).view(c.shape)
+        exchanged[name] = int((masks[name].flatten() & ~mask).sum())
+    return masks, exchanged
 
 
 def fraction_at(update: DropAndGrow, step: int, total: int) -> float:

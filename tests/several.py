@@ -50,7 +50,9 @@ class Several:
             env={**os.environ, "OMP_NUM_THREADS": "1", "GIT_OPTIONAL_LOCKS": "0"},
         )  # fmt: skip
 
-    def run(self, world: int, words: Sequence[str], folder: Path, *faults: Sequence[Any], seconds: float = 200) -> Ended:
+    def run(
+        self, world: int, words: Sequence[str], folder: Path, *faults: Sequence[Any], seconds: float = 200
+    ) -> Ended:
         """`ipbench WORDS` in so many processes."""
         folder.mkdir(exist_ok=True)
         assert self._process.stdin and self._process.stdout

@@ -6,7 +6,10 @@
 LEASE = ["python", *f"-m ipbench lease --gpus {','.join(GPUS)} --per-gpu {JOBS_PER_GPU} --count {PROCESSES} --".split()]
 # torchrun kills its processes 30 s after it has handed on a SIGTERM: in a pass over many validation images no state is
 # saved by then. The variable is that of its option --shutdown-timeout; where a torch does not know it, it does nothing.
-TORCHRUN = f"env TORCH_ELASTIC_SHUTDOWN_TIMEOUT=300 python -m torch.distributed.run --standalone --nproc-per-node {PROCESSES}"
+TORCHRUN = (
+    "env TORCH_ELASTIC_SHUTDOWN_TIMEOUT=300"
+    f" python -m torch.distributed.run --standalone --nproc-per-node {PROCESSES}"
+)
 
 
 @cache
