@@ -7,7 +7,13 @@ from difflib import get_close_matches
 
 
 class BadInput(Exception):
-    """Input that cannot be used. The command line prints it as one line on stderr and exits with code 2."""
+    """Input that cannot be used. The command line prints it as one line on stderr and exits with code 2.
+
+    Attributes:
+        told: whether all processes of a training have this error, so that the first one says it for all.
+    """
+
+    told = False
 
 
 class BadProduct(BadInput):

@@ -23,6 +23,8 @@ from ipbench.errors import BadInput
 #: An index as nvidia-smi counts, or a UUID as it prints them; no second spelling of the same one.
 _GPU = re.compile(r"0|[1-9][0-9]{0,3}|(GPU|MIG)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MOST_PER_GPU = 64
+#: How many jobs share a GPU, for the command: its records tell.
+JOBS_PER_GPU = "IPBENCH_JOBS_PER_GPU"
 #: Where another folder is wanted for the lock file.
 FOLDER = "IPBENCH_LEASES"
 #: The byte that is locked while free slots are looked for, so that two processes never take a part of them each.
@@ -35,7 +37,7 @@ def parse_gpus(text: str) -> list[str]:
     """GPU ids from a text such as "0,1" or "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6".
 
     Raises:
-        BadInput: none, one that is not an id, or one that is given twice.
+        BadInput: none, one that is not an id, one that is given twice, or indices beside UUIDs: CUDA takes either.
     """
     gpus = [word.strip() for word in text.split(",")]
     for gpu in gpus:
@@ -43,6 +45,8 @@ def parse_gpus(text: str) -> list[str]:
             raise BadInput(f"{gpu!r:.60} is no GPU: give indices or UUIDs with commas between them, e.g. 0,1")
         if gpus.count(gpu) > 1:
             raise BadInput(f"GPU {gpu} is given twice")
+    if len({gpu.isdecimal() for gpu in gpus}) > 1:
+        raise BadInput("indices and UUIDs are mixed, of which CUDA sees the first kind alone: give all as one of them")
     return gpus
 
 
@@ -50,12 +54,17 @@ def check(gpus: Sequence[str], per_gpu: int, count: int) -> None:
     """Whether such a lease can ever be had.
 
     Raises:
-        BadInput: it asks for more GPUs than are named, or for a number of slots out of range.
+        BadInput: it asks for more GPUs than are named, for several instances of MIG, or for a number of slots out of
+            range.
     """
     if not 1 <= per_gpu <= MOST_PER_GPU:
         raise BadInput(f"{per_gpu} jobs per GPU: from 1 to {MOST_PER_GPU}")
     if not 1 <= count <= len(gpus):
         raise BadInput(f"{count} GPUs for one job, each for one of its processes: from 1 to {len(gpus)} here")
+    if count > 1 and any(gpu.startswith("MIG") for gpu in gpus):
+        raise BadInput(
+            f"{count} GPUs for one job, but a process sees one instance of MIG alone: name whole GPUs, or take 1"
+        )
 
 
 def run_with_gpus(
@@ -85,14 +94,15 @@ def run_with_gpus(
     os.dup2(file, 0)  # standard input: inheritable, and at its end at once
     os.set_inheritable(file, True)  # a second one, for children that get another standard input
     try:
-        os.execvpe(command[0], list(command), _environment(taken))
+        os.execvpe(command[0], list(command), _environment(taken, per_gpu))
     except OSError as error:
         raise BadInput(f"{command[0]}: cannot be started: {os.strerror(error.errno or 0)}") from None
 
 
-def _environment(gpus: Sequence[str]) -> Mapping[str, str]:
+def _environment(gpus: Sequence[str], per_gpu: int) -> Mapping[str, str]:
     """What the command finds: CUDA shows it these GPUs alone, indices counted as nvidia-smi does."""
-    return {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    shown = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    return {**os.environ, **shown, JOBS_PER_GPU: str(per_gpu)}
 
 
 def _take(file: int, gpus: Sequence[str], per_gpu: int, count: int) -> list[str]:

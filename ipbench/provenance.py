@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from functools import cache
@@ -13,7 +14,7 @@ PACKAGES = ("ipbench", "torch", "torchvision", "numpy", "scipy", "pillow")
 
 @cache
 def provenance(device: str) -> dict[str, str | None]:
-    """Commit, versions, processor and device of this process.
+    """Commit, versions, processor and device of this process; of a GPU also what else decides bits and times there.
 
     Args:
         device: a torch device that computes, such as "cpu" or "cuda:0".
@@ -25,6 +26,7 @@ def provenance(device: str) -> dict[str, str | None]:
         "platform": platform.platform(),
         "cpu": _processor(),
         "device": _device(device),
+        **({} if device == "cpu" else _gpu(device)),
     }
 
 
@@ -68,3 +70,25 @@ def _device(device: str) -> str:
     import torch
 
     return torch.cuda.get_device_name(device)
+
+
+def _gpu(device: str) -> dict[str, str | None]:
+    """Versions of CUDA, cuDNN and the driver, the GPU's compute capability, and how many jobs share it if leased."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability(device)
+    jobs = os.environ.get("IPBENCH_JOBS_PER_GPU")
+    return {
+        "cuda": torch.version.cuda,
+        "cudnn": str(torch.backends.cudnn.version()),
+        "driver": _driver(),
+        "capability": f"{major}.{minor}",
+        **({"jobs_per_gpu": jobs} if jobs else {}),
+    }
+
+
+def _driver() -> str | None:
+    try:
+        return Path("/sys/module/nvidia/version").read_text().strip()
+    except OSError:
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,16 @@ from typing import Any
 from torch import Tensor
 
 from ipbench import NUMERICS
+from ipbench.distributed import by_first, processes, tensors_by_first
 from ipbench.errors import BadProduct
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Run
 from ipbench.store import read_tensors, without_nan, write_tensors
 from ipbench.training import Begun, Progress
 from ipbench.updates import Activity
+
+#: Between two states that are saved after an epoch: more often would cost more than a kill does.
+SECONDS_BETWEEN_STATES = 60.0
 
 
 class State:
@@ -32,6 +37,7 @@ class State:
         activity: what updates have done to the masks.
         seconds: of the clock, spent by former processes.
         cpu_seconds: of the processor, spent by former processes.
+        processes: how many trained together, one number after the other.
     """
 
     def __init__(self, path: Path, run: Run, here: Mapping[str, Any] | None = None) -> None:
@@ -53,6 +59,13 @@ class State:
         self.activity = Activity()
         self.seconds = 0.0
         self.cpu_seconds = 0.0
+        self.processes = [processes()]
+        self._saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the state is worth saving after an epoch: the last one is a while ago. All processes agree."""
+        due: bool = by_first(lambda: time.monotonic() - self._saved >= SECONDS_BETWEEN_STATES)
+        return due
 
     @property
     def trained_steps(self) -> int:
@@ -83,21 +96,20 @@ class State:
             "notes": net.notes,
             "seconds": self.seconds + seconds,
             "cpu_seconds": self.cpu_seconds + cpu_seconds,
+            "processes": self.processes,
         }
         write_tensors(self.path, _joined(groups), without_nan(facts))
+        self._saved = time.monotonic()
 
     def load(self, net: SparseNet) -> None:
-        """Continue where the file stands, if there is one of this run, these numerics, images, code and versions."""
-        if not self.path.exists():
+        """Continue where the file stands, if it is of this run, these numerics, images, code and versions.
+
+        Of several processes, the first one reads it.
+        """
+        found = tensors_by_first(self._read)
+        if found is None:
             return
-        try:
-            tensors, facts = read_tensors(self.path)
-        except BadProduct:
-            if self.path.exists():
-                raise
-            return  # another process finished the same run meanwhile
-        if {name: facts.get(name) for name in self.identity} != self.identity:
-            return
+        tensors, facts = found
         groups = _split(tensors)
         net.load_tensors(groups["net"])
         net.masks = {name: groups["mask"][name].to(mask.device) for name, mask in net.masks.items()}
@@ -106,6 +118,8 @@ class State:
         self.activity = Activity(**facts["activity"])
         net.faded, net.notes = _nan(facts["faded"]), facts["notes"]
         self.seconds, self.cpu_seconds = facts["seconds"], facts["cpu_seconds"]
+        before = facts["processes"]
+        self.processes = before if before[-1] == processes() else [*before, processes()]
         numbers = facts["progress"]
         curves = {name: [_nan(value) for value in values] for name, values in numbers["curves"].items()}
         numbers |= {"curves": curves, "best_accuracy": _nan(numbers["best_accuracy"])}
@@ -116,6 +130,19 @@ class State:
             best=groups["best"],
             begun=Begun(begun["steps"], [*map(_nan, begun["losses"])], _nan(begun["norm"]), groups["generator"]),
         )
+
+    def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The file, if there is one of this run and numerics."""
+        if not self.path.exists():
+            return None
+        try:
+            tensors, facts = read_tensors(self.path)
+        except BadProduct:
+            if self.path.exists():
+                raise
+            return None  # another process finished the same run meanwhile
+        same = {name: facts.get(name) for name in self.identity} == self.identity
+        return (tensors, facts) if same else None
 
 
 @dataclass(frozen=True)
@@ -142,7 +169,7 @@ def write_end(path: Path, run: Run, end: End, content: Mapping[str, str] | None 
 
 
 def read_end(path: Path, run: Run, content: Mapping[str, str] | None = None) -> End:
-    """Read the end of a run.
+    """Read the end of a run; of several processes, the first one reads it.
 
     Args:
         path: of the file.
@@ -152,17 +179,24 @@ def read_end(path: Path, run: Run, content: Mapping[str, str] | None = None) -> 
     Raises:
         BadProduct: the file is missing, damaged, or of another run or numerics, of other images or other code.
     """
-    tensors, facts = read_tensors(path)
-    told = {name: value for name, value in (content or {}).items() if name in facts}
-    if told != {name: facts[name] for name in told}:
-        raise BadProduct(
-            f"{path}: the end of run {run.id} on other images or of other code; delete it to have it made again"
-        )
     identity = _identity_of_end(run)
-    if {name: facts.get(name) for name in identity} != identity:
-        raise BadProduct(
-            f"{path}: not the end of run {run.id} with numerics {NUMERICS}; delete it to have it made again"
-        )
+
+    def read() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, facts = read_tensors(path)
+        told = {name: value for name, value in (content or {}).items() if name in facts}
+        if told != {name: facts[name] for name in told}:
+            raise BadProduct(
+                f"{path}: the end of run {run.id} on other images or of other code; delete it to have it made again"
+            )
+        if {name: facts.get(name) for name in identity} != identity:
+            raise BadProduct(
+                f"{path}: not the end of run {run.id} with numerics {NUMERICS}; delete it to have it made again"
+            )
+        return tensors, facts
+
+    found = tensors_by_first(read)
+    assert found
+    tensors, facts = found
     groups = _split(tensors)
     return End(groups["net"], groups["mask"], groups["point"], facts["facts"])
 

@@ -126,7 +126,8 @@ def _train(
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # strict mode needs it before CUDA starts
     from ipbench import distributed, running
 
-    with on_signals(), distributed.joined(running.choose_device(device)) as own:
+    # While processes join, a signal still ends this one at once: torchrun ends all if one of them cannot.
+    with distributed.joined(running.choose_device(device)) as own, on_signals():
         environment = running.Environment(
             root=data.absolute(),
             device=own,
@@ -142,6 +143,12 @@ def _train(
                 text = f"stopped by {reason()}; what is trained is saved: the same call goes on there"
                 output.complain(f"ipbench: {text}")
             raise typer.Exit(EXIT_STATUS) from None
+        except BadInput as error:
+            if first or not error.told:
+                raise
+            raise typer.Exit(2) from None
+        except distributed.Failed:
+            raise typer.Exit(1) from None
 
 
 def _train_in(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from ipbench.files import Missing
 from ipbench.masks import Impossible, NotFinite
 from ipbench.models.build import build as build_model
 from ipbench.outcome import complete, describe
+from ipbench.precision import set_tf32
 from ipbench.process_state import reset
 from ipbench.provenance import provenance
 from ipbench.resume import End, State, read_end, write_end
@@ -31,6 +32,7 @@ from ipbench.sparse_net import SparseNet
 from ipbench.spec import Run, canonical_json
 from ipbench.stages import execute_stages
 from ipbench.store import read_json, without_nan, write_json
+from ipbench.trials import check_share, check_strict
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,18 @@ def choose_device(wanted: str) -> str:
 
 
 def set_mode(mode: str, environment: Environment) -> None:
-    """Set torch's switches for `strict` (bit-equal on one machine) or `fast`."""
-    strict = mode == "strict"
+    """Set torch's switches for `strict` (bit-equal on one machine) or `fast`, and the GPU that this process uses."""
+    strict, device = mode == "strict", torch.device(environment.device)
+    if device.type == "cuda":
+        torch.cuda.init()
+        torch.cuda.set_device(torch.cuda.current_device() if device.index is None else device.index)
     torch.set_num_threads(environment.threads)
     # Not `use_deterministic_algorithms`: it does the same and imports torch's compiler, which takes four seconds.
     torch.set_deterministic_debug_mode("error" if strict else "default")
+    # New memory would be filled with NaN, a kernel for every tensor: it finds mistakes, and changes no number.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not strict
-    torch.backends.cudnn.allow_tf32 = not strict
-    torch.backends.cuda.matmul.allow_tf32 = not strict
+    set_tf32(not strict, not strict)
 
 
 def begin_anew(run: Run, environment: Environment) -> None:
@@ -184,37 +190,32 @@ def execute(
     Returns:
         The record (docs/design.md lists its keys).
     """
-    if record := finished(results, run, environment, keep=keep):
-        if distributed.first():  # left by a process that was killed before it came to this
-            state_path(results, run).unlink(missing_ok=True)
+
+    def found() -> dict[str, Any] | None:
+        if record := finished(results, run, environment, keep=keep):
+            state_path(results, run).unlink(missing_ok=True)  # left by a process that was killed before it came to this
+        return record
+
+    record: dict[str, Any] | None = distributed.by_first(found)
+    if record:
         return record
     parent = methods.parent(run)
     before = execute(parent, results, environment, keep=True, on_epoch=on_epoch) if parent else None
     begin, begin_cpu = time.perf_counter(), time.process_time()
     begin_anew(run, environment)
-    if torch.device(environment.device).type == "cuda":
-        torch.cuda.reset_peak_memory_stats(environment.device)  # of this run alone, though a job trains several
-    data = Data(
-        run.dataset,
-        run.recipe,
-        run.seed,
-        root=environment.root,
-        loader=environment.loader,
-        workers=environment.workers,
-        device=environment.device,
-        channels_last=channels_last(run.mode, environment),
-        rank=distributed.rank(),
-        world=distributed.processes(),
-    )
-    there = content(run, environment)
-    net = build_net(run, data, environment)
+    with distributed.together():
+        data = open_data(run, environment)
+        there = content(run, environment)
+        net = build_net(run, data, environment)
+        check_share(net, data)
+        check_strict(net, data)
+    measure.begin_peak(environment.device)  # of this run alone, though a job trains several
     state = State(state_path(results, run), run, {**there, **versions(environment)})
     status, reason, outcome = "done", None, {}
 
-    def save(seconds: float, cpu_seconds: float) -> None:
-        if distributed.first():
-            state.save(net, seconds, cpu_seconds)
-        distributed.wait()
+    def save() -> None:
+        spent = time.perf_counter() - begin, time.process_time() - begin_cpu
+        distributed.by_first(lambda: state.save(net, *spent))
 
     try:
         if before and before["status"] != "done":
@@ -228,13 +229,13 @@ def execute(
             state,
             fresh=lambda: build_net(run, data, environment),
             start=lambda: read_end(end_path(results, parent), parent, there) if parent else End({}, {}),
-            save=lambda: save(time.perf_counter() - begin, time.process_time() - begin_cpu),
+            save=save,
             on_epoch=on_epoch,
         )
         outcome = complete(net, data, state)
-        if keep and distributed.first():
-            facts = {"training_flops": outcome["training_flops"]}
-            write_end(end_path(results, run), run, End(net.tensors(), net.masks, state.point, facts), there)
+        if keep:
+            end = End(net.tensors(), net.masks, state.point, {"training_flops": outcome["training_flops"]})
+            distributed.by_first(lambda: write_end(end_path(results, run), run, end, there))
     except Impossible as error:
         status, reason, outcome = "impossible", str(error), {}
     except NotFinite as error:
@@ -258,17 +259,36 @@ def execute(
             **there,
             **handed_on(provenance(environment.device), before),
             "threads": environment.threads,
-            **handed_on({"processes": distributed.processes()}, before),
+            **handed_on({"processes": in_turn(state.processes)}, before),
             "mode": run.mode,
             "loader": environment.loader,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
-    if distributed.first():
+
+    def write() -> dict[str, Any]:
         write_json(record_path(results, run), record)
         state.path.unlink(missing_ok=True)
-    distributed.wait()
-    return record
+        return record
+
+    written: dict[str, Any] = distributed.by_first(write)
+    return written
+
+
+def open_data(run: Run, environment: Environment) -> Data:
+    """What a run reads; of several processes each reads its part."""
+    return Data(
+        run.dataset,
+        run.recipe,
+        run.seed,
+        root=environment.root,
+        loader=environment.loader,
+        workers=environment.workers,
+        device=environment.device,
+        channels_last=channels_last(run.mode, environment),
+        rank=distributed.rank(),
+        world=distributed.processes(),
+    )
 
 
 def content(run: Run, environment: Environment) -> dict[str, str]:
@@ -276,6 +296,11 @@ def content(run: Run, environment: Environment) -> dict[str, str]:
     code = methods.code(run.method)
     images = digest.of(run.dataset, environment.root, environment.loader)
     return {"data": images, **({"method": code.sha256} if code else {})}
+
+
+def in_turn(numbers: Sequence[int]) -> int | str:
+    """A number, or "1 then 2" where it was another one before."""
+    return numbers[0] if len(numbers) == 1 else " then ".join(map(str, numbers))
 
 
 def handed_on(here: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -290,11 +315,10 @@ def handed_on(here: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict
 
 
 def versions(environment: Environment) -> dict[str, Any]:
-    """What one training is not continued across: the release of torch, the kind of device, the number of processes."""
+    """What one training is not continued across: the release of torch, the kind of device."""
     return {
         "torch": str(torch.__version__).partition("+")[0],
         "device": torch.device(environment.device).type,
-        "processes": distributed.processes(),
     }
 
 

@@ -20,6 +20,7 @@ from torch.nn.utils import parametrize
 from ipbench import keys
 from ipbench.errors import BadInput
 from ipbench.layers import Weight
+from ipbench.precision import product
 from ipbench.spec import Basis
 
 
@@ -50,7 +51,8 @@ class Interspace(nn.Module):
     def forward(self, coefficients: Tensor) -> Tensor:
         """The filters h = sum_n lambda_n g^(n), in the type of the coefficients even under autocast."""
         with torch.autocast(coefficients.device.type, enabled=False):
-            return (coefficients.reshape(-1, self.basis.matrix.shape[0]) @ self.basis.matrix).view_as(coefficients)
+            matrix = self.basis.matrix
+            return product(coefficients.reshape(-1, len(matrix)), matrix).view_as(coefficients)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The coefficients of given filters: lambda with lambda F = h."""

@@ -169,7 +169,8 @@ class SparseNet(nn.Module):
     @contextmanager
     def scratch(self) -> Iterator[Self]:
         """A copy in training mode, for scores: nothing they do (gradients, running statistics) reaches the net."""
-        with torch.random.fork_rng(devices=[]):
+        device = next(self.parameters()).device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(keys.key(self.run.seed, "dropout", "score") >> 1)
             twin = copy.deepcopy(self).train()
             twin.notes = self.notes

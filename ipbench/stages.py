@@ -8,10 +8,11 @@ from torch import Tensor
 
 from ipbench import measure, methods
 from ipbench.data.loaders import Data
-from ipbench.distributed import averaging, from_first
+from ipbench.distributed import averaging, from_first, together
 from ipbench.errors import BadInput
 from ipbench.masks import Impossible
 from ipbench.outcome import starting_gradient_norm
+from ipbench.precision import full_precision
 from ipbench.process_state import method_code
 from ipbench.pruning import pruned_masks
 from ipbench.resume import End, State
@@ -31,7 +32,8 @@ def execute_stages(
     save: Callable[[], None],
     on_epoch: Callable[[int, int], None],
 ) -> None:
-    """Run the stages of the run's method from where `state` stands; it is saved after each of them and every epoch.
+    """Run the stages of the run's method from where `state` stands; it is saved after each of them, and after
+    epochs where it is due.
 
     Args:
         net: as it was built, or as `state` was loaded into it; changed in place.
@@ -87,7 +89,7 @@ def _change(
         state.point = end.point
         state.facts["inherited_flops"] = end.facts["training_flops"]
     elif isinstance(stage, methods.Prune):
-        with method_code(net.run.method, net.run.seed, state.stage):
+        with together(), full_precision(), method_code(net.run.method, net.run.seed, state.stage):
             masks = pruned_masks(net, stage, data)
         net.prune(from_first(masks))
     else:
@@ -129,13 +131,15 @@ def _train(
         state.progress, state.inside = Progress(), True
     if "gradient_norm_start" not in state.facts:
         state.facts["spatial_zeros_start"] = measure.spatial_zeros(net.spatial_weights())
-        state.facts["gradient_norm_start"] = starting_gradient_norm(net, data)
+        with together(), full_precision():
+            state.facts["gradient_norm_start"] = starting_gradient_norm(net, data)
         require_finite({"gradient norm": state.facts["gradient_norm_start"]}, "before the training")
     recipe = stage_recipe(net.run.recipe, stage)
     on_epoch(state.progress.epoch, recipe.epochs)
 
     def after_epoch(progress: Progress) -> None:
-        if progress.epoch < recipe.epochs:  # after the last epoch, the end of the stage is saved at once
+        # After the last epoch, the end of the stage is saved at once.
+        if progress.epoch < recipe.epochs and state.due():
             save()
         on_epoch(progress.epoch, recipe.epochs)
 

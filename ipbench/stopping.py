@@ -44,8 +44,8 @@ def may_interrupt() -> bool:
 
 
 def reason() -> str:
-    """The name of the signal that asked."""
-    return signal.Signals(_received[0]).name
+    """The name of the signal that asked; of several processes, another one may have got it."""
+    return signal.Signals(_received[0]).name if _received else "a signal to another process"
 
 
 def _receive(number: int, frame: FrameType | None) -> None:

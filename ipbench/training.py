@@ -132,7 +132,8 @@ class Sgd:
         self.groups = net.parameter_groups(recipe.weight_decay)
         self.recipe = recipe
         parameters = dict(net.net.named_parameters())
-        self.momentum = {name: buffer.to(parameters[name]) for name, buffer in momentum.items()}
+        # In the parameter's own memory format: a step on two formats is slow, and sums in another order.
+        self.momentum = {name: torch.empty_like(parameters[name]).copy_(buffer) for name, buffer in momentum.items()}
 
     def step(self, lr: float) -> None:
         """One step at this learning rate along the gradients; parameters without one stay."""
@@ -285,8 +286,8 @@ def train_steps(
     total = torch.zeros((), dtype=torch.float64, device=device)
     norm = torch.tensor(begun.norm)
     if begun.steps:
-        total += begun.losses[distributed.rank()]
-        _set_generators(begun.generator)
+        total += _loss_so_far(begun)
+        _set_generators(begun.generator, device)
     else:
         # Dropout draws from the global generator: keyed here, so that a resumed epoch drops the same units.
         torch.manual_seed(keys.key(net.run.seed, "dropout", epoch) >> 1)
@@ -319,6 +320,13 @@ def train_steps(
     return float(distributed.summed(total)) / distributed.processes(), float(norm)
 
 
+def _loss_so_far(begun: Begun) -> float:
+    """This process's sum of the batch losses; each takes an equal part if another number of processes began."""
+    if len(begun.losses) == distributed.processes():
+        return begun.losses[distributed.rank()]
+    return math.fsum(begun.losses) / len(begun.losses)
+
+
 def _asked_to_stop(step: int, device: torch.device) -> bool:
     """Whether to stop before this step. Several processes agree on it, now and then: a step is of all or of none."""
     if distributed.processes() == 1:
@@ -334,10 +342,10 @@ def _generators(device: torch.device) -> dict[str, Tensor]:
     return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
-def _set_generators(states: Mapping[str, Tensor]) -> None:
+def _set_generators(states: Mapping[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def gradient_norm(net: SparseNet) -> Tensor:

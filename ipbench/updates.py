@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ipbench import keys
 from ipbench.data.loaders import Batch
-from ipbench.distributed import from_first
+from ipbench.distributed import averaged, from_first, together
 from ipbench.masks import NotFinite, largest, select
 from ipbench.methods import DropAndGrow, Gradual
+from ipbench.precision import full_precision
 from ipbench.process_state import method_code
 from ipbench.pruning import check_score, check_scores
 from ipbench.sparse_net import SparseNet
@@ -57,12 +58,15 @@ def prune_gradually(net: SparseNet, update: Gradual, batch: Batch, step: int, to
     keep = max(target, math.ceil(start - update.share(step, total) * (start - target)))
     if keep >= sum(int(mask.sum()) for mask in net.masks.values()):
         return
-    with net.scratch() as twin:
+    with together(), full_precision(), net.scratch() as twin:
         twin.zero(net.masks)
         scores = update.score(twin, batch, **update.options)
-    check_scores(scores, net.masks, net.run.method)
+        check_scores(scores, net.masks, net.run.method)
     tie_key = keys.key(net.run.seed, "ties", step)
-    net.prune(from_first(select(scores, keep, net.run.allocation, tie_key=tie_key, among=net.masks)))
+    scores = averaged(scores)  # every process has seen its part of the batch
+    with together():
+        masks = select(scores, keep, net.run.allocation, tie_key=tie_key, among=net.masks)
+    net.prune(from_first(masks))
 
 
 def drop_and_grow(net: SparseNet, update: DropAndGrow, step: int, total: int) -> dict[str, int]:
@@ -85,8 +89,18 @@ def drop_and_grow(net: SparseNet, update: DropAndGrow, step: int, total: int) ->
         NotFinite: a gradient or a growth score is not finite.
         BadInput: growth does not give one score per coefficient.
     """
+    with together():
+        masks, exchanged = _exchange(net, update, step, total)
+    net.prune(from_first(masks))
+    return exchanged
+
+
+def _exchange(net: SparseNet, update: DropAndGrow, step: int, total: int) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """The masks after an exchange, and how many coefficients of each layer it exchanges."""
     fraction = fraction_at(update, step, total)
-    magnitudes, masks, exchanged = net.magnitudes(update.scaled), {}, {}
+    magnitudes = net.magnitudes(update.scaled)
+    masks: dict[str, Tensor] = {}
+    exchanged: dict[str, int] = {}
     for place, (name, c) in enumerate(net.coefficients.items()):
         mask = net.masks[name].flatten()
         active = int(mask.sum())
@@ -102,8 +116,7 @@ def drop_and_grow(net: SparseNet, update: DropAndGrow, step: int, total: int) ->
             raise NotFinite(f"a growth score in layer {name} is not finite")
         masks[name] = (stay | largest(score.flatten(), ~stay, drop, keys.splitmix64(tie_key))).view(c.shape)
         exchanged[name] = int((masks[name].flatten() & ~mask).sum())
-    net.prune(from_first(masks))
-    return exchanged
+    return masks, exchanged
 
 
 def fraction_at(update: DropAndGrow, step: int, total: int) -> float:

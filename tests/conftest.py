@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ipbench import methods
+from ipbench import methods, resume
 from ipbench.data.loaders import Batch
 from ipbench.sparse_net import SparseNet
 from tests.tiny import make_run, tiny_conv
@@ -26,6 +26,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "registered_method" in metafunc.fixturenames:
         methods.load(metafunc.config.getoption("--method-file"))
         metafunc.parametrize("registered_method", list(methods.methods().values()), ids=lambda entry: entry.name)
+
+
+@pytest.fixture
+def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state is saved after every epoch, however quick it was."""
+    monkeypatch.setattr(resume, "SECONDS_BETWEEN_STATES", 0.0)
 
 
 @pytest.fixture

@@ -170,7 +170,9 @@ def test_bad_input_is_one_line_and_two(words, message, capsys, tmp_path, monkeyp
 
 
 def test_the_exit_code_reaches_the_shell(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "ipbench", "run", "--method", "snap"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "ipbench", "run", "--method", "snap"], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 2 and done.stderr.count("\n") == 1
 
 

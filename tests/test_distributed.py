@@ -24,7 +24,7 @@ def train(folder: Path, processes: int, *words: str) -> dict[str, Any]:
     )
     command = [sys.executable, *launch, "-m", "ipbench", "run", "--device", "cpu", "--out", str(folder / "out"), *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
     assert process.stdout.count("test accuracy") == 1, process.stdout  # one of them speaks
     paths = list((folder / "out" / "runs").rglob("*.json"))
@@ -54,7 +54,11 @@ def test_imagenet_end_to_end(tmp_path, loader):
     write_imagenet(tmp_path / "data", train=6, test=2, classes=2)
     if loader == "ffcv":
         made = subprocess.run(
-            [sys.executable, "-m", "ipbench", "data", "beton", "imagenet"], cwd=tmp_path, capture_output=True, text=True
+            [sys.executable, "-m", "ipbench", "data", "beton", "imagenet"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         assert made.returncode == 0, made.stderr
     words = ["--dataset", "imagenet", "--model", "resnet18", "--method", "snip", "--space", "ip", "--sparsity", "0.8"]
@@ -70,6 +74,6 @@ def test_imagenet_end_to_end(tmp_path, loader):
 def test_a_batch_that_cannot_be_shared_is_one_line(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "ipbench"]
     words = ["run", "--recipe", "batch_size=63", "--device", "cpu", "--out", str(tmp_path / "out")]
-    process = subprocess.run([*command, *words], cwd=tmp_path, capture_output=True, text=True)
+    process = subprocess.run([*command, *words], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert process.returncode != 0 and not list(tmp_path.rglob("*.json"))
     assert "ipbench: digits: batch_size is 63, which 2 processes cannot share equally" in process.stderr

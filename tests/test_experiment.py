@@ -278,5 +278,7 @@ def test_planning_imports_no_torch():
         "from ipbench.analysis.plan import plan; plan(experiment.grid()); import ipbench.cli;"
         "print([m for m in ('torch', 'pandas', 'sklearn', 'matplotlib') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True, timeout=300
+    )
     assert done.stdout.strip() == "[]"

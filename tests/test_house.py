@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ipbench"
+#: Rooms of floor five that may look into one another, in this order only.
+ORDER = ["pruning", "updates", "training", "resume", "outcome", "stages", "trials", "running", "packing"]
 FLOORS = [
     {"errors", "files", "keys", "numerals", "output"},
     {
@@ -25,17 +27,16 @@ FLOORS = [
         "arguments",
         "process_state",
     },
+    {"precision"},
     {"data", "models", "spaces", "masks", "measure", "combination"},
     {"sparse_net"},
     {"methods", "jobs"},
-    {"experiment", "pruning", "updates", "training", "resume", "outcome", "stages", "running", "packing", "analysis"},
+    {"experiment", "analysis", *ORDER},
     {"verifying"},
     {"packing_commands", "results_commands", "run_command"},
     {"cli"},
     {"__main__"},
 ]
-#: Rooms of floor five that may look into one another, in this order only.
-ORDER = ["pruning", "updates", "training", "resume", "outcome", "stages", "running", "packing"]
 
 
 def room(path: Path) -> str:
@@ -78,6 +79,13 @@ def test_imports_go_downwards(path):
         beside = here in ORDER and other in ORDER and ORDER.index(other) < ORDER.index(here)
         below_in_floor = (here, other) in {("store", "spec"), ("files", "errors"), ("process_state", "stopping")}
         assert lower or beside or below_in_floor, f"{here} (floor {floor(here)}) imports {other} (floor {floor(other)})"
+
+
+def test_every_process_of_a_test_has_a_time_limit():
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "subprocess.run":
+                assert "timeout" in [word.arg for word in node.keywords], f"{path}:{node.lineno}"
 
 
 def test_methods_never_ask_for_the_space():

@@ -141,7 +141,7 @@ def test_an_odd_record_is_named(tmp_path, change):
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("key", ["data", "method", "torch", "device", "processes"])
+@pytest.mark.parametrize("key", ["data", "method", "torch", "device"])
 def test_a_state_of_something_else_is_not_continued(tmp_path, key):
     from ipbench.sparse_net import SparseNet
     from tests.tiny import tiny_conv

@@ -33,6 +33,9 @@ print(child.pid, flush=True)
 time.sleep(300)
 """
 
+GPU = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
+MIG = GPU.replace("GPU", "MIG")
+
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -46,6 +49,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             subprocess.Popen(
                 [sys.executable, "-m", "ipbench", "lease", *words.split(), "--", sys.executable, *program],
                 env={**os.environ, lease.FOLDER: str(tmp_path / "locks")},
+                preexec_fn=lambda: signal.alarm(200),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -56,7 +60,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield begin
     for process in started:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)
 
 
 def line(process: subprocess.Popen[str]) -> str:
@@ -128,7 +132,7 @@ def test_a_child_that_survives_keeps_the_gpu(start):
     child = int(line(first))
     assert line(first) == "here"
     first.send_signal(signal.SIGKILL)
-    first.wait()
+    first.wait(timeout=60)
     try:
         second = start("--gpus 0", "-c", STAY)
         waits(second)
@@ -144,7 +148,7 @@ def test_torchruns_workers_keep_their_gpus_when_it_is_killed(tmp_path, start):
     first = start("--gpus 0,1 --count 2", *run)
     workers = [int(line(first)), int(line(first))]
     first.send_signal(signal.SIGKILL)
-    first.wait()
+    first.wait(timeout=60)
     try:
         second = start("--gpus 0,1", "-c", STAY)
         waits(second)
@@ -175,6 +179,9 @@ def test_signals_and_the_exit_status_are_those_of_the_command(start):
         ("--gpus -1", "--gpus: '-1' is no GPU"),
         ("--gpus $(id)", "--gpus: '$(id)' is no GPU"),
         ("--gpus 0,1,0", "--gpus: GPU 0 is given twice"),
+        (f"--gpus 0,{GPU}", "--gpus: indices and UUIDs are mixed, of which CUDA sees the first kind alone"),
+        (f"--gpus {MIG},{MIG[:-1]}0 --count 2", "2 GPUs for one job, but a process sees one instance of MIG alone"),
+        (f"--gpus {GPU},{MIG} --count 2", "2 GPUs for one job, but a process sees one instance of MIG alone"),
         ("--gpus 0 --per-gpu 0", "0 jobs per GPU: from 1 to 64"),
         ("--gpus 0 --per-gpu 65", "65 jobs per GPU: from 1 to 64"),
         ("--gpus 0,1 --count 3", "3 GPUs for one job, each for one of its processes: from 1 to 2 here"),
@@ -198,9 +205,14 @@ def test_bad_input_is_one_line(words, message, tmp_path, monkeypatch, capfd):
 
 
 def test_uuids_are_ids(start):
-    gpu = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
-    assert lease.parse_gpus(f"{gpu}, MIG-8932f937-d72c-4106-c12f-20bd9faed9f6") == [gpu, gpu.replace("GPU", "MIG")]
-    assert line(start(f"--gpus {gpu}", "-c", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])")) == gpu
+    assert lease.parse_gpus(f"{GPU}, {MIG}") == [GPU, MIG]
+    lease.check([GPU, MIG], 1, 1)
+    lease.check([GPU, GPU[:-1] + "0"], 1, 2)
+    assert line(start(f"--gpus {GPU}", "-c", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])")) == GPU
+
+
+def test_the_command_knows_how_many_jobs_share_a_gpu(start):
+    assert line(start("--gpus 0 --per-gpu 3", "-c", f"import os; print(os.environ[{lease.JOBS_PER_GPU!r}])")) == "3"
 
 
 def test_every_user_has_a_folder_of_their_own(tmp_path, monkeypatch):

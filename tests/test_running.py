@@ -40,6 +40,7 @@ class Stop(Exception):
         {"space": "sp", "off": "frozen", "method": "synflow", "options": {"rounds": 5}},
     ],
 )
+@pytest.mark.usefixtures("every_epoch")
 def test_interrupted_equals_uninterrupted_bit_for_bit(tmp_path, values):
     run = tiny_run(**values)
     whole = execute(run, tmp_path / "whole", HERE)

@@ -298,7 +298,11 @@ def test_names_with_blanks_quotes_and_commands_are_words_only(tmp_path):
     }  # fmt: skip
     (folder / experiment).write_text(yaml.safe_dump(settings))
     done = subprocess.run(
-        checkout.command("--until", "run", "grid", config=experiment), cwd=folder, capture_output=True, text=True
+        checkout.command("--until", "run", "grid", config=experiment),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (record,) = (disk / "tiny/runs").glob("*/0.json")

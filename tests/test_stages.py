@@ -293,6 +293,7 @@ def stopping(call: int) -> Callable[[int, int], None]:
     ("name", "space"),
     [("ft", "sp"), ("lt", "ip"), ("lt-schedule", "sp"), ("gmp", "ip"), ("rigl", "sp"), ("set", "ip")],
 )
+@pytest.mark.usefixtures("every_epoch")
 def test_interrupted_equals_uninterrupted_bit_for_bit(tmp_path, name, space):
     """Killed at every place where a process can be told from outside, in the run and in those it continues."""
     run = tiny_run(**CONTINUED[name], **SPACES[space], off="frozen", recipe=RECIPE.model_copy(update={"epochs": 2}))

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -100,6 +102,16 @@ def wait_for(found: Any, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
+@contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that does not outlive the block."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 #: Gradual magnitude pruning that leaves a line at every step and waits a little.
 SLOW = """
 import time
@@ -138,7 +150,7 @@ def test_a_real_signal(tmp_path, processes):
         )  # fmt: skip
 
     steps = tmp_path / "steps.txt"
-    with start("cut") as process:
+    with ended(start("cut")) as process:
         wait_for(lambda: steps.exists() and len(steps.read_text().splitlines()) > 10, process)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=100)
@@ -150,7 +162,7 @@ def test_a_real_signal(tmp_path, processes):
     begun = read_tensors(path)[1]["begun"]
     assert begun["steps"] > 0 and len(begun["losses"]) == processes
     for out in ("cut", "whole"):
-        with start(out) as process:
+        with ended(start(out)) as process:
             assert process.wait(timeout=200) == 0
     (cut,), (whole,) = (list(tmp_path.glob(f"{out}/runs/*/0.json")) for out in ("cut", "whole"))
     assert read_json(cut)["outcome"] == read_json(whole)["outcome"]

@@ -8,6 +8,7 @@ the products inside attention (of the image's values with one another) have none
 
 from ipbench.measure.counting import Count, Layer, count
 from ipbench.measure.sizes import (
+    begin_peak,
     entropy_bits,
     peak_memory,
     sparse_macs,
@@ -20,6 +21,7 @@ from ipbench.measure.sizes import (
 __all__ = [
     "Count",
     "Layer",
+    "begin_peak",
     "count",
     "entropy_bits",
     "peak_memory",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import resource
 import sys
@@ -111,10 +112,21 @@ def spatial_zeros(weights: Iterable[Tensor]) -> float:
     return (entries - nonzero) / entries if entries else 0.0
 
 
+def begin_peak(device: torch.device | str) -> None:
+    """Let `peak_memory` of a GPU begin anew.
+
+    Nets in `ip` are part of reference cycles, and live on until they are collected: here, those of former runs.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory(device: torch.device | str) -> int:
     """The most memory used so far, in bytes.
 
-    On a GPU what torch had allocated there since its peak statistics were last reset; on the CPU the resident memory
+    On a GPU what torch had allocated there since `begin_peak`; on the CPU the resident memory
     of this process since its start, so a later run in the same process never shows less than an earlier one.
     """
     device = torch.device(device)

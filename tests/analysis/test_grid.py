@@ -211,7 +211,10 @@ def test_planning_imports_nothing_heavy():
         "import sys, ipbench.analysis.plan; "
         "print([name for name in ('torch', 'pandas', 'matplotlib', 'scipy', 'pyarrow') if name in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300).stdout
+        == "[]\n"
+    )
 
 
 def test_the_analysis_imports_no_torch():
@@ -219,4 +222,7 @@ def test_the_analysis_imports_no_torch():
         "import sys, ipbench.analysis.figures, ipbench.analysis.tables, ipbench.analysis.terminal; "
         "print('torch' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300).stdout
+        == "False\n"
+    )

@@ -34,7 +34,9 @@ def test_all_of_them_are_there():
 def test_one_line_and_no_file(bad, tmp_path):
     lay(tmp_path, bad.files)
     before = everything(tmp_path)
-    done = subprocess.run([sys.executable, "-m", "ipbench", *bad.words], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "ipbench", *bad.words], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
     check(done.returncode, done.stdout, done.stderr, bad.says)
     assert everything(tmp_path) == before
 
@@ -76,7 +78,7 @@ def test_missing_permissions(words, closed, says, tmp_path):
         script = AS_NOBODY.format(nobody=NOBODY)
         done = subprocess.run(
             [sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}, timeout=300,
         )  # fmt: skip
     finally:
         for folder, mode in modes.items():

@@ -66,7 +66,7 @@ def test_one_line_and_no_file(bad: Call, checkout: Checkout) -> None:
     before = _files(checkout.folder)
     words = ["--dry-run", *(["--config", *bad.config] if bad.config else [])]
     command = checkout.command(*words, profile="profiles/mine", config=bad.file)
-    done = subprocess.run(command, cwd=checkout.folder, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=checkout.folder, capture_output=True, text=True, timeout=300)
     lines = [
         line for line in done.stderr.splitlines() if not line.startswith(("Using profile", "Assuming unrestricted"))
     ]

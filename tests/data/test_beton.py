@@ -209,7 +209,7 @@ for loader in ("memory", "ffcv"):
         digest.update(batch.images.numpy().tobytes() + batch.labels.numpy().tobytes())
     print(digest.hexdigest(), torch.get_num_threads())
 """
-        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=300)
         assert done.stdout.split() == [digest.hexdigest(), "3"] * 2
 
 

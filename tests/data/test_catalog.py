@@ -10,7 +10,7 @@ from ipbench.errors import BadInput
 
 def test_the_catalogue_imports_no_torch():
     code = "import sys, ipbench.data.catalog; assert 'torch' not in sys.modules and 'torchvision' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_names_and_default_models():

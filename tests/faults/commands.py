@@ -62,7 +62,7 @@ class Server:
 
     def close(self) -> None:
         """End the process; its children are those of the tests."""
-        self._process.communicate()
+        self._process.communicate(timeout=60)
         self._logs.cleanup()
 
 

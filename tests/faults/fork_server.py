@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 import traceback
 from pathlib import Path
 
-from ipbench import analysis, packing, running, verifying  # noqa: F401 (what the commands import when they are called)
+from ipbench import analysis, packing, resume, running, verifying  # noqa: F401 (what the commands import when they are called)
 from ipbench.analysis import collect, figures, tables, terminal  # noqa: F401
 from ipbench.cli import main
 from ipbench.data import sources
@@ -33,6 +34,7 @@ def start(words: list[str], folder: str, log: str, limit: int | None) -> int:
         return child
     code = 1
     try:
+        signal.alarm(300)  # no child outlives its test
         os.chdir(folder)
         for number, name in ((1, log), (2, f"{log}.err")):
             os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -49,6 +51,7 @@ def start(words: list[str], folder: str, log: str, limit: int | None) -> int:
 
 
 if __name__ == "__main__":
+    resume.SECONDS_BETWEEN_STATES = 0.0  # so that there is something to lose
     for split in ("train", "test"):
         sources.load("digits", split, Path("data"))  # kept: every child would read them
     for line in sys.stdin:

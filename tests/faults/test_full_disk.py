@@ -65,14 +65,18 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TooSmall]:
         yield TooSmall(root)
         return
     mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", root], stderr=subprocess.PIPE, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", root],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=300,
     )
     if mount.returncode:
         pytest.skip(f"no file system of its own: {mount.stderr.strip()}")
     try:
         yield Full(root)
     finally:
-        subprocess.run(["umount", root], check=True)
+        subprocess.run(["umount", root], check=True, timeout=300)
 
 
 @dataclass(frozen=True)

@@ -157,15 +157,15 @@ def test_a_full_disk(checkout: Checkout, expected: dict[str, str]) -> None:
     """The log is on the full disk, too; with room, the same call finishes."""
     checkout.results.parent.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", checkout.results.parent]
-    refused = subprocess.run(mount, stderr=subprocess.PIPE, text=True, check=False)
+    refused = subprocess.run(mount, stderr=subprocess.PIPE, text=True, check=False, timeout=300)
     if refused.returncode:
         pytest.skip(f"no file system of its own: {refused.stderr.strip()}")
     try:
         failed = checkout.snakemake("--", TARGET)
         assert failed.returncode == 1 and "No space left on device; make room" in failed.stdout, failed.stdout
         assert "Traceback" not in failed.stdout and not temporaries(checkout.results)
-        subprocess.run(["mount", "-o", "remount,size=64m", checkout.results.parent], check=True)
+        subprocess.run(["mount", "-o", "remount,size=64m", checkout.results.parent], check=True, timeout=300)
         checkout.done("--", TARGET)
         check(checkout, expected)
     finally:
-        subprocess.run(["umount", checkout.results.parent], check=True)
+        subprocess.run(["umount", checkout.results.parent], check=True, timeout=300)

@@ -12,7 +12,7 @@ def test_our_names_need_neither_torch_nor_torchvision():
         "import sys; from ipbench.models import catalog; [catalog.check(name) for name in catalog.MODELS];"
         "sys.exit('torch' in sys.modules or 'torchvision' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=300).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["resnet56-cifar", "resnet50", "mobilenet_v2", "vit_b_16"])

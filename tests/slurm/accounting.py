@@ -31,7 +31,7 @@ def start(cluster: Cluster, min_job_age: int) -> None:
     database = folder / "database"
     user = ["--no-defaults", "--user=root", f"--datadir={database}"]
     install = ["mariadb-install-db", *user, "--auth-root-authentication-method=normal", "--skip-test-db"]
-    subprocess.run(install, check=True, capture_output=True)
+    subprocess.run(install, check=True, capture_output=True, timeout=300)
     cluster.daemon(
         "mariadbd", *user, f"--socket={folder}/mariadb.socket", f"--pid-file={folder}/mariadb.pid",
         "--bind-address=127.0.0.1", f"--port={cluster.ports['database']}", "--skip-grant-tables", "--skip-name-resolve",

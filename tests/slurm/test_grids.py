@@ -59,12 +59,12 @@ def test_a_requeued_job_goes_on_where_it_was(seen: Seen, undisturbed: Call) -> N
 
 
 @pytest.mark.scenario("node_failed")
-def test_a_failed_node_costs_an_epoch_at_most(seen: Seen, undisturbed: Call) -> None:
+def test_a_failed_node_costs_what_was_not_saved(seen: Seen, undisturbed: Call) -> None:
     assert {job["NodeList"] for job in seen.before.values()} == {"n3"}
     assert seen.jobs.keys() == seen.before.keys()
     assert {(job["Restarts"], job["NodeList"]) for job in seen.jobs.values()} == {("1", "n1")}
     same_as_undisturbed(seen.call, undisturbed)
-    assert 0 < len(seen.call.steps()) - len(undisturbed.steps()) <= 2 * STEPS_OF_AN_EPOCH
+    assert 0 < len(seen.call.steps()) - len(undisturbed.steps()) <= 2 * 3 * STEPS_OF_AN_EPOCH  # less than a minute
 
 
 @pytest.mark.scenario("timed_out")

@@ -61,6 +61,7 @@ class Checkout:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            timeout=600,
         )
 
     def done(self, *arguments: str, **options: Any) -> str:

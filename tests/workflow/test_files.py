@@ -18,13 +18,13 @@ pytestmark = pytest.mark.workflow
 
 def test_snakemake_finds_nothing_to_complain_about() -> None:
     command = [sys.executable, "-m", "snakemake", "--lint", "--configfile", "config/quickstart.yaml"]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stdout + process.stderr
 
 
 def test_snakefiles_are_formatted() -> None:
     command = [sys.executable, "-m", "snakefmt", "--line-length", "120", "--check", "Snakefile", "workflow"]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
 
 

@@ -136,8 +136,20 @@ def test_a_job_is_one_line_of_the_shell(checkout: Checkout) -> None:
     assert len(commands) == 2
     assert all(
         command.startswith(
-            "python -m ipbench lease --gpus 0,1 --per-gpu 3 --count 2 -- python -m torch.distributed.run --standalone"
-            " --nproc-per-node 2 -m ipbench run --device cuda --dataset digits"
+            "python -m ipbench lease --gpus 0,1 --per-gpu 3 --count 2 -- env TORCH_ELASTIC_SHUTDOWN_TIMEOUT=300"
+            " python -m torch.distributed.run --standalone --nproc-per-node 2"
+            " -m ipbench run --device cuda --threads 1 --workers 1 --dataset digits"
         )
         for command in commands
     )
+
+
+@pytest.mark.parametrize(
+    ("resources", "device"), [("gpu=1", "cuda"), ("gres='gpu:2'", "cuda"), ("gpu=0", "auto"), ("mem_mb=9", "auto")]
+)
+def test_who_asks_for_a_gpu_does_not_get_the_cpu(checkout: Checkout, resources: str, device: str) -> None:
+    """And the threads of the job are shared by its processes."""
+    options = ("--set-resources", f"run:{resources}", "--set-threads", "run=9", "--cores", "9")
+    text = checkout.done("--dry-run", "--printshellcmds", "--config", "processes=4", *options)
+    commands = re.findall(r"^Shell command: exec (.*)$", text, re.MULTILINE)
+    assert commands and all(f"-m ipbench run --device {device} --threads 2 --workers 2 " in one for one in commands)

@@ -171,9 +171,13 @@ def arguments_of(wildcards):
 
 
 @asked_often
-def start_of(wildcards, output):
-    """How `ipbench run` is started. It takes `output` only so that Snakemake sees no parameter of the training in it."""
-    return START
+def start_of(wildcards, output, threads, resources):
+    """How `ipbench run` is started. It takes `output` only so that Snakemake sees no parameter of the training in it.
+
+    The threads of the job are shared by its processes.
+    """
+    asked = [resources.get("gpu"), resources.get("gpu_model"), "gpu" in str(resources.get("gres", ""))]
+    return start(bool(GPUS) or any(asked), max(1, threads // PROCESSES))
 
 
 def a_figure(wildcards):
