@@ -54,7 +54,7 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.mark.parametrize(
     ("words", "closed", "says"),
     [
-        (["grid", "x.yaml"], "x.yaml", ["x.yaml", "not readable"]),
+        (["grid", "x.yaml"], "x.yaml", ["x.yaml", "cannot be read: Permission denied"]),
         (["methods", "--method-file", "m.py"], "m.py", ["m.py", "PermissionError"]),
         (["grid", "good.yaml", "--out", "d/g.json"], "d", ["d/g.json", "not written", "Permission denied"]),
     ],

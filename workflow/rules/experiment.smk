@@ -110,6 +110,10 @@ try:
 except BadInput as error:
     refuse(error)
 
+for path in map(str, (workflow.basedir, EXPERIMENT_FILE, *EXPERIMENT.method_files)):
+    if set(path) & set("{}<>") or not path.isprintable():
+        refuse(f"{ascii(path)}: Snakemake has a use of its own for {{, }}, < and > in a path on one line; rename it")
+
 
 def lost_runs(job):
     """Whether records are missing of a job that has ended: deleted by hand, as a damaged one should be, or moved."""
