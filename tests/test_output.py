@@ -1,4 +1,4 @@
-"""Nobody reads what is printed, or not all of it can be: trainings go on, and the exit code says what became of them."""
+"""Nobody reads what is printed, or not all of it can be: trainings go on, and the exit code tells their end."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def test_all_runs_are_trained(stream, name, tmp_path, monkeypatch):
 
 def test_no_file_takes_the_number_of_a_closed_stream(tmp_path):
     """What a library prints on stderr would land in a record."""
-    code = "import sys, os; from ipbench.cli import main; main(['--version']); f = open('x', 'w'); assert f.fileno() > 2"
+    code = (
+        "import sys, os; from ipbench.cli import main; main(['--version']); f = open('x', 'w'); assert f.fileno() > 2"
+    )
     command = [sys.executable, "-c", f"{code}; os.write(2, b'a warning')"]
     done = subprocess.run(["sh", "-c", 'exec "$@" >&- 2>&- <&-', "sh", *command], cwd=tmp_path, timeout=120)
     assert done.returncode == 0 and (tmp_path / "x").read_bytes() == b""
