@@ -123,8 +123,9 @@ NUMBERS = [
 EMPTY = [
     case(f"{words.split()[0]}-empty-{words.split()[-1].lstrip('-')}", [*words.split(), ""], "an empty path")
     for words in (
-        "run --out", "run --data", "run --done", "grid x.yaml --out", "collect", "tables", "figures", "summary", "verify",
-        "verify r --data", "data fetch digits --data", "data beton digits --data", "inspect", "pack", "pack r --out",
+        "run --out", "run --data", "run --done", "grid x.yaml --out", "collect", "tables", "figures", "summary",
+        "verify", "verify r --data", "data fetch digits --data", "data beton digits --data", "inspect", "pack",
+        "pack r --out",
         "unpack", "unpack r --out",
     )
 ]  # fmt: skip
