@@ -40,8 +40,8 @@ from ipbench.spec import (
     identity,
 )
 
-#: Bytes of an experiment's file. It is read in seconds, and holds the numbers of 100,000 seeds.
-MOST_BYTES = 2**20
+#: Bytes of an experiment's file: a hundred times those of config/, and still read in seconds.
+MOST_BYTES = 2**18
 #: Cells and runs of a grid: ten times what has been planned with it. More can only be a slip, and would take hours.
 MOST_CELLS, MOST_RUNS = 200_000, 1_000_000
 
