@@ -31,6 +31,7 @@ def test_idx(tmp_path, shape, packed):
         idx(np.zeros((2, 4))) + b"\x00",
         b"\x00\x00\x0d\x01\x00\x00\x00\x01\x00\x00\x00\x00",  # float32
         b"\x00\x00\x08\x02\xff\xff\xff\xff\xff\xff\xff\xff",  # a size beyond all memory
+        b"\x00\x00\x08\xff" + b"\x00\x00\x00\x01" * 255 + b"\x00",  # of more dimensions than numpy has
         b"<html>not found</html>",
     ],
 )
