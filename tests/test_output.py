@@ -102,8 +102,8 @@ def test_a_result_that_is_lost_is_told(stream, code, said, monkeypatch, capsys):
 def test_what_an_encoding_has_not_is_written_out(monkeypatch):
     with narrow() as taken:
         monkeypatch.setattr(sys, "stdout", taken)
-        output.say("IP − SP ± 0.1")
-        assert taken.buffer.getvalue() == rb"IP \u2212 SP \xb1 0.1" + b"\n"
+        output.say("IP − SP ± 0.1 漢")
+        assert taken.buffer.getvalue() == rb"IP - SP +- 0.1 \u6f22" + b"\n"
 
 
 def test_a_terminal_obeys_nothing_that_is_printed():

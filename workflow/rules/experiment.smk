@@ -28,6 +28,7 @@ try:
     from ipbench.analysis.plan import ALL, BOTH, plan, plan_tables
     from ipbench.errors import BadInput, valid_choice
     from ipbench.experiment import Axes, Experiment
+    from ipbench.files import refusal
     from ipbench.lease import check, parse_gpus
     from ipbench.spec import identity
 except ModuleNotFoundError as error:
@@ -109,6 +110,8 @@ try:
     FIGURES = plan(GRID)
 except BadInput as error:
     refuse(error)
+except OSError as error:
+    refuse(refusal(error))
 
 for path in map(str, (workflow.basedir, EXPERIMENT_FILE, *EXPERIMENT.method_files)):
     if set(path) & set("{}<>") or not path.isprintable():
