@@ -225,6 +225,11 @@ class Experiment:
             while cell not in continues and (parent := known[run.method].parent(run)):
                 continues[cell] = parent.cell
                 cell, run = parent.cell, trained.setdefault(parent.cell, parent)
+                if len(trained) > MOST_CELLS:
+                    raise BadInput(
+                        f"{self.where}: with the levels that its cells continue, more than {MOST_CELLS:,} cells; a"
+                        " larger rate has fewer levels"
+                    )
         return trained, continues
 
     def jobs(self, seeds_per_job: int = 6, sparsities_per_job: int = 1) -> list[Job]:
