@@ -77,6 +77,7 @@ def fake(folder: Path, planned: Experiment) -> None:
     results = folder / "results/graph"
     names = ["grid.json", "runs.parquet", "report.html", *plan_tables()]
     names += [figure.path for figure in plan(planned.grid())] + [job.path for job in planned.jobs()]
+    names += [f"runs/{run.cell}/{run.seed}.json" for job in planned.jobs() for run in job.runs]
     for path in [results / name for name in names] + [folder / f"data/{name}.fetched" for name in planned.datasets]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -124,7 +125,8 @@ def measure(sizes: list[int]) -> dict[str, object]:
                     row[key] = float(np.median(values))
                     row[f"{key}_interval"] = [min(values), max(values)]
                 if kind == "nothing to do":
-                    assert not list(folder.glob("results/graph/runs/*")), "something was trained"
+                    records = folder.glob("results/graph/runs/*/*")
+                    assert not any(path.stat().st_size for path in records), "something was trained"
                 rows.append(row)
                 low, high = row["seconds_interval"]
                 print(

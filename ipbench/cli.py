@@ -193,11 +193,11 @@ def fetch(name: Annotated[str, typer.Argument(help="A data set.")], data: DataFo
 def beton(name: Annotated[str, typer.Argument(help="A data set.")], data: DataFolder = Path("data")) -> None:
     """Write the .beton files of a data set for the FFCV loader."""
     datasets.dataset(name, "NAME")
-    from ipbench.data import beton as files
+    from ipbench.data import beton as betons
 
     splits: tuple[Literal["train", "test"], ...] = ("train", "test")
     for split in splits:
-        output.say(files.write(name, split, data))
+        output.progress(betons.write(name, split, data))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -41,8 +41,8 @@ from ipbench.spec import (
     pair_of,
 )
 
-#: Bytes of an experiment's file. It is read in seconds, and holds the numbers of 100,000 seeds.
-MOST_BYTES = 2**20
+#: Bytes of an experiment's file: a hundred times those of config/, and still read in seconds.
+MOST_BYTES = 2**18
 #: Cells and runs of a grid: ten times what has been planned with it. More can only be a slip, and would take hours.
 MOST_CELLS, MOST_RUNS = 200_000, 1_000_000
 
@@ -227,6 +227,11 @@ class Experiment:
             while cell not in continues and (parent := known[run.method].parent(run)):
                 continues[cell] = parent.cell
                 cell, run = parent.cell, trained.setdefault(parent.cell, parent)
+                if len(trained) > MOST_CELLS:
+                    raise BadInput(
+                        f"{self.where}: with the levels that its cells continue, more than {MOST_CELLS:,} cells; a"
+                        " larger rate has fewer levels"
+                    )
         return trained, continues
 
     def jobs(self, seeds_per_job: int = 6, sparsities_per_job: int = 1) -> list[Job]:

@@ -86,11 +86,10 @@ def read(path: Path, most: int) -> bytes:
         BadProduct: it is larger.
     """
     with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise BadProduct(f"{path}: {size:,} bytes, where at most {most:,} can be right; it is no such file")
         try:
-            content = file.read(most + 1)
+            return file.read()
         except OSError as error:
             raise not_read(path, error) from None
-        if len(content) > most:
-            size = max(os.fstat(file.fileno()).st_size, len(content))
-            raise BadProduct(f"{path}: {size:,} bytes, where at most {most:,} can be right; it is no such file")
-    return content

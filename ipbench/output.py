@@ -6,6 +6,7 @@ and so are those that the stream's encoding does not have.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -13,7 +14,22 @@ import sys
 from contextlib import suppress
 from typing import IO
 
+#: What stands for our own characters where an encoding has not got them; others are written out, as in "\\u6f22".
+_PLAIN = {"−": "-", "–": "-", "—": "-", "─": "-", "±": "+-", "×": "x", "…": "...", "≤": "<=", "≥": ">="}
+_PLAINLY = "ipbench-plainly"
+
 _lost: OSError | None = None
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of codecs."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in lacking), error.end
+
+
+codecs.register_error(_PLAINLY, _plainly)
 
 
 def printable(text: str) -> str:
@@ -61,7 +77,7 @@ def _write(stream: IO[str] | None, text: str) -> OSError | None:
     if stream is None:  # closed when Python started
         return OSError(errno.EBADF, os.strerror(errno.EBADF))
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    text = printable(text).encode(encoding, "backslashreplace").decode(encoding)
+    text = printable(text).encode(encoding, _PLAINLY).decode(encoding)
     try:
         stream.write(text)
         stream.flush()

@@ -77,7 +77,7 @@ def unpack(
     from ipbench.store import write_tensors
 
     write_tensors(out, packing.plain_state(packing.unpack(file)), {"packed": file.name})
-    output.say(out)
+    output.progress(out)
 
 
 def _print_sizes(sizes: Sizes, file: Path) -> None:

@@ -31,12 +31,20 @@ def provenance(device: str) -> dict[str, str | None]:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that this package runs from, with "+changes" if tracked files differ; else None."""
+    """The commit of the checkout that this package runs from, with "+changes" if tracked files differ; else None.
+
+    Where git knows the commit and will not tell it, because the checkout belongs to another user, this is said in its
+    place.
+    """
     folder = Path(__file__).parent
 
     def git(*words: str) -> str:
         return subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(folder), *words], capture_output=True, text=True, check=True
+            ["git", "--no-optional-locks", "-C", str(folder), *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "LC_ALL": "C"},
         ).stdout.strip()
 
     try:
@@ -44,7 +52,9 @@ def commit() -> str | None:
             return None
         head = git("rev-parse", "HEAD")
         return head + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
+    except subprocess.CalledProcessError as error:
+        return "unknown: git says dubious ownership, see safe.directory" if "dubious" in error.stderr else None
+    except OSError:
         return None
 
 

@@ -27,7 +27,7 @@ def collect(
     """Gather the records of an experiment into runs.parquet."""
     from ipbench.analysis import write_runs
 
-    output.say(write_runs(_folder(results), complete=complete))
+    output.progress(write_runs(_folder(results), complete=complete))
 
 
 @app.command()
@@ -36,7 +36,7 @@ def tables(results: Results) -> None:
     from ipbench.analysis import write_tables
 
     _up_to_date(results)
-    output.say("\n".join(map(str, write_tables(results))))
+    output.progress("\n".join(map(str, write_tables(results))))
 
 
 @app.command()
@@ -48,7 +48,7 @@ def figures(
     from ipbench.analysis import write_figures
 
     _up_to_date(results)
-    output.say("\n".join(map(str, write_figures(results, overview))))
+    output.progress("\n".join(map(str, write_figures(results, overview))))
 
 
 @app.command()

@@ -282,3 +282,11 @@ def test_planning_imports_no_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True, timeout=300
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_levels_are_counted_too(monkeypatch):
+    """A small rate has dozens of them between two sparsities."""
+    monkeypatch.setattr("ipbench.experiment.MOST_CELLS", 20)
+    config = {"datasets": "digits", "methods": [{"name": "lt", "rate": 0.05}], "sparsities": [0.9], "spaces": "sp"}
+    with pytest.raises(BadInput, match="with the levels that its cells continue, more than 20 cells"):
+        Experiment.from_config(config, "x").jobs()

@@ -8,6 +8,8 @@ from html import escape
 
 import pandas as pd
 
+from ipbench.output import printable
+
 #: Text to LaTeX, character by character; '[' too, as it would be an optional argument at the start of a row.
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -40,7 +42,9 @@ class Table:
 
 def csv(table: Table) -> str:
     """The raw numbers; floats in the shortest text that reads back to the same number."""
-    return table.data.to_csv(index=False, lineterminator="\n")
+    return table.data.map(lambda value: printable(value) if isinstance(value, str) else value).to_csv(
+        index=False, lineterminator="\n"
+    )
 
 
 def markdown(table: Table) -> str:
@@ -92,10 +96,10 @@ def page(table: Table) -> str:
         return "<tr>" + "".join(f"<{tag}{style}>{text}</{tag}>" for style, text in marked) + "</tr>"
 
     return _PAGE.format(
-        title=escape(table.title),
+        title=escape(printable(table.title)),
         head=line("th", [str(name) for name in table.printed.columns]),
         body="\n".join(line("td", row) for row in _texts(table.printed)) or "<tr><td>(no rows)</td></tr>",
-        notes="".join(f"<li>{escape(note)}</li>" for note in table.notes),
+        notes="".join(f"<li>{escape(printable(note))}</li>" for note in table.notes),
     )
 
 
@@ -125,11 +129,11 @@ def latex(table: Table) -> str:
 
 def escape_latex(text: str) -> str:
     """Text that LaTeX prints as it is; line breaks become blanks."""
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    return "".join(_LATEX.get(character, character) for character in " ".join(printable(text).split()))
 
 
 def _texts(frame: pd.DataFrame) -> list[list[str]]:
-    return [[str(value) for value in row] for row in frame.itertuples(index=False, name=None)]
+    return [[printable(str(value)) for value in row] for row in frame.itertuples(index=False, name=None)]
 
 
 def _right(frame: pd.DataFrame) -> list[bool]:
@@ -140,4 +144,4 @@ def _right(frame: pd.DataFrame) -> list[bool]:
 
 def _markdown(text: str) -> str:
     """Text that Markdown prints as it is, inside a table cell."""
-    return re.sub(r"([\\|*_<>`\[\]])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\|*_<>`\[\]&$])", r"\\\1", " ".join(printable(text).split()))

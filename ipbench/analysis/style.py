@@ -16,6 +16,7 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from ipbench.store import atomic
 
@@ -92,6 +93,9 @@ def styled() -> Iterator[None]:
 def save(figure: Figure, path: Path) -> None:
     """Save atomically as the suffix says (svg, pdf, png); equal figures give equal bytes."""
     kind = path.suffix.removeprefix(".")
+    for text in figure.findobj(Text):
+        if "$" in text.get_text() and r"\mathdefault" not in text.get_text():  # no formula, but what somebody wrote
+            text.set_parse_math(False)
     with atomic(path) as temporary:
         figure.savefig(temporary, format=kind, metadata=_METADATA[kind])
 

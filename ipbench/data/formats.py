@@ -54,7 +54,10 @@ def read_idx(path: Path, most: int = MOST) -> np.ndarray:
     if len(data) != expected:
         found = f"{start + len(data)} bytes" if len(data) < expected else "more bytes"
         raise BadProduct(f"{path}: truncated or corrupt: {found} where its header says {start + expected}")
-    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+    try:
+        return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+    except ValueError:  # hundreds of dimensions, or one of them empty and another beyond all bounds
+        raise BadProduct(f"{path}: not an IDX file of unsigned bytes: {len(shape)} dimensions of no use") from None
 
 
 def read_cifar(path: Path, label_bytes: int, most: int = MOST) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".jpeg", ".jpg", ".png")
 #: What file managers leave behind, besides what begins with a dot; in lower case.
 _LEFT_BEHIND = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}
-#: Pixels of an image. The largest of ImageNet has fewer; a file of some kilobytes may claim billions.
+#: Pixels of an image, from where on Pillow warns. A file of some kilobytes may claim billions.
 MOST_PIXELS = 89_478_485
 #: Modes of Pillow with values from 0 to 255, or a palette of such. Transparency is left out: colours stand as written.
 _EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}

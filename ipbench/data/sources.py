@@ -137,6 +137,9 @@ def fetch(name: str, root: Path) -> str:
         problem = str(error)
     except BadInput:
         problem = ""  # it is not there
+    was = f", in place of what could not be used: {problem}" if problem else ""
+    if _unpacked_again(name, root):
+        return f"{name}: unpacked into {_folder(name, root)}{was}"
     from torchvision.datasets.utils import download_url
 
     for download in downloads(name):
@@ -155,8 +158,24 @@ def fetch(name: str, root: Path) -> str:
             )
         archives.unpack(target / download.file, target)
     _read_both(name, root)
-    was = f", in place of what could not be used: {problem}" if problem else ""
     return f"{name}: fetched into {_folder(name, root)}{was}"
+
+
+def _unpacked_again(name: str, root: Path) -> bool:
+    """Whether the whole archives that are there already are all that is needed."""
+    from torchvision.datasets.utils import check_integrity
+
+    there = [(root / item.folder / item.file, item.md5) for item in downloads(name)]
+    whole = [archive for archive, md5 in there if check_integrity(str(archive), md5)]
+    for archive in whole:
+        archives.unpack(archive, archive.parent)
+    if not whole:
+        return False
+    try:
+        _read_both(name, root)
+    except BadInput:
+        return False
+    return True
 
 
 def downloads(name: str) -> Sequence[Download]:

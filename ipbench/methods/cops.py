@@ -6,6 +6,7 @@ import numpy as np
 
 from ipbench.combination import Infeasible, combine
 from ipbench.methods import Prune, Train, get, method
+from ipbench.numerals import decimal
 
 
 @method(family="before training", paper="Wimmer, Mehnert, Condurache: COPS, IJCNN 2021, arXiv:2107.12673")
@@ -13,7 +14,7 @@ def cops(*, target: str = "snip", controls: str = "synflow", beta: str = "0.5", 
     """Keep what the target score wants, while each control retains beta of the most it could (a linear program)."""
     names = [target, *(name.strip() for name in controls.split(","))]
     try:
-        betas = [float(share) for share in beta.split(",")]
+        betas = [float(decimal(share)) for share in beta.split(",")]
     except ValueError:
         betas = []
     if len(betas) == 1:

@@ -5,7 +5,9 @@ import json
 import pandas as pd
 import pytest
 
+from ipbench.analysis import collect as module
 from ipbench.analysis.collect import collect, load, read_parquet, write_parquet, write_runs
+from ipbench.cli import main
 from ipbench.errors import BadInput, BadProduct
 from ipbench.store import write_json
 
@@ -113,6 +115,30 @@ def test_a_grid_without_cells_is_refused_and_one_without_runs_is_empty(tmp_path,
     write_json(tmp_path / "early" / "grid.json", plan)
     write_runs(tmp_path / "early")
     assert len(load(tmp_path / "early").missing) == 9
+
+
+def test_a_complete_collection_has_every_run(results, capsys):
+    """What the workflow asks for: of a grid with a run missing, no figure is called finished."""
+    assert main(["collect", str(results)]) == 0
+    before = (results / "runs.parquet").read_bytes()
+    record = sorted(results.glob("runs/*/*.json"))[0]
+    for damaged in (b"{}", None):
+        record.write_bytes(damaged) if damaged else record.unlink()
+        capsys.readouterr()
+        assert main(["collect", "--complete", str(results)]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and f"runs/{record.parent.name}/{record.name}: " in err
+        assert "1 of 9 planned runs have no usable record" in err
+        assert (results / "runs.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("limit", ["MOST_RUNS", "MOST_BYTES"])
+def test_a_parquet_that_claims_too_much_is_not_read(results, monkeypatch, limit):
+    write_runs(results)
+    monkeypatch.setattr(module, limit, 8)
+    monkeypatch.setattr(module.pq.ParquetFile, "read", None)
+    with pytest.raises(BadProduct, match=r"runs\.parquet: claims 9 runs"):
+        read_parquet(results / "runs.parquet")
 
 
 def test_altered_and_truncated_parquet_is_refused(results):

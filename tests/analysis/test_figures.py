@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from matplotlib.figure import Figure
 
 from ipbench.analysis import style, write_figures, write_runs
 from ipbench.analysis.figures import draw, layout
@@ -217,3 +218,21 @@ def test_blocks_share_their_y_axis_only_within():
     assert {axes.get_ylim() for axes in sheet.block(0)} == {(0, 5)}
     assert {axes.get_ylim() for axes in sheet.block(1)} == {(2, 3)}
     assert [sheet.lowest(index) for index in range(6)] == [False, True, True, False, True, True]
+
+
+def saved(path, text):
+    figure = Figure()
+    figure.text(0, 0, text)
+    with style.styled():
+        style.save(figure, path)
+    return path.read_text().count("<use ")
+
+
+def test_a_dollar_is_no_formula(tmp_path):
+    """In a title or in an option: every character is drawn."""
+    assert saved(tmp_path / "x.svg", "$b_c$") == 5
+    assert saved(tmp_path / "x.svg", r"$\frac{$") == len(r"$\frac{$")  # would be an error
+
+
+def test_powers_of_ten_on_an_axis_are_formulas_still(tmp_path):
+    assert saved(tmp_path / "x.svg", r"$\mathdefault{10^{3}}$") == 3

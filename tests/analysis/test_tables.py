@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv as reader
 import math
 import re
+from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from ipbench.analysis.plan import plan_tables
 from ipbench.analysis.render import Table, csv, escape_latex, latex, markdown, page
 from ipbench.analysis.tables import make_tables
 from ipbench.analysis.text import points, probability, quantity, ranges, seconds
+from ipbench.output import printable
 
 from .synthetic import cell, grid, put, record, write
 
@@ -216,3 +218,53 @@ def test_a_page_escapes_its_text_and_loads_nothing():
         "<title>a &lt; b</title>" in text and "<td>&lt;b&gt;&amp;</td>" in text and "<li>note &amp; more</li>" in text
     )
     assert '<td class="right">87.50</td>' in text and "http" not in text and "src=" not in text
+
+
+#: What HTML, LaTeX, Markdown, a spreadsheet or a terminal takes for its own.
+NASTY = "a $b_c$ & <b>{x}</b> % #1 ~^ | \\q `z` [u] * \x1b[31m\x07 \u202e end"
+
+
+@pytest.fixture
+def nasty():
+    frame = pd.DataFrame({"reason": [NASTY], "n": [1]})
+    return Table("missing", NASTY, frame, frame.astype(str), (NASTY,))
+
+
+class Texts(HTMLParser):
+    """The tags of a page, and the texts between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.texts = set(), []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_foreign_texts_are_texts_in_html(nasty):
+    parser = Texts()
+    parser.feed(page(nasty))
+    assert "b" not in parser.tags and "script" not in parser.tags
+    assert parser.texts.count(printable(NASTY)) == 4  # title, heading, cell, note
+
+
+def test_foreign_texts_are_texts_in_latex(nasty):
+    """Nothing of them is a command, a formula, an alignment or a comment."""
+    written = escape_latex(NASTY)
+    left = re.sub(r"\\(text[a-z]+\{\}|[&%$#_{}])|\{[\[\]]\}", "", written)
+    assert not set(left) & set("\\&%$#_{}~^<>|[]")
+    assert latex(nasty).count(written) == 3
+
+
+def test_foreign_texts_are_texts_in_markdown(nasty):
+    (row,) = [line for line in markdown(nasty).splitlines() if line.startswith("| a ")]
+    assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) == 3  # of two cells
+    assert not re.search(r"(?<!\\)[*_<`$&]", row.replace("\\\\", ""))
+
+
+def test_a_terminal_obeys_nothing_of_a_table(nasty):
+    for text in (csv(nasty), markdown(nasty), latex(nasty), page(nasty)):
+        assert all(character.isprintable() or character == "\n" for character in text)

@@ -92,6 +92,44 @@ RUN = [
     case("data-is-a-file", "run --data f --dataset mnist", "f/MNIST/raw", "data fetch mnist", files={"f": ""}),
 ]
 
+#: What Python's `int` and `float` take, and nobody means.
+SPELLINGS = {"underscore": "1_0", "arabic": "\u0661", "wide": "\uff11", "blanks": " 1 ", "plus": "+1", "zeros": "001",
+             "exponent": "1e1", "point": "1.0", "hex": "0x1", "nothing": ""}  # fmt: skip
+NUMBERS = [
+    *(
+        case(f"{command.split()[0]}{option}-{name}", [*command.split(), option, word], option, "not a valid integer")
+        for command, option in (
+            ("run", "--workers"), ("run", "--threads"), ("count vgg16 --input 3x32x32", "--classes"),
+            ("grid x.yaml", "--seeds-per-job"), ("lease --gpus 0 true", "--count"), ("verify r", "--sample"),
+        )
+        for name, word in SPELLINGS.items()
+    ),
+    *(
+        case(f"seed-{name}", ["run", "--seed", word], "--seed", "not a whole number")
+        for name, word in SPELLINGS.items()
+    ),
+    *(
+        case(f"input-{name}", ["count", "vgg16", "--input", f"3x32x{word}"], "CxHxW")
+        for name, word in SPELLINGS.items()
+    ),
+    *(
+        case(f"sparsity-{name}", ["run", "--sparsity", word], RANGE)
+        for name, word in {"underscore": "0.9_0", "arabic": "\u0660.\u0665", "blanks": " 0.5 ", "plus": "+0.5"}.items()
+    ),
+    case("beta-underscore", "run --method cops --option beta='0.5,0.5_0' --option controls=synflow,grasp", "beta is"),
+]  # fmt: skip
+
+#: The empty path is the folder one is in: a shell's variable that is not set.
+EMPTY = [
+    case(f"{words.split()[0]}-empty-{words.split()[-1].lstrip('-')}", [*words.split(), ""], "an empty path")
+    for words in (
+        "run --out", "run --data", "run --done", "grid x.yaml --out", "collect", "tables", "figures", "summary",
+        "verify", "verify r --data", "data fetch digits --data", "data beton digits --data", "inspect", "pack",
+        "pack r --out",
+        "unpack", "unpack r --out",
+    )
+]  # fmt: skip
+
 #: Of `ipbench run --recipe`: value, words.
 RECIPE = [
     case(f"recipe-{name}", ["run", "--recipe", word], *says)
@@ -218,7 +256,7 @@ BASIS = [
     ]
 ] + [case("basis-in-sp", "run --basis lr=2", "basis belongs to space ip")]
 
-CASES = [*COMMANDS, *COUNT, *RUN, *RECIPE, *OPTIONS, *BASIS]
+CASES = [*COMMANDS, *COUNT, *RUN, *NUMBERS, *EMPTY, *RECIPE, *OPTIONS, *BASIS]
 
 
 @pytest.mark.parametrize("bad", CASES, ids=str)

@@ -43,6 +43,8 @@ AXES = [
     changed("unknown-key", "seed: 3", "'seed'", "did you mean 'seeds'", KEYS),
     changed("unknown-key-2", "sparsity: 0.5", "'sparsity'", "did you mean 'sparsities'"),
     changed("job-setting", "seeds_per_job: 3", "'seeds_per_job'", KEYS),
+    changed("sparsity-arabic", "sparsities: ['\u0660.\u0665']", "sparsities", RANGE),
+    changed("sparsity-underscore", "sparsities: ['0.9_0']", "sparsities", RANGE),
     changed("seeds-none", "seeds: 0", "seeds", "from 1 to 100000 (got 0)"),
     changed("seeds-negative", "seeds: -3", "seeds", "from 1 to 100000 (got -3)"),
     changed("seeds-many", "seeds: 100001", "from 1 to 100000 (got 100001)"),
@@ -231,7 +233,24 @@ FILES = [
     case("grid-sparsities-per-job", "grid x.yaml --sparsities-per-job x", "--sparsities-per-job", "valid integer"),
 ]  # fmt: skip
 
-CASES = [*AXES, *METHODS, *INSIDE, *NAMES, *FILES]
+
+def numbers(count: int) -> str:
+    return str([place / 10_000 for place in range(1, count + 1)])
+
+
+#: Counted before they are built: some of these would not fit into memory.
+BOUNDS = [
+    changed("bases-many", f"basis: {{lr: {numbers(1000)}, weight_decay: {numbers(1000)}}}", "bases 1,000,001",
+            "at most 200,000"),
+    changed("bases-more", f"basis: {{lr: {numbers(2000)}, weight_decay: {numbers(2000)}, train: {[True] * 900}}}",
+            "a grid of", "cells, and at most 200,000"),
+    changed("options-many", "methods: [{name: rigl, " + ", ".join(f"{key}: {numbers(900)}" for key in ("a", "b", "c"))
+            + "}]", "729,000,000", "at most 200,000"),
+    changed("recipes-many", "recipe: [" + "{}, " * 1000 + f"{{}}]\nsparsities: {numbers(100)}", "400,400 cells"),
+    changed("runs-many", f"seeds: 100000\nsparsities: {numbers(10)}", "runs, and at most 1,000,000", "seeds 100,000"),
+]  # fmt: skip
+
+CASES = [*BOUNDS, *AXES, *METHODS, *INSIDE, *NAMES, *FILES]
 
 
 @pytest.mark.parametrize("bad", CASES, ids=str)

@@ -148,3 +148,18 @@ def test_the_file_itself_is_run_not_a_compiled_one_beside_it(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert main(["methods", "--method-file", "m.py"]) == 0
     assert "mine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("when", ["at import", "in a score"])
+def test_a_method_may_change_the_working_directory(when, tmp_path, monkeypatch, registry):
+    """All paths of a command line are relative to the folder that it is given in."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    move = "__import__('os').chdir('../elsewhere')"
+    first, inside = (move, "0") if when == "at import" else ("", move)
+    body = f"{HEAD}{first}\n{SCORE}def mine(net, batch): return ({inside}, net.magnitudes())[-1]\n"
+    lay(tmp_path / "here", {"m.py": body})
+    assert main([*RUN.split(), "--recipe", "train_examples=100", "--out", "r", "--done", "done.json"]) == 0
+    assert list((tmp_path / "here").glob("r/runs/*/0.json")) and (tmp_path / "here/done.json").exists()
+    assert not list((tmp_path / "elsewhere").iterdir())

@@ -41,6 +41,14 @@ def test_one_line_and_no_file(bad, tmp_path):
     assert everything(tmp_path) == before
 
 
+@pytest.mark.parametrize("words", [["methods"], ["run", "--seed", "0"], ["--help"]])
+def test_python_without_its_texts_is_one_line(words, tmp_path):
+    """What methods and commands say of themselves stands in docstrings."""
+    command = [sys.executable, "-OO", "-m", "ipbench", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    check(done.returncode, done.stdout, done.stderr, ["python -OO", "leave it out"])
+
+
 NOBODY = 65534
 #: Calls the command line as a user who may do nothing here; root may read everything. The imports come before.
 AS_NOBODY = """
@@ -56,7 +64,7 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.mark.parametrize(
     ("words", "closed", "says"),
     [
-        (["grid", "x.yaml"], "x.yaml", ["x.yaml", "not readable"]),
+        (["grid", "x.yaml"], "x.yaml", ["x.yaml", "cannot be read: Permission denied"]),
         (["methods", "--method-file", "m.py"], "m.py", ["m.py", "PermissionError"]),
         (["grid", "good.yaml", "--out", "d/g.json"], "d", ["d/g.json", "not written", "Permission denied"]),
     ],

@@ -1,4 +1,5 @@
 import gzip
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ def test_idx(tmp_path, shape, packed):
         idx(np.zeros((2, 4))) + b"\x00",
         b"\x00\x00\x0d\x01\x00\x00\x00\x01\x00\x00\x00\x00",  # float32
         b"\x00\x00\x08\x02\xff\xff\xff\xff\xff\xff\xff\xff",  # a size beyond all memory
+        b"\x00\x00\x08\xff" + b"\x00\x00\x00\x01" * 255 + b"\x00",  # of more dimensions than numpy has
         b"<html>not found</html>",
     ],
 )
@@ -88,3 +90,31 @@ def test_truncated_cifar(tmp_path, size):
     with pytest.raises(BadProduct) as error:
         read_cifar(path, 1)
     one_line(error, str(path), "truncated")
+
+
+def test_no_more_is_decompressed_than_the_header_says(tmp_path):
+    """A file of a megabyte that would become a gigabyte of zeros."""
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    bomb = gzip.compress(bytes(2**24), 9)
+    path.write_bytes(gzip.compress(idx(np.zeros((2, 4)))) + bomb * 64)
+    tracemalloc.start()
+    with pytest.raises(BadProduct, match="more bytes where its header says 20"):
+        read_idx(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_header_that_claims_more_than_can_be_right(tmp_path, packed):
+    path = tmp_path / ("x.gz" if packed else "x")
+    content = b"\x00\x00\x08\x03" + (60_000).to_bytes(4, "big") + (2**16).to_bytes(4, "big") * 2
+    path.write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(BadProduct, match="where at most 47040000 can be right"):
+        read_idx(path, 60_000 * 784)
+
+
+def test_a_cifar_file_that_is_too_large(tmp_path):
+    path = tmp_path / "train.bin"
+    path.write_bytes(bytes(4 * 3073))
+    with pytest.raises(BadProduct, match=r"12,292 bytes, where at most 9,219 can be right"):
+        read_cifar(path, 1, 3 * 3073)

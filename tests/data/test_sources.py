@@ -1,13 +1,15 @@
 import gzip
 import hashlib
 import io
+import os
 import tarfile
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 
-from ipbench.data import sources
+from ipbench import files
+from ipbench.data import archives, sources
 from ipbench.errors import BadInput, BadProduct
 
 from .conftest import cifar_records, idx, one_line, random_images, write_cifar10
@@ -197,15 +199,72 @@ def offered(tmp_path, monkeypatch, resize):
 
 
 def test_an_archive_put_there_by_hand_is_unpacked(offered):
-    assert sources.fetch("cifar100", offered) == f"cifar100: fetched into {offered / 'cifar-100-binary'}"
+    assert sources.fetch("cifar100", offered) == f"cifar100: unpacked into {offered / 'cifar-100-binary'}"
     assert sources.load("cifar100", "train", offered).labels.tolist() == [99, 50]
 
 
-def test_a_broken_file_is_fetched_anew(offered):
+def test_a_broken_file_is_unpacked_anew_and_named(offered):
     (offered / "cifar-100-binary").mkdir()
     (offered / "cifar-100-binary" / "train.bin").write_bytes(b"cut")
-    sources.fetch("cifar100", offered)
+    said = sources.fetch("cifar100", offered)
+    assert "unpacked into" in said and "train.bin: truncated or corrupt: 3 bytes" in said
     assert sources.load("cifar100", "test", offered).labels.tolist() == [7]
+
+
+def test_a_broken_file_beside_its_gz_is_mended(tmp_path, resize, monkeypatch):
+    """Without the network: the other files have no archive beside them, and are whole."""
+    resize("mnist", 4, 2)
+    folder = tmp_path / "MNIST/raw"
+    folder.mkdir(parents=True)
+    content = {
+        f"{stem}-{kind}-ubyte": idx(array)
+        for stem, count in (("train", 4), ("t10k", 2))
+        for kind, array in (("images-idx3", random_images(count, 28, 28)), ("labels-idx1", np.arange(count)))
+    }
+    for name, data in content.items():
+        (folder / name).write_bytes(data)
+    broken = folder / "train-images-idx3-ubyte"
+    broken.with_suffix(".gz").write_bytes(gzip.compress(content[broken.name]))
+    broken.write_bytes(content[broken.name][:500])
+    md5 = hashlib.md5(broken.with_suffix(".gz").read_bytes()).hexdigest()
+    listed = [sources.Download(f"{name}.gz", md5, ("http://127.0.0.1:9/",), "MNIST/raw") for name in content]
+    monkeypatch.setattr(sources, "downloads", lambda name: listed)
+    said = sources.fetch("mnist", tmp_path)
+    assert "train-images-idx3-ubyte: truncated or corrupt: 500 bytes" in said and "\n" not in said
+    assert broken.read_bytes() == content[broken.name]
+    assert "already in" in sources.fetch("mnist", tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_not_fetched_over(offered, monkeypatch):
+    sources.fetch("cifar100", offered)
+    sources.load.cache_clear()
+
+    def refuse(path, *rest):
+        raise PermissionError(13, os.strerror(13), str(path))
+
+    monkeypatch.setattr(files.os, "open", refuse)
+    with pytest.raises(files.NotRead, match="Permission denied"):
+        sources.fetch("cifar100", offered)
+
+
+def test_a_full_disk_is_no_broken_archive(offered, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError(28, os.strerror(28), "train.bin")
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", full)
+    with pytest.raises(BadInput) as error:
+        sources.fetch("cifar100", offered)
+    one_line(error, "No space left")
+    assert "delete" not in str(error.value)
+
+
+@pytest.mark.parametrize("limit", ["MOST_FILES", "MOST_BYTES"])
+def test_an_archive_that_claims_too_much_is_not_unpacked(offered, monkeypatch, limit):
+    """Before a file of it is written."""
+    monkeypatch.setattr(archives, limit, 1)
+    with pytest.raises(BadProduct, match="not the published one"):
+        sources.fetch("cifar100", offered)
+    assert not (offered / "cifar-100-binary").exists()
 
 
 def test_a_wrong_archive_is_not_unpacked(offered):

@@ -60,6 +60,23 @@ def test_a_lost_job_trains_only_its_lost_run(finished: Checkout) -> None:
     assert json.loads((finished.results / lost).read_text())["outcome"] == text["outcome"]
 
 
+def test_a_deleted_record_is_trained_again(finished: Checkout) -> None:
+    """As it is told to whoever has a damaged one; the file of its job is still there."""
+    records = finished.files("runs/*/*.json")
+    lost = finished.results / min(records)
+    outcome = json.loads(lost.read_text())["outcome"]
+    lost.unlink()
+    before = finished.files("**/*")
+    assert finished.planned() == {"run": 1, **RESULTS}
+    assert finished.planned("--", "partial") == {"partial": 1}  # another Snakemake may be at work
+    assert finished.files("**/*") == before
+    finished.done("--", "results/tiny/runs.parquet")
+    assert json.loads(lost.read_text())["outcome"] == outcome
+    after = finished.files("runs/*/*.json")
+    assert {name for name in after if after[name] != records[name]} == {min(records)}
+    assert "run" not in finished.planned()
+
+
 def test_a_lost_figure_is_drawn_again(finished: Checkout) -> None:
     next(finished.results.glob("figures/*.pdf")).unlink()
     assert finished.planned() == {"figures": 1, "report": 1, "all": 1}

@@ -28,6 +28,7 @@ try:
     from ipbench.analysis.plan import ALL, BOTH, plan, plan_tables
     from ipbench.errors import BadInput, valid_choice
     from ipbench.experiment import Axes, Experiment
+    from ipbench.files import refusal
     from ipbench.lease import check, parse_gpus
     from ipbench.spec import identity
 except ModuleNotFoundError as error:
@@ -110,11 +111,22 @@ try:
     HELPER_FILES = EXPERIMENT.helper_files if EXPERIMENT.method_files else []
 except BadInput as error:
     refuse(error)
+except OSError as error:
+    refuse(refusal(error))
+
+for path in map(str, (workflow.basedir, EXPERIMENT_FILE, *EXPERIMENT.method_files)):
+    if set(path) & set("{}<>") or not path.isprintable():
+        refuse(f"{ascii(path)}: Snakemake has a use of its own for {{, }}, < and > in a path on one line; rename it")
+
+
+# The ids of cells, by their runs: to form one anew takes longer than to look for its records.
+CELLS = {id(run): cell for cell, run in EXPERIMENT.trained.items()}
 
 
 def lost_runs(job):
     """Whether records are missing of a job that has ended: deleted by hand, as a damaged one should be, or moved."""
-    if all(f"{seed}.json" in records_of(run.cell) for run in job.cells for seed in job.seeds):
+    wanted = {f"{seed}.json" for seed in job.seeds}
+    if all(wanted <= records_of(CELLS[id(run)]) for run in job.cells):
         return False
     return os.path.exists(f"{RESULTS}/{job.path}")
 
@@ -123,9 +135,9 @@ def lost_runs(job):
 def records_of(cell):
     """The names of the records of a cell that are there: one look at its folder, not one at each."""
     try:
-        return frozenset(os.listdir(f"{RESULTS}/runs/{cell}"))
+        return set(os.listdir(f"{RESULTS}/runs/{cell}"))
     except OSError:  # there are none, or what trains them will say what is wrong
-        return frozenset()
+        return set()
 
 
 # The graph is made of millions of objects that live to its end. Searching them for garbage, again and again as they grow
