@@ -192,6 +192,7 @@ def execute(
         outcome = {**describe(net, data, state), **assess(net, data, state)}
         if keep and distributed.first():
             facts = {"training_flops": outcome["training_flops"]}
+            facts |= {"faded": net.faded} if run.off == "decayed" else {}
             write_end(end_path(results, run), run, End(net.tensors(), net.masks, state.point, facts))
     except Impossible as error:
         status, reason, outcome = "impossible", str(error), {}

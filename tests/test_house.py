@@ -26,14 +26,17 @@ FLOORS = [
     {"data", "models", "spaces", "masks", "measure", "combination"},
     {"sparse_net"},
     {"methods", "jobs"},
-    {"experiment", "pruning", "updates", "training", "resume", "outcome", "stages", "running", "packing", "analysis"},
+    {
+        "experiment", "pruning", "updates", "training", "resume", "outcome", "stages", "running", "packed_file",
+        "packing", "analysis",
+    },
     {"verifying"},
     {"packing_commands", "results_commands", "run_command"},
     {"cli"},
     {"__main__"},
-]
+]  # fmt: skip
 #: Rooms of floor five that may look into one another, in this order only.
-ORDER = ["pruning", "updates", "training", "resume", "outcome", "stages", "running", "packing"]
+ORDER = ["pruning", "updates", "training", "resume", "outcome", "stages", "running", "packed_file", "packing"]
 
 
 def room(path: Path) -> str:

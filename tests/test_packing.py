@@ -16,7 +16,8 @@ from ipbench import sparse_code
 from ipbench.cli import main
 from ipbench.errors import BadProduct
 from ipbench.models.build import build
-from ipbench.packing import MAGIC, inspect, pack, plain_state, unpack
+from ipbench.packed_file import MAGIC
+from ipbench.packing import inspect, pack, plain_state, unpack
 from ipbench.resume import End, read_end
 from ipbench.running import Environment, end_path, execute, record_path
 from ipbench.sparse_net import SparseNet
