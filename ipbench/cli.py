@@ -169,13 +169,18 @@ def count(
              "macs": layer.macs}
             for layer in counted.layers
         ]  # fmt: skip
-        macs = sum(layer.macs for layer in counted.layers)
-        typer.echo(json.dumps({"parameters": counted.parameters, "macs": macs, "layers": layers}, indent=1))
+        facts = {"prunable": counted.prunable, "not_prunable": counted.not_prunable, "unused_layers": counted.unseen}
+        told = {"parameters": counted.parameters, "macs": counted.macs, **facts, "layers": layers}
+        typer.echo(json.dumps(told, indent=1))
         return
     for layer in counted.layers:
         typer.echo(f"{layer.name:32} {'x'.join(map(str, layer.shape)):>18} {layer.parameters:>12,} {layer.macs:>16,}")
-    total = sum(layer.macs for layer in counted.layers)
-    typer.echo(f"{'all parameters, multiply-accumulates':51} {counted.parameters:>12,} {total:>16,}")
+    typer.echo(f"{'all parameters, multiply-accumulates':51} {counted.parameters:>12,} {counted.macs:>16,}")
+    typer.echo(f"{'prunable weights':51} {counted.prunable:>12,}")
+    for name, entries in counted.not_prunable.items():
+        typer.echo(f"{f'not prunable: {name}':51} {entries:>12,}")
+    if counted.unseen:
+        typer.echo(f"not used by an evaluated image: {', '.join(counted.unseen)}")
 
 
 @data_app.command("fetch")
