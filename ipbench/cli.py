@@ -38,7 +38,7 @@ app.add_typer(run_command.app)
 app.add_typer(results_commands.app)
 app.add_typer(packing_commands.app)
 
-#: Values of an image whose net is counted: it is built, and must fit into memory.
+#: Values of an image whose net is counted.
 _LARGEST_IMAGE = 2**22
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -158,11 +158,10 @@ def count(
     if channels * height * width > _LARGEST_IMAGE:
         raise BadInput(f"--input: {shape} is too large; an image has at most {_LARGEST_IMAGE} values")
     from ipbench.measure import count as count_net
-    from ipbench.models.build import build as build_model
+    from ipbench.models.build import outline
 
     outputs = classes or (10 if model in models.MODELS else 1000)
-    net = build_model(model, (channels, height, width), outputs, 0)
-    counted = count_net(net, (channels, height, width))
+    counted = count_net(outline(model, (channels, height, width), outputs), (channels, height, width))
     if as_json:
         layers = [
             {"name": layer.name, "kind": layer.kind, "shape": list(layer.shape), "parameters": layer.parameters,

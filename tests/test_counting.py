@@ -91,6 +91,9 @@ def test_a_weight_that_is_used_without_calling_its_module():
     assert found(net, 2, 4, 4) == {"conv": 54 * 16}
     net = Made(lambda net, x: torch.einsum("bi,oi->bo", net.a(x), net.b.weight), a=nn.Linear(5, 4), b=nn.Linear(4, 3))
     assert found(net, 5) == {"a": 20, "b": 12}
+    options = (None, [1], [1], [1], False, [0], 1)  # one number for both sides
+    net = Made(lambda net, x: torch.convolution(x, net.conv.weight, *options), conv=nn.Conv2d(2, 3, 3))
+    assert found(net, 2, 4, 4) == {"conv": 54 * 16}
     both = Made(lambda net, x: net.a(x) + functional.linear(x, net.a.weight), a=nn.Linear(5, 4))
     assert found(both, 5) == {"a": 40}
 
@@ -191,6 +194,7 @@ def test_weights_of_other_parametrisations_are_counted():
     [
         (nn.Sequential(nn.LazyLinear(3)), (4,), "layer 0: a lazy module whose weight has no shape yet"),
         (nn.ModuleDict({"a": torch.ao.nn.quantized.Linear(4, 4)}), (4,), "layer a: compiled and quantised modules"),
+        (torch.jit.trace(nn.Linear(4, 4), torch.zeros(4)), (4,), "layer [A-Za-z]+: compiled and quantised modules"),
         (
             Made(lambda net, x: (x.unsqueeze(1) * net.a.weight).sum(-1), a=nn.Linear(3, 2)),
             (3,),
@@ -212,7 +216,7 @@ def test_weights_of_other_parametrisations_are_counted():
             r"d\.weight: used by the operator torchvision\.deform_conv2d",
         ),
     ],
-    ids=["lazy", "quantised", "elementwise", "mixed", "deformable"],
+    ids=["lazy", "quantised", "compiled", "elementwise", "mixed", "deformable"],
 )
 def test_what_cannot_be_counted_is_refused_by_name(net, shape, words):
     with pytest.raises(BadInput, match=words) as error:

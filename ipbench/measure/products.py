@@ -215,9 +215,12 @@ def _convolution(
     if transposed:
         positions = math.prod(sides)
     else:
+        steps, pads, spreads = (  # a single number stands for all sides
+            list(option) * (len(sides) if len(option) == 1 else 1) for option in (stride, padding, dilation)
+        )
         positions = math.prod(
             (side + 2 * pad - spread * (width - 1) - 1) // step + 1
-            for side, width, step, pad, spread in zip(sides, kernel, stride, padding, dilation, strict=True)
+            for side, width, step, pad, spread in zip(sides, kernel, steps, pads, spreads, strict=True)
         )
     return values, weight, weight.numel() * values.shape[0] * positions
 
