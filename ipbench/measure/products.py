@@ -142,8 +142,10 @@ class Products(TorchDispatchMode):
 
     def _origin(self, tensor: Tensor) -> Origin:
         key = _storage(tensor)
-        if key is None or key in self._made:
-            return self._made[key] if key else None
+        if key is None:
+            return None
+        if key in self._made:
+            return self._made[key]
         begin, end = extent(tensor)
         return frozenset(name for start, stop, name in self._held.get(key, ()) if max(begin, start) < min(end, stop))
 
