@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "ipbench"
 FLOORS = [
     {"errors", "keys"},
     {
-        "spec", "store", "provenance", "progress", "distributed", "stopping", "sparse_code", "plain_yaml", "lease", "layers",
+        "spec", "store", "provenance", "progress", "distributed", "stopping", "sparse_code", "plain_yaml", "lease",
+        "layers",
     },
     {"data", "models", "spaces", "masks", "measure", "combination"},
     {"sparse_net"},
