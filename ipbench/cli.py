@@ -39,7 +39,7 @@ app.add_typer(run_command.app)
 app.add_typer(results_commands.app)
 app.add_typer(packing_commands.app)
 
-#: Values of an image whose net is counted: it is built, and must fit into memory.
+#: Values of an image whose net is counted.
 _LARGEST_IMAGE = 2**22
 #: Characters of a message; a path may have thousands.
 _LONGEST = 900
@@ -160,24 +160,28 @@ def count(
     if channels * height * width > _LARGEST_IMAGE:
         raise BadInput(f"--input: {shape} is too large; an image has at most {_LARGEST_IMAGE} values")
     from ipbench.measure import count as count_net
-    from ipbench.models.build import build as build_model
+    from ipbench.models.build import outline
 
     outputs = classes or (10 if model in models.MODELS else 1000)
-    net = build_model(model, (channels, height, width), outputs, 0)
-    counted = count_net(net, (channels, height, width))
+    counted = count_net(outline(model, (channels, height, width), outputs), (channels, height, width))
     if as_json:
         layers = [
             {"name": layer.name, "kind": layer.kind, "shape": list(layer.shape), "parameters": layer.parameters,
              "macs": layer.macs}
             for layer in counted.layers
         ]  # fmt: skip
-        macs = sum(layer.macs for layer in counted.layers)
-        output.say(json.dumps({"parameters": counted.parameters, "macs": macs, "layers": layers}, indent=1))
+        facts = {"prunable": counted.prunable, "not_prunable": counted.not_prunable, "unused_layers": counted.unseen}
+        told = {"parameters": counted.parameters, "macs": counted.macs, **facts, "layers": layers}
+        output.say(json.dumps(told, indent=1))
         return
     for layer in counted.layers:
         output.say(f"{layer.name:32} {'x'.join(map(str, layer.shape)):>18} {layer.parameters:>12,} {layer.macs:>16,}")
-    total = sum(layer.macs for layer in counted.layers)
-    output.say(f"{'all parameters, multiply-accumulates':51} {counted.parameters:>12,} {total:>16,}")
+    output.say(f"{'all parameters, multiply-accumulates':51} {counted.parameters:>12,} {counted.macs:>16,}")
+    output.say(f"{'prunable weights':51} {counted.prunable:>12,}")
+    for name, entries in counted.not_prunable.items():
+        output.say(f"{f'not prunable: {name}':51} {entries:>12,}")
+    if counted.unseen:
+        output.say(f"not used by an evaluated image: {', '.join(counted.unseen)}")
 
 
 @data_app.command("fetch")

@@ -74,10 +74,15 @@ def prunable_weights(net: nn.Module) -> dict[str, Weight]:
         Each tensor once, by the name of its layer, in the order of the net.
 
     Raises:
-        BadInput: a weight has no shape yet, or two parameters share memory without being one.
+        BadInput: a module is compiled or quantised, a weight has no shape yet, or two parameters share memory without
+            being one.
     """
     found: dict[int, tuple[str, list[Use]]] = {}
     for path, module in net.named_modules():
+        kind = type(module).__module__
+        compiled = isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod")  # by torch.compile
+        if compiled or (kind.startswith("torch.ao.nn.") and ".quantized" in kind):
+            raise BadInput(f"layer {path or type(module).__name__}: compiled and quantised modules cannot be pruned")
         for use in _uses(module):
             name = path if use.parameter == "weight" else f"{path}.{use.parameter}" if path else use.parameter
             tensor = origins(use)[0]

@@ -6,54 +6,36 @@ docs/packed-format.md describes the file.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ipbench import sparse_code
 from ipbench.data import catalog as datasets
 from ipbench.errors import BadInput, BadProduct, valid_choice
-from ipbench.models import catalog as models
 from ipbench.models.build import build as build_model
+from ipbench.packed_file import (
+    CHECKSUM,
+    MAGIC,
+    VALUES,
+    VERSION,
+    Sizes,
+    claims,
+    opened,
+    plausible,
+    read,
+    run_of,
+    too_large,
+)
 from ipbench.resume import End
 from ipbench.sparse_net import SparseNet
-from ipbench.spec import Recipe, Run, Value, build, canonical_json
+from ipbench.spec import Run, canonical_json
 from ipbench.store import tensors_digest, write_bytes
-
-MAGIC = b"IPBPACK\0"
-VERSION = 1
-#: How kept coefficients are stored.
-VALUES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_FIXED, _CHECKSUM = len(MAGIC) + 2 + 4, 32
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Bytes of a packed net by part, and what it stands for.
-
-    Attributes:
-        parts: bytes of "header", "masks", "values", "filter bases", "biases, norms, buffers", "checksum".
-        dense_bytes: of all parameters of the dense standard net in fp32.
-        parameters_dense: their number.
-        parameters: trained ones that are stored: kept coefficients, FBs, biases and norms.
-    """
-
-    parts: dict[str, int]
-    dense_bytes: int
-    parameters_dense: int
-    parameters: int
-
-    @property
-    def total(self) -> int:
-        """Bytes of the file."""
-        return sum(self.parts.values())
 
 
 def pack(path: Path, run: Run, end: End, values: str = "fp32") -> Sizes:
@@ -66,7 +48,7 @@ def pack(path: Path, run: Run, end: End, values: str = "fp32") -> Sizes:
         values: how kept coefficients are stored, one of `VALUES`; everything else stays as it is.
 
     Raises:
-        BadInput: an unknown type of values.
+        BadInput: an unknown type of values; a value that is not finite, or not in that type; a net that is too large.
         BadProduct: the end is not of this run.
     """
     kind = VALUES[valid_choice(values, VALUES, "type of values", "--values")]
@@ -74,10 +56,39 @@ def pack(path: Path, run: Run, end: End, values: str = "fp32") -> Sizes:
     start_digest = tensors_digest(net.start)
     try:
         net.load_tensors(end.net)
-        masks = {name: end.masks[name].flatten() for name in net.masks}
-    except (KeyError, RuntimeError):
+        net.masks = {name: end.masks[name] for name in net.masks}
+        faded = _faded(net, end)
+    except (KeyError, IndexError, RuntimeError):
         raise BadProduct(f"{path}: the tensors to pack are not those of a {run.model} in space {run.space}") from None
-    codes = {name: sparse_code.encode(mask.numpy()) for name, mask in masks.items()}
+    if faded is None:
+        raise BadProduct(f"{path}: what the masks leave out does not have its off-value; it cannot be packed")
+    kept = {name: c.detach()[net.masks[name]] for name, c in net.coefficients.items()}
+    for name, tensor in (*kept.items(), *_bases(net).items(), *_others(net).items()):
+        _check_fits(name, tensor, tensor.dtype)
+    for name, tensor in kept.items():
+        _check_fits(name, tensor, kind)
+    codes = {name: sparse_code.encode(mask.flatten().numpy()) for name, mask in net.masks.items()}
+    layers = [[len(kept[name]), bits, len(code)] for name, (bits, code) in codes.items()]
+    text = canonical_json(_header(run, values, layers, faded, start_digest)).encode()
+    parts = {
+        "header": MAGIC + VERSION.to_bytes(2, "little") + len(text).to_bytes(4, "little") + text,
+        "masks": b"".join(code for _, code in codes.values()),
+        "values": b"".join(_bytes(tensor.to(kind)) for tensor in kept.values()),
+        "filter bases": b"".join(map(_bytes, _bases(net).values())),
+        "biases, norms, buffers": b"".join(map(_bytes, _others(net).values())),
+    }
+    content = b"".join(parts.values())
+    dense = net.counted.parameters
+    if not plausible(dense, len(content) + CHECKSUM):
+        raise BadInput(too_large(path, run.model, dense, len(content) + CHECKSUM))
+    write_bytes(path, content + hashlib.sha256(content).digest())
+    lengths = {name: len(part) for name, part in parts.items()} | {"checksum": CHECKSUM}
+    stored = sum(map(len, kept.values())) + net.basis_entries + dense - net.prunable
+    zeroed = sum(int(((tensor != 0) & (tensor.to(kind) == 0)).sum()) for tensor in kept.values())
+    return Sizes(lengths, 4 * dense, dense, stored, zeroed)
+
+
+def _header(run: Run, values: str, layers: list[list[int]], faded: float, start: str) -> dict[str, Any]:
     header = {
         "dataset": run.dataset,
         "model": run.model,
@@ -86,25 +97,14 @@ def pack(path: Path, run: Run, end: End, values: str = "fp32") -> Sizes:
         "init": run.recipe.init,
         "space": run.space,
         "values": values,
-        "layers": [[int(masks[name].sum()), bits, len(code)] for name, (bits, code) in codes.items()],
+        "layers": layers,
     }
     if basis := run.basis.differences():
         header["basis"] = basis
     if run.off != "zero":
         # The start is drawn anew when the file is read: this tells whether that machine draws the same.
-        header |= {"off": "frozen", "faded": _faded(net, masks), "start": start_digest[:32]}
-    kept = [c.detach().flatten()[masks[name]].to(kind) for name, c in net.coefficients.items()]
-    text = canonical_json(header).encode()
-    parts = {
-        "header": MAGIC + VERSION.to_bytes(2, "little") + len(text).to_bytes(4, "little") + text,
-        "masks": b"".join(code for _, code in codes.values()),
-        "values": b"".join(map(_bytes, kept)),
-        "filter bases": b"".join(map(_bytes, _bases(net).values())),
-        "biases, norms, buffers": b"".join(map(_bytes, _others(net).values())),
-    }
-    content = b"".join(parts.values())
-    write_bytes(path, content + hashlib.sha256(content).digest())
-    return _sizes({name: len(part) for name, part in parts.items()} | {"checksum": _CHECKSUM}, net, kept)
+        header |= {"off": "frozen", "faded": faded, "start": start[:32]}
+    return header
 
 
 def unpack(path: Path) -> SparseNet:
@@ -113,140 +113,60 @@ def unpack(path: Path) -> SparseNet:
     Raises:
         BadProduct: the file is missing, truncated, altered, of another version, or its net cannot be built here.
     """
-    return _read(path)[0]
+    header, body = read(path)
+    net, place = _fresh(run_of(header)), 0
 
+    def take(kind: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        nonlocal place
+        size = math.prod(shape) * kind.itemsize
+        place += size
+        return _tensor(body[place - size : place], kind, shape)
 
-def inspect(path: Path) -> tuple[dict[str, Any], Sizes]:
-    """The header of a packed file, and its bytes by part.
-
-    Raises:
-        BadProduct: as `unpack`.
-    """
-    _, header, sizes = _read(path)
-    return header, sizes
-
-
-def plain_state(net: SparseNet) -> dict[str, Tensor]:
-    """The state of the plain torch module, spatial weights in place of coefficients and FBs: for anyone's use."""
-    layers = {f"{name}.weight": layer for name, layer in net.layers.items()}
-    state = {}
-    for key, value in net.net.state_dict().items():
-        if ".parametrizations." not in key:
-            state[key] = value.detach()
-    for key, layer in layers.items():
-        weight = layer.weight
-        assert isinstance(weight, Tensor)
-        state[key] = weight.detach()
-    return state
-
-
-class _Header(Value):
-    dataset: str
-    model: str
-    run: str
-    seed: int
-    init: str
-    space: str
-    values: str
-    layers: tuple[tuple[int, int, int], ...]
-    basis: dict[str, Any] = Field(default_factory=dict)
-    off: str = "zero"
-    faded: float = 1.0
-    start: str = ""
-
-
-def _read(path: Path) -> tuple[SparseNet, dict[str, Any], Sizes]:
-    header, body = _content(path)
-    try:
-        net = _fresh(_run(header))
-    except BadInput as error:
-        raise BadProduct(f"{path}: its net cannot be built here: {error}") from None
-    if header.values not in VALUES:
-        raise BadProduct(f"{path}: its values are of type {header.values!r:.40}; valid: {', '.join(VALUES)}")
-    if len(header.layers) != len(net.masks):
-        raise BadProduct(
-            f"{path}: {len(header.layers)} layers: it does not fit a {header.model}, which has {len(net.masks)}"
-        )
     if header.off != "zero" and tensors_digest(net.start)[:32] != header.start:
         raise BadProduct(
             f"{path}: the initial values drawn here are not those of the machine that packed it; try its torch version"
         )
-    place = 0
-
-    def take(size: int) -> bytes:
-        nonlocal place
-        piece = body[place : place + size]
-        if len(piece) != size:
-            raise ValueError("it ends too early")
-        place += size
-        return piece
-
     kind = VALUES[header.values]
     try:
-        masks = {}
         for (name, mask), (count, bits, size) in zip(net.masks.items(), header.layers, strict=True):
-            coded = sparse_code.decode(take(size), bits, mask.numel(), count)
-            masks[name] = torch.from_numpy(coded).view(mask.shape)
-        net.masks = masks
-        net.fade(header.faded)  # what is left out takes its off-value
-        kept = []
-        with torch.no_grad():
-            for (name, c), (count, _, _) in zip(net.coefficients.items(), header.layers, strict=True):
-                kept.append(_tensor(take(count * kind.itemsize), kind, (count,)))
-                c[masks[name]] = kept[-1].to(c.dtype)
-            for tensor in (*_bases(net).values(), *_others(net).values()):
-                tensor.copy_(_tensor(take(tensor.numel() * tensor.element_size()), tensor.dtype, tensor.shape))
-        if place != len(body):
-            raise ValueError("it is too long")
+            coded = sparse_code.decode(body[place : place + size], bits, mask.numel(), count)
+            net.masks[name] = torch.from_numpy(coded).view(mask.shape)
+            place += size
     except ValueError as error:
         raise BadProduct(f"{path}: does not hold a {header.model}: {error}") from None
-    parts = {
-        "header": path.stat().st_size - len(body) - _CHECKSUM,
-        "masks": sum(size for _, _, size in header.layers),
-        "values": sum(count for count, _, _ in header.layers) * kind.itemsize,
-        "filter bases": sum(map(_size, _bases(net).values())),
-        "biases, norms, buffers": sum(map(_size, _others(net).values())),
-        "checksum": _CHECKSUM,
+    net.fade(header.faded)  # what is left out takes its off-value
+    with torch.no_grad():
+        for (name, c), (count, _, _) in zip(net.coefficients.items(), header.layers, strict=True):
+            c[net.masks[name]] = take(kind, (count,)).to(c.dtype)
+        for tensor in (*_bases(net).values(), *_others(net).values()):
+            tensor.copy_(take(tensor.dtype, tuple(tensor.shape)))
+    for name, tensor in net.tensors().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise BadProduct(f"{path}: {name} holds values that are not finite")
+    return net.eval()
+
+
+def inspect(path: Path) -> tuple[dict[str, Any], Sizes]:
+    """The header of a packed file, and its bytes by part; the net itself is not built.
+
+    Raises:
+        BadProduct: the file is missing, truncated, altered, of another version, or claims what cannot be.
+    """
+    with opened(path) as (file, size):
+        header, sizes = claims(path, file, size)
+    return header.model_dump(), sizes
+
+
+def plain_state(net: SparseNet) -> dict[str, Tensor]:
+    """The state of the plain torch module, spatial weights in place of coefficients and FBs: for anyone's use."""
+    state = {
+        key: value.detach() for key, value in net.net.state_dict().items() if ".parametrizations." not in f".{key}"
     }
-    return net.eval(), header.model_dump(), _sizes(parts, net, kept)
-
-
-def _content(path: Path) -> tuple[_Header, bytes]:
-    """Header and body of a file whose checksum is right."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadProduct(f"{path}: {error.strerror or error}") from None
-    if not content.startswith(MAGIC):
-        raise BadProduct(f"{path}: not a packed net (`ipbench pack` writes them)")
-    version = int.from_bytes(content[len(MAGIC) : len(MAGIC) + 2], "little")
-    if len(content) >= _FIXED and version != VERSION:
-        raise BadProduct(f"{path}: packed in format {version}; this version of ipbench reads format {VERSION}")
-    if len(content) < _FIXED + _CHECKSUM or hashlib.sha256(content[:-_CHECKSUM]).digest() != content[-_CHECKSUM:]:
-        raise BadProduct(
-            f"{path}: checksum does not match, the file was cut off or altered; `ipbench pack` writes it anew"
-        )
-    length = int.from_bytes(content[_FIXED - 4 : _FIXED], "little")
-    try:
-        header = build(_Header, json.loads(content[_FIXED : _FIXED + length]), f"{path}: header")
-    except (ValueError, RecursionError):
-        raise BadProduct(f"{path}: its header is not readable") from None
-    except BadInput as error:
-        raise BadProduct(str(error)) from None
-    return header, content[_FIXED + length : -_CHECKSUM]
-
-
-def _run(header: _Header) -> Run:
-    """A run with all that decides which net is built, and nothing else of the one that was packed."""
-    datasets.dataset(header.dataset)
-    models.check(header.model)
-    recipe = build(Recipe, {"init": header.init}, "recipe")
-    names = ("dataset", "model", "seed", "space", "off")
-    return build(
-        Run,
-        {**{name: getattr(header, name) for name in names}, "method": "dense", "recipe": recipe, "basis": header.basis},
-        "run",
-    )
+    for path, module in net.net.named_modules(remove_duplicate=False):
+        for parameter in module.parametrizations if parametrize.is_parametrized(module) else ():
+            key = f"{path}.{parameter}" if path else parameter
+            state[key] = getattr(module, parameter).detach()
+    return state
 
 
 def _fresh(run: Run) -> SparseNet:
@@ -255,15 +175,41 @@ def _fresh(run: Run) -> SparseNet:
     return SparseNet(net, run, facts.shape)
 
 
-def _faded(net: SparseNet, masks: Mapping[str, Tensor]) -> float:
-    """What is left of the initial values outside the masks, the factor that gives them bit for bit."""
+def _faded(net: SparseNet, end: End) -> float | None:
+    """What is left of the initial values outside the masks; None if nothing gives what is there, bit for bit."""
+    if net.run.off != "decayed" or not (factors := _factors(net, end)):
+        factors = [1.0]
+    now = {name: c.detach() for name, c in net.coefficients.items()}
+    for factor in factors:
+        if all(torch.equal(now[name][~mask], net.off_values(name, factor)[~mask]) for name, mask in net.masks.items()):
+            return factor
+    return None
+
+
+def _factors(net: SparseNet, end: End) -> list[float]:
+    """The factor that the end tells; for one of version 0.1.0, those that rounding may have made to what is there."""
+    if "faded" in end.facts:
+        return [end.facts["faded"]]
+    pairs = []
     for name, c in net.coefficients.items():
-        off = ~masks[name]
-        start, now = net.start[name].flatten()[off], c.detach().flatten()[off]
-        if bool((start != 0).any()):
-            largest = int(start.abs().argmax())
-            return float(now[largest].double() / start[largest].double())
-    return 1.0
+        start = net.start[name].masked_fill(net.masks[name], 0).flatten()
+        place = start.abs().argmax()
+        pairs.append((float(start[place]), float(c.detach().flatten()[place])))
+    start_value, now = max(pairs, key=lambda pair: abs(pair[0]))
+    if not start_value:
+        return []
+    quotient = np.float32(now / start_value)
+    steps = quotient + np.arange(-4, 5, dtype=np.float32) * np.spacing(quotient)
+    return [float(step) for step in sorted(steps, key=lambda step: abs(step - quotient))]
+
+
+def _check_fits(name: str, tensor: Tensor, kind: torch.dtype) -> None:
+    """Raise `BadInput` if a value is not finite in this type."""
+    wrong = ~torch.isfinite(tensor.to(kind))
+    if bool(wrong.any()):
+        value = float(tensor[wrong][0])
+        limit = f", whose largest is {torch.finfo(kind).max:g}" if math.isfinite(value) else ""
+        raise BadInput(f"{name}: {value:g} cannot be packed as {str(kind).removeprefix('torch.')}{limit}")
 
 
 def _bases(net: SparseNet) -> dict[str, Tensor]:
@@ -276,16 +222,6 @@ def _others(net: SparseNet) -> dict[str, Tensor]:
     known = {id(c) for c in net.coefficients.values()} | {id(basis.matrix) for basis in net.bases.values()}
     named = {**dict(net.net.named_parameters()), **dict(net.net.named_buffers())}
     return {name: tensor.detach() for name, tensor in named.items() if id(tensor) not in known}
-
-
-def _sizes(parts: dict[str, int], net: SparseNet, kept: list[Tensor]) -> Sizes:
-    dense, coefficients = net.counted.parameters, sum(map(len, kept))
-    stored = coefficients + net.basis_entries + dense - net.prunable
-    return Sizes(parts, 4 * dense, dense, stored)
-
-
-def _size(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def _bytes(tensor: Tensor) -> bytes:

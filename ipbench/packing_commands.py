@@ -16,7 +16,7 @@ from ipbench.spec import Run, build
 from ipbench.store import read_json
 
 if TYPE_CHECKING:
-    from ipbench.packing import Sizes
+    from ipbench.packed_file import Sizes
 
 app = typer.Typer()
 
@@ -30,10 +30,10 @@ def pack(
     values: Annotated[str, typer.Option(help="How kept values are stored: fp32, fp16 or bf16.")] = "fp32",
 ) -> None:
     """Write a trained net as one small file: kept values, their places, the seed for all the rest."""
-    from ipbench import packing  # here, as below: it imports torch
+    from ipbench import packed_file, packing  # here, as below: they import torch
     from ipbench.resume import read_end
 
-    valid_choice(values, packing.VALUES, "type of values", "--values")
+    valid_choice(values, packed_file.VALUES, "type of values", "--values")
     recorded = read_json(record)
     run = build(Run, recorded.get("run"), f"{record}: run")
     told = recorded.get("provenance")
@@ -44,7 +44,10 @@ def pack(
     end = folders[2] / "ends" / run.cell / f"{run.seed}.safetensors"
     if not end.is_file():
         raise BadInput(f"{end}: no such file; `ipbench run --keep` with this run's options keeps where it ends")
-    _print_sizes(packing.pack(out, run, read_end(end, run, content), values), out)
+    sizes = packing.pack(out, run, read_end(end, run, content), values)
+    _print_sizes(sizes, out)
+    if sizes.zeroed:
+        output.say(f"{sizes.zeroed:,} kept values are too small for {values} and are zero in the file")
 
 
 @app.command()
@@ -57,7 +60,8 @@ def inspect(
 
     header, sizes = packing.inspect(file)
     if as_json:
-        output.say(json.dumps({"header": header, **asdict(sizes), "total": sizes.total}, indent=1))
+        known = {name: value for name, value in asdict(sizes).items() if name != "zeroed"}
+        output.say(json.dumps({"header": header, **known, "total": sizes.total}, indent=1))
         return
     output.say(
         " ".join(f"{name}={header[name]}" for name in ("dataset", "model", "run", "seed", "space", "off", "values"))

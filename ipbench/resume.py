@@ -153,7 +153,7 @@ class End:
         net: parameters and buffers.
         masks: by layer.
         point: where rewinding went back to; empty if the run did not rewind.
-        facts: `training_flops`, all that was spent from the initial values on.
+        facts: `training_flops`, all that was spent from the initial values on, and of the off-value `decayed` `faded`.
     """
 
     net: dict[str, Tensor]

@@ -219,8 +219,10 @@ def _result(record: dict[str, Any]) -> str:
     if record["status"] != "done":
         return f"{record['status']}: {record['reason']}"
     outcome = record["outcome"]
+    left_out = sum(outcome.get("not_prunable", {}).values())
     return (
         f"test accuracy {100 * outcome['test_accuracy']:.2f} %, sparsity {outcome['achieved_sparsity']:.4f}, "
+        f"{f'{left_out:,} weights not prunable, ' if left_out else ''}"
         f"{record['cost']['wall_seconds']:.0f} s"
     )
 

@@ -234,7 +234,9 @@ def execute(
         )
         outcome = complete(net, data, state)
         if keep:
-            end = End(net.tensors(), net.masks, state.point, {"training_flops": outcome["training_flops"]})
+            facts = {"training_flops": outcome["training_flops"]}
+            facts |= {"faded": net.faded} if run.off == "decayed" else {}
+            end = End(net.tensors(), net.masks, state.point, facts)
             distributed.by_first(lambda: write_end(end_path(results, run), run, end, there))
     except Impossible as error:
         status, reason, outcome = "impossible", str(error), {}

@@ -46,13 +46,15 @@ def decode(data: bytes, bits: int, size: int, kept: int) -> NDArray[np.bool_]:
         mask = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=size).astype(bool)
     else:
         low = _bytes(bits * kept)
-        if not 0 <= bits < _MOST_BITS or low > len(data):
+        if not valid(bits, size, kept, len(data)):
             raise ValueError("not a Rice code")
         unary = np.unpackbits(np.frombuffer(data[: len(data) - low], dtype=np.uint8))
         ends = np.flatnonzero(unary == 0)[:kept]
         if len(ends) < kept or len(data) - low != _bytes(int(ends[-1]) + 1 if kept else 0):
             raise ValueError(f"not the code of {kept} entries")
         quotients = np.diff(ends, prepend=-1) - 1
+        if kept and int(quotients.max()) << bits >= size:  # before anything can overflow
+            raise ValueError(f"an entry lies outside the {size} of the layer")
         rest = np.unpackbits(np.frombuffer(data[len(data) - low :], dtype=np.uint8), count=bits * kept)
         remainders = rest.reshape(kept, bits).astype(np.int64) @ (1 << np.arange(bits - 1, -1, -1, dtype=np.int64))
         places = np.cumsum((quotients << bits) + remainders + 1) - 1
@@ -63,6 +65,17 @@ def decode(data: bytes, bits: int, size: int, kept: int) -> NDArray[np.bool_]:
     if int(mask.sum()) != kept:
         raise ValueError(f"{int(mask.sum())} entries, not {kept}")
     return mask
+
+
+def valid(bits: int, size: int, kept: int, length: int) -> bool:
+    """Whether a code of `length` bytes may be that of a mask of `size` entries with `kept` True ones."""
+    if not 0 <= kept <= size:
+        return False
+    if bits == BITMAP:
+        return length == _bytes(size)
+    # A bit at least for every quotient; at most those of all the gaps together.
+    low = _bytes(bits * kept)
+    return 0 <= bits < _MOST_BITS and low + _bytes(kept) <= length <= low + _bytes(kept + size)
 
 
 def _bytes(bits: int) -> int:

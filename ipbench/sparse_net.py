@@ -59,10 +59,8 @@ class SparseNet(nn.Module):
         self.counted = measure.count(net, shape)
         self.bases: dict[str, spaces.FilterBasis] = {}
         if run.space == "ip":
-            # A stage is what works at one resolution: the number of output positions names it.
-            stages = {layer.name: f"stage{layer.positions}" for layer in self.counted.layers}
             spaces.check_held_by_modules(net, self.layers, run.basis)
-            self.bases = spaces.enter_interspace(self.layers, run.basis, run.seed, stages)
+            self.bases = spaces.enter_interspace(self.layers, run.basis, run.seed, self.counted.stages)
         self.net = net
         self.masks = {name: torch.ones_like(c, dtype=torch.bool) for name, c in self.coefficients.items()}
         self.faded = 1.0
@@ -181,8 +179,11 @@ class SparseNet(nn.Module):
         self.masks = {name: masks[name].to(mask.device) for name, mask in self.masks.items()}
         with torch.no_grad():
             for name, c in self.coefficients.items():
-                off = torch.zeros_like(c) if self.run.off == "zero" else self.start[name] * self.faded
-                c.copy_(torch.where(self.masks[name], c, off))
+                c.copy_(torch.where(self.masks[name], c, self.off_values(name, self.faded)))
+
+    def off_values(self, layer: str, faded: float) -> Tensor:
+        """What a layer's masked coefficients are: zero, or `faded` times their initial values."""
+        return torch.zeros_like(self.start[layer]) if self.run.off == "zero" else self.start[layer] * faded
 
     def fade(self, factor: float) -> None:
         """Set everything outside the masks to `factor` times its initial value."""

@@ -99,6 +99,15 @@ def test_count_json(capsys):
     assert round(json.loads(capsys.readouterr().out)["macs"] / 1e6, 1) == 125.5
 
 
+def test_count_tells_what_is_never_pruned(capsys):
+    assert main(["count", "convnext_tiny", "--input", "3x32x32", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["not_prunable"]) == 18 and sum(told["not_prunable"].values()) == 6_624  # the scales of its blocks
+    assert told["prunable"] == 28_524_000 and told["unused_layers"] == []
+    assert main(["count", "convnext_tiny", "--input", "3x32x32"]) == 0
+    assert "not prunable: features.1.0.layer_scale " in capsys.readouterr().out
+
+
 def test_grid_json(capsys):
     assert main(["grid", str(ROOT / "config/quickstart.yaml"), "--json"]) == 0
     grid = json.loads(capsys.readouterr().out)

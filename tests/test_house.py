@@ -10,22 +10,14 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ipbench"
 #: Rooms of floor five that may look into one another, in this order only.
-ORDER = ["pruning", "updates", "training", "resume", "outcome", "stages", "trials", "running", "packing"]
+ORDER = [
+    "pruning", "updates", "training", "resume", "outcome", "stages", "trials", "running", "packed_file", "packing",
+]  # fmt: skip
 FLOORS = [
     {"errors", "files", "keys", "numerals", "output"},
     {
-        "spec",
-        "store",
-        "provenance",
-        "progress",
-        "distributed",
-        "stopping",
-        "sparse_code",
-        "plain_yaml",
-        "lease",
-        "layers",
-        "arguments",
-        "process_state",
+        "spec", "store", "provenance", "progress", "distributed", "stopping", "sparse_code", "plain_yaml", "lease",
+        "layers", "arguments", "process_state",
     },
     {"precision"},
     {"data", "models", "spaces", "masks", "measure", "combination"},
@@ -36,7 +28,7 @@ FLOORS = [
     {"packing_commands", "results_commands", "run_command"},
     {"cli"},
     {"__main__"},
-]
+]  # fmt: skip
 
 
 def room(path: Path) -> str:

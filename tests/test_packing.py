@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from contextlib import suppress
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from ipbench import sparse_code
+from ipbench import packed_file, packing, sparse_code
 from ipbench.cli import main
-from ipbench.errors import BadProduct
-from ipbench.models.build import build
-from ipbench.packing import MAGIC, inspect, pack, plain_state, unpack
+from ipbench.errors import BadInput, BadProduct
+from ipbench.models.build import _OWN, _Own, build
+from ipbench.packed_file import MAGIC
+from ipbench.packing import inspect, pack, plain_state, unpack
 from ipbench.resume import End, read_end
 from ipbench.running import Environment, end_path, execute, record_path
 from ipbench.sparse_net import SparseNet
@@ -120,6 +123,13 @@ def changed_header(content: bytes, **changes) -> bytes:
     return reseal(content[:10] + len(text).to_bytes(4, "little") + text + content[14 + length :])
 
 
+def with_nan(content: bytes) -> bytes:
+    """The same with a first kept value that is no number."""
+    length = int.from_bytes(content[10:14], "little")
+    place = 14 + length + sum(coded for _, _, coded in json.loads(content[14 : 14 + length])["layers"])
+    return reseal(content[:place] + np.float32("nan").tobytes() + content[place + 4 :])
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -140,6 +150,12 @@ def changed_header(content: bytes, **changes) -> bytes:
         (lambda c: changed_header(c, layers=[[1, 99, 1]] * 7), "not a Rice code"),
         (lambda c: changed_header(c, layers="all"), "header: layers"),
         (lambda c: changed_header(c, code="import os"), "unknown key"),
+        (lambda c: changed_header(c, layers=[[2**60, 3, 1]] * 7), "not a Rice code of 1152921504606846976 in 288"),
+        (lambda c: changed_header(c, layers=[[-1, 3, 1]] * 7), "header: layers"),
+        (lambda c: changed_header(c, layers=[[0, 0, 2**50]] * 7), "layer stage1.conv1: 1125899906842624 bytes"),
+        (lambda c: changed_header(c, layers=[[0, 0, 0]] * 1000), "1000 layers: it does not fit a small-vgg"),
+        (lambda c: changed_header(c, space="ip"), "ends too early"),
+        (lambda c: with_nan(c), "holds values that are not finite"),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_one_line(tmp_path, trained, spoil, message):
@@ -150,6 +166,154 @@ def test_a_broken_file_is_one_line(tmp_path, trained, spoil, message):
     with pytest.raises(BadProduct, match=message) as error:
         unpack(path)
     assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+class Mixed(nn.Module):
+    """Tied weights, a transposed convolution, attention, and a parameter that is not prunable."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.three = nn.Conv2d(4, 4, 3, padding=1)
+        self.three.weight = self.two.weight
+        self.up, self.scale = nn.ConvTranspose2d(4, 8, 3, groups=2), nn.Parameter(torch.rand(8, 1))
+        self.attention, self.norm = nn.MultiheadAttention(8, 2, batch_first=True), nn.BatchNorm1d(8)
+        self.out = nn.Linear(8, classes)
+        self.again = self.out
+
+    def forward(self, x):
+        x = self.up(self.three(torch.relu(self.two(torch.relu(self.one(x)))))).flatten(2) * self.scale
+        x = x.transpose(1, 2)
+        return self.again(self.norm(self.attention(x, x, x)[0].mean(1)))
+
+
+def with_random_masks(run: Run) -> SparseNet:
+    net = SparseNet(build(run.model, (1, 8, 8), 10, run.seed, run.recipe.init), run, (1, 8, 8))
+    net.prune({name: net.uniform(name) < 0.3 for name in net.masks})
+    return net.eval()
+
+
+@pytest.mark.parametrize("sharing", [None, "layer", "stage", "network"])
+def test_nets_of_every_kind_of_weight(tmp_path, monkeypatch, sharing):
+    monkeypatch.setitem(_OWN, "small-vgg", _Own(lambda shape, classes: Mixed(classes)))
+    space = {"space": "ip", "basis": Basis(sharing=sharing, init="orthonormal")} if sharing else {}
+    run = make_run(off="frozen", **space)
+    net, images = with_random_masks(run), torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    sizes = pack(tmp_path / "net.ipb", run, End(net.tensors(), net.masks))
+    again = unpack(tmp_path / "net.ipb")
+    assert torch.equal(again(images), net(images)) and inspect(tmp_path / "net.ipb")[1] == sizes
+    assert list(again.masks) == ["one", "two", "up", "attention.in_proj_weight", "attention.out_proj", "out"]
+    plain = Mixed(10)
+    plain.load_state_dict(plain_state(again))
+    assert torch.allclose(plain.eval()(images), net(images), atol=1e-6)
+
+
+FACTORS = [1.0, 0.0, *torch.rand(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "version 0.1.0"])
+def test_the_factor_of_decayed_values_comes_back_to_the_bit(tmp_path, monkeypatch, told):
+    monkeypatch.setitem(_OWN, "small-vgg", _Own(lambda shape, classes: nn.Sequential(nn.Flatten(), nn.Linear(64, 10))))
+    run = make_run(off="decayed")
+    net = with_random_masks(run)
+    for factor in FACTORS:
+        net.fade(factor)
+        pack(tmp_path / "net.ipb", run, End(net.tensors(), net.masks, facts={"faded": factor} if told else {}))
+        again = unpack(tmp_path / "net.ipb")
+        assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in net.tensors().items())
+        assert not told or inspect(tmp_path / "net.ipb")[0]["faded"] == factor
+
+
+def test_an_end_tells_the_factor(trained):
+    run = RUNS["decayed"]
+    end, _ = trained(run)
+    record = json.loads(record_path(trained.folder, run).read_text())
+    assert end.facts["faded"] == record["outcome"]["faded"] < 1
+
+
+@pytest.mark.parametrize(
+    ("values", "put", "words"),
+    [
+        ("fp16", 70_000.0, "classifier: 70000 cannot be packed as float16, whose largest is 65504"),
+        ("bf16", 3.4e38, r"classifier: 3\.4e\+38 cannot be packed as bfloat16, whose largest is 3\.38953e\+38"),
+        ("fp32", float("nan"), "classifier: nan cannot be packed as float32"),
+        ("fp16", float("-inf"), "classifier: -inf cannot be packed as float32"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused(tmp_path, values, put, words):
+    run = make_run(model="lenet-300-100")
+    net = with_random_masks(run)
+    with torch.no_grad():
+        net.coefficients["classifier"].flatten()[net.masks["classifier"].flatten().nonzero()[0]] = put
+        assert pack(tmp_path / "full.ipb", run, End(net.tensors(), net.masks)) if values == "bf16" else True
+    with pytest.raises(BadInput, match=words):
+        pack(tmp_path / "net.ipb", run, End(net.tensors(), net.masks), values)
+    assert not (tmp_path / "net.ipb").exists()
+
+
+def test_values_that_become_zero_are_told(tmp_path):
+    run = make_run(model="lenet-300-100")
+    net = with_random_masks(run)
+    with torch.no_grad():
+        net.coefficients["classifier"].flatten()[net.masks["classifier"].flatten().nonzero()[:3, 0]] = 1e-9
+    end = End(net.tensors(), net.masks)
+    assert [pack(tmp_path / "net.ipb", run, end, values).zeroed for values in ("fp32", "bf16", "fp16")] == [0, 0, 3]
+
+
+@pytest.mark.parametrize("off", ["zero", "frozen", "decayed"])
+def test_what_is_left_out_must_have_its_off_value(tmp_path, off):
+    run = make_run(model="lenet-300-100", off=off)
+    net = with_random_masks(run)
+    with torch.no_grad():
+        net.coefficients["fc1"].flatten()[(~net.masks["fc1"].flatten()).nonzero()[0]] += 0.5
+    with pytest.raises(BadProduct, match="does not have its off-value"):
+        pack(tmp_path / "net.ipb", run, End(net.tensors(), net.masks))
+
+
+def test_claims_are_checked_before_a_net_is_built(tmp_path, trained, monkeypatch):
+    """A header that claims ViT-H/14 with its 632 million weights, all of them left out."""
+    run = RUNS["frozen"]
+    path = tmp_path / "net.ipb"
+    written = pack(path, run, trained(run)[0])
+    monkeypatch.setattr(packing, "build_model", lambda *_: pytest.fail("a net was built"))
+    assert inspect(path)[1] == written
+    layers = [[0, 0, 0]] * (1 + 32 * 4 + 1)
+    path.write_bytes(changed_header(path.read_bytes(), dataset="imagenet", model="vit_h_14", layers=layers))
+    for read in (inspect, unpack):
+        with pytest.raises(BadProduct, match="does not hold a vit_h_14: it ends too early"):
+            read(path)
+
+
+def test_a_file_that_is_too_small_for_its_net_is_neither_written_nor_read(tmp_path, trained, monkeypatch):
+    run = RUNS["frozen"]
+    pack(tmp_path / "net.ipb", run, trained(run)[0])
+    monkeypatch.setattr(packed_file, "MOST_PARAMETERS", 1000)
+    assert inspect(tmp_path / "net.ipb")  # more than a byte for every hundred parameters
+    monkeypatch.setattr(packed_file, "_PARAMETERS_PER_BYTE", 1)
+    with pytest.raises(BadProduct, match=r"a small-vgg of [0-9,]+ parameters in [0-9,]+ bytes; above 1,000"):
+        unpack(tmp_path / "net.ipb")
+    with pytest.raises(BadInput, match="above 1,000 parameters"):
+        pack(tmp_path / "again.ipb", run, trained(run)[0])
+    assert not (tmp_path / "again.ipb").exists()
+
+
+def test_only_regular_files_of_a_possible_size_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "vast").open("wb") as file:
+        file.write(MAGIC + (1).to_bytes(2, "little"))
+        file.truncate(2**40)
+    for name, words in [("pipe", "not a regular file"), ("", "not a regular file"), ("vast", "no packed net has more")]:
+        with pytest.raises(BadProduct, match=words):
+            inspect(tmp_path / name)
+    with pytest.raises(BadProduct, match="not a regular file"):
+        unpack(packed_file.Path("/dev/zero"))
+
+
+def test_a_mask_code_cannot_overflow():
+    """A gap of (2^25 - 1) 2^39 + 2^39 - 1 = 2^64 - 1 is minus one in 64 bits, the last place of a layer."""
+    unary = np.packbits(np.r_[np.ones(2**25 - 1, np.uint8), np.uint8(0)]).tobytes()
+    with pytest.raises(ValueError, match="outside the 33554440 of the layer"):
+        sparse_code.decode(unary + b"\xff" * 5, 39, 2**25 + 8, 1)
 
 
 def test_the_three_commands(tmp_path, trained, capsys):

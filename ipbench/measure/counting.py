@@ -77,6 +77,11 @@ class Count:
         return self.parameters - self.prunable + self.buffers
 
     @property
+    def stages(self) -> dict[str, str]:
+        """The stage of every layer: what works at one resolution; the number of positions names it."""
+        return {layer.name: f"stage{layer.positions}" for layer in self.layers}
+
+    @property
     def unseen(self) -> list[str]:
         """Prunable layers that an evaluated image does not use."""
         return [layer.name for layer in self.layers if layer.prunable and not layer.positions]

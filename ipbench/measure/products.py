@@ -142,8 +142,10 @@ class Products(TorchDispatchMode):
 
     def _origin(self, tensor: Tensor) -> Origin:
         key = _storage(tensor)
-        if key is None or key in self._made:
-            return self._made[key] if key else None
+        if key is None:
+            return None
+        if key in self._made:
+            return self._made[key]
         begin, end = extent(tensor)
         return frozenset(name for start, stop, name in self._held.get(key, ()) if max(begin, start) < min(end, stop))
 
@@ -215,9 +217,12 @@ def _convolution(
     if transposed:
         positions = math.prod(sides)
     else:
+        steps, pads, spreads = (  # a single number stands for all sides
+            list(option) * (len(sides) if len(option) == 1 else 1) for option in (stride, padding, dilation)
+        )
         positions = math.prod(
             (side + 2 * pad - spread * (width - 1) - 1) // step + 1
-            for side, width, step, pad, spread in zip(sides, kernel, stride, padding, dilation, strict=True)
+            for side, width, step, pad, spread in zip(sides, kernel, steps, pads, spreads, strict=True)
         )
     return values, weight, weight.numel() * values.shape[0] * positions
 

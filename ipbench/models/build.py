@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ipbench import keys
 from ipbench.errors import BadInput
@@ -53,16 +54,52 @@ def build(name: str, shape: Shape, classes: int, seed: int, scheme: str = "kaimi
         BadInput: unknown model or scheme, or the model cannot take this shape.
         ValueError: `shape` or `classes` is not positive.
     """
-    catalog.check(name)
-    if len(shape) != 3 or min(shape) < 1 or classes < 1:
-        raise ValueError(f"not a shape (C, H, W) and a number of classes: {shape}, {classes}")
+    _check(name, shape, classes)
     with torch.random.fork_rng(devices=[]):
         # For parameters that are neither weights nor norms, which `initialise` leaves alone (embeddings, tokens).
         # Not torch.manual_seed: it would also reseed the GPUs. A blank is in no layer's name, so no stream is shared.
         torch.default_generator.set_state(keys.generator(seed, "init", "other parameters").get_state())
-        net = _own(name, shape, classes) if name in _OWN else _torchvision(name, shape, classes)
+        net = _make(name, shape, classes)
     initialise(net, seed, scheme)
     return net
+
+
+def outline(name: str, shape: Shape, classes: int) -> nn.Module:
+    """The model `name` without values, on torch's meta device: what it consists of, however large it is.
+
+    Args:
+        name: as for `build`.
+        shape: as for `build`.
+        classes: as for `build`.
+
+    Raises:
+        BadInput: as `build`.
+    """
+    _check(name, shape, classes)
+    with torch.random.fork_rng(devices=[]), _Unfilled():
+        net = _make(name, shape, classes)
+    return net.to("meta")
+
+
+class _Unfilled(TorchFunctionMode):
+    """Within the block `torch.empty`, with which modules make their weights, allocates nothing.
+
+    Not `torch.device("meta")`: some models compute their widths with tensors.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        return func(*args, **(kwargs | {"device": "meta"} if func is torch.empty else kwargs))
+
+
+def _check(name: str, shape: Shape, classes: int) -> None:
+    catalog.check(name)
+    if len(shape) != 3 or min(shape) < 1 or classes < 1:
+        raise ValueError(f"not a shape (C, H, W) and a number of classes: {shape}, {classes}")
+
+
+def _make(name: str, shape: Shape, classes: int) -> nn.Module:
+    return _own(name, shape, classes) if name in _OWN else _torchvision(name, shape, classes)
 
 
 def _own(name: str, shape: Shape, classes: int) -> nn.Module:

@@ -122,6 +122,17 @@ def test_costs_are_means(tmp_path):
     assert found["bytes_stored_bitmask"] == pytest.approx(4 * (kept + 162) + 59934 // 8 + 944, abs=1)
 
 
+def test_the_cost_table_tells_what_was_left_out(tmp_path):
+    plan = grid(methods=("snip",), sparsities=("0.9",), seeds=range(2))
+    told = {"not_prunable": lambda *_: {"token": 768, "table": 10}, "unused_layers": lambda *_: ["aux"]}
+    notes = make_tables(collect(write(tmp_path / "a", plan, **told)))["cost"].notes
+    assert "Not prunable, dense in every run: lenet: 778 weights in table, token." in notes
+    assert "Prunable, but not used by an evaluated image: lenet: aux." in notes
+    odd = {"not_prunable": lambda *_: "[1"}
+    notes = make_tables(collect(write(tmp_path / "b", plan, **odd)))["cost"].notes
+    assert not any("Not prunable" in note for note in notes)
+
+
 def test_tables_of_a_grid_without_runs_and_without_pairs(tmp_path):
     plan = grid(methods=("snip",), sparsities=("0.9",), spaces=("sp",))
     write(tmp_path, plan, [(c["id"], seed) for c in plan["cells"] for seed in c["seeds"]])

@@ -3,8 +3,9 @@ import torch
 from torch import nn
 
 from ipbench.errors import BadInput
+from ipbench.measure import count
 from ipbench.models import catalog
-from ipbench.models.build import _OWN, _Own, build
+from ipbench.models.build import _OWN, _Own, build, outline
 from ipbench.models.resnet import PaddedShortcut
 
 
@@ -93,6 +94,22 @@ def test_scheme_is_passed_on():
     one = build("lenet-300-100", (1, 8, 8), 10, seed=0, scheme="xavier_normal")
     two = build("lenet-300-100", (1, 8, 8), 10, seed=0)
     assert not torch.equal(one.fc1.weight, two.fc1.weight)
+
+
+@pytest.mark.parametrize("name", [*catalog.MODELS, "shufflenet_v2_x0_5", "regnet_y_400mf", "mnasnet0_5"])
+def test_an_outline_is_the_model_without_values(name):
+    shape, state = (3, 64, 64), torch.get_rng_state()
+    net, full = outline(name, shape, 10), build(name, shape, 10, seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(tensor.is_meta for tensor in net.state_dict().values())
+    shapes = [{key: (t.shape, t.dtype) for key, t in made.state_dict().items()} for made in (net, full)]
+    assert shapes[0] == shapes[1]
+    assert count(net, shape) == count(full, shape)
+
+
+def test_an_outline_takes_no_memory():
+    net = outline("vit_h_14", (3, 224, 224), 1000)  # 2.5 GB
+    assert sum(tensor.numel() for tensor in net.parameters()) == 632_045_800
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])

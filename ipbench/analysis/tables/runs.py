@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
@@ -65,10 +67,29 @@ def cost_table(collection: Collection, names: Labels) -> Table:
         "MACs are per image: of the dense net, of the sparse one convolved directly, and of IP in two stages (basis"
         " first). Stored: values in fp32 with the mask as a bitmask, or ideally entropy coded, and all other state."
         " Fewer: against the parameters of the dense net, and against their bytes in fp32 (entropy coded).",
+        *_left_out(runs),
         *common_notes(collection, names),
     )
     order = [*column_names(names), "space", "n", "achieved p", *(heading for _, heading, _ in _COSTS)]
     return table(collection, "cost", "what a run costs", data, printed, notes, order)
+
+
+def _left_out(runs: pd.DataFrame) -> list[str]:
+    """What is never pruned though it has two or more dimensions, and what is never used, by model."""
+    notes = []
+    for column, what, kind in (
+        ("not_prunable", "Not prunable, dense in every run", dict),
+        ("unused_layers", "Prunable, but not used by an evaluated image", list),
+    ):
+        texts = []
+        told = runs[["model", column]].dropna().drop_duplicates() if column in runs else runs[:0]
+        for model, text in zip(told["model"], told.get(column, ()), strict=True):
+            with suppress(ValueError, TypeError):  # a foreign record may hold anything here
+                value = json.loads(text)
+                size = f"{sum(value.values()):,} weights in " if kind is dict and isinstance(value, dict) else ""
+                texts += [f"{model}: {size}{', '.join(value)}"] if isinstance(value, kind) else []
+        notes += [f"{what}: {'; '.join(texts)}."] if texts else []
+    return notes
 
 
 def missing_table(collection: Collection, names: Labels) -> Table:
