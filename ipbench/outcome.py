@@ -10,9 +10,9 @@ from torch.nn import functional
 from torch.nn.utils.parametrize import is_parametrized
 
 from ipbench import measure
-from ipbench.data.loaders import Data
+from ipbench.data.loaders import Batch, Data
 from ipbench.resume import State
-from ipbench.sparse_net import SparseNet
+from ipbench.sparse_net import Gradient, SparseNet
 from ipbench.store import tensors_digest
 from ipbench.training import Progress, evaluate, gradient_norm
 
@@ -21,7 +21,12 @@ def starting_gradient_norm(net: SparseNet, data: Data) -> float:
     """Norm of the loss gradient in the trained coefficients before the first step, on the score batch."""
     batch = data.score_batch()
     with net.scratch() as twin:
-        functional.cross_entropy(twin(batch.images), batch.labels).backward()
+
+        def gradients(part: Batch) -> list[Gradient]:
+            return twin.gradients(functional.cross_entropy(twin(part.images), part.labels))
+
+        for _, c, gradient in twin.averaged(gradients, batch):
+            c.grad = gradient
     twin.mask_gradients(0.0)
     return float(gradient_norm(twin))
 

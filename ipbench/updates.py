@@ -13,7 +13,7 @@ from ipbench.data.loaders import Batch
 from ipbench.distributed import from_first
 from ipbench.masks import NotFinite, largest, select
 from ipbench.methods import DropAndGrow, Gradual
-from ipbench.pruning import check_score, check_scores
+from ipbench.scoring import as_score
 from ipbench.sparse_net import SparseNet
 
 
@@ -39,7 +39,6 @@ def prune_gradually(net: SparseNet, update: Gradual, batch: Batch, step: int, to
     with net.scratch() as twin:
         twin.zero(net.masks)
         scores = update.score(twin, batch, **update.options)
-    check_scores(scores, net.masks, net.run.method)
     tie_key = keys.key(net.run.seed, "ties", step)
     net.prune(from_first(select(scores, keep, net.run.allocation, tie_key=tie_key, among=net.masks)))
 
@@ -75,8 +74,9 @@ def drop_and_grow(net: SparseNet, update: DropAndGrow, step: int, total: int) ->
         tie_key = keys.key(net.run.seed, "ties", step, place)
         drop = math.floor(fraction * active)
         stay = largest(magnitudes[name].flatten(), mask, active - drop, tie_key)
-        score = update.grow(net, name, gradient, step)
-        check_score(score, c, f"method {net.run.method}: the growth score of layer {name}")
+        with net.scratch() as twin:
+            score = update.grow(twin, name, gradient.clone(), step)
+        score = as_score(score, c, f"method {net.run.method}: the growth score of layer {name}")
         if not bool(torch.isfinite(score).all()):
             raise NotFinite(f"a growth score in layer {name} is not finite")
         masks[name] = (stay | largest(score.flatten(), ~stay, drop, keys.splitmix64(tie_key))).view(c.shape)

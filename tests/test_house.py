@@ -13,7 +13,7 @@ FLOORS = [
     {"errors", "keys"},
     {"spec", "store", "provenance", "progress", "distributed", "stopping", "sparse_code", "plain_yaml", "lease"},
     {"data", "models", "spaces", "masks", "measure", "combination"},
-    {"sparse_net"},
+    {"sparse_net", "scoring"},
     {"methods", "jobs"},
     {"experiment", "pruning", "updates", "training", "resume", "outcome", "stages", "running", "packing", "analysis"},
     {"verifying"},
