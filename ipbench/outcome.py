@@ -26,7 +26,7 @@ def starting_gradient_norm(net: SparseNet, data: Data) -> float:
             return twin.gradients(functional.cross_entropy(twin(part.images), part.labels))
 
         for _, c, gradient in twin.averaged(gradients, batch):
-            c.grad = gradient
+            c.grad = torch.empty_like(c).copy_(gradient)  # in its layout, in whose order the norm is summed
     twin.mask_gradients(0.0)
     return float(gradient_norm(twin))
 

@@ -51,7 +51,7 @@ def take(
     """
     own = Batch(batch.images.clone(), batch.labels.clone())
     try:
-        with net.scratch(training=net.training) as twin, torch.enable_grad():
+        with net.scratch(training=net.training) as twin:
             found = score(twin, own, **options)
     except RuntimeError as error:
         missing = re.search(r"derivative for (\S+) is not implemented", str(error))

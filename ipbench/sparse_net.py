@@ -187,7 +187,7 @@ class SparseNet(nn.Module):
         """
         # What a net started from is never changed in place: no need to copy it a hundred times for SynFlow.
         shared = {id(values): values for values in (self.start, self.basis_start, self.notes)}
-        with self._dropout_anew(), sdpa_kernel(SDPBackend.MATH):
+        with self._dropout_anew(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             yield copy.deepcopy(self, shared).train(training)
 
     @contextmanager
