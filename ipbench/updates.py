@@ -64,25 +64,33 @@ def drop_and_grow(net: SparseNet, update: DropAndGrow, step: int, total: int) ->
         BadInput: growth does not give one score per coefficient.
     """
     fraction = fraction_at(update, step, total)
+    growth = _growth(net, update, step)
     magnitudes, masks, exchanged = net.magnitudes(update.scaled), {}, {}
     for place, (name, c) in enumerate(net.coefficients.items()):
         mask = net.masks[name].flatten()
         active = int(mask.sum())
-        gradient = torch.zeros_like(c) if c.grad is None else c.grad
-        if not bool(torch.isfinite(gradient).all()):
-            raise NotFinite(f"a gradient in layer {name} is not finite")
         tie_key = keys.key(net.run.seed, "ties", step, place)
         drop = math.floor(fraction * active)
         stay = largest(magnitudes[name].flatten(), mask, active - drop, tie_key)
-        with net.scratch() as twin:
-            score = update.grow(twin, name, gradient.clone(), step)
-        score = as_score(score, c, f"method {net.run.method}: the growth score of layer {name}")
-        if not bool(torch.isfinite(score).all()):
-            raise NotFinite(f"a growth score in layer {name} is not finite")
-        masks[name] = (stay | largest(score.flatten(), ~stay, drop, keys.splitmix64(tie_key))).view(c.shape)
+        masks[name] = (stay | largest(growth[name].flatten(), ~stay, drop, keys.splitmix64(tie_key))).view(c.shape)
         exchanged[name] = int((masks[name].flatten() & ~mask).sum())
     net.prune(from_first(masks))
     return exchanged
+
+
+def _growth(net: SparseNet, update: DropAndGrow, step: int) -> dict[str, Tensor]:
+    """What to grow by in every layer; the function sees a copy of the net, as scores do."""
+    scores = {}
+    with net.scratch() as twin:
+        for name, c in net.coefficients.items():
+            gradient = torch.zeros_like(c) if c.grad is None else c.grad.clone()
+            if not bool(torch.isfinite(gradient).all()):
+                raise NotFinite(f"a gradient in layer {name} is not finite")
+            found = update.grow(twin, name, gradient, step)
+            scores[name] = as_score(found, c, f"method {net.run.method}: the growth score of layer {name}")
+            if not bool(torch.isfinite(scores[name]).all()):
+                raise NotFinite(f"a growth score in layer {name} is not finite")
+    return scores
 
 
 def fraction_at(update: DropAndGrow, step: int, total: int) -> float:
