@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ _WHOLE = 1e-9
 #: Shares of sets below this are rounding.
 _SHARE = 1e-11
 #: HiGHS answers to 1e-7 unless told otherwise: too coarse to tell one weight of a million.
-_HIGHS = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+_HIGHS: Any = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 _MOST_CUTS = 2000
 #: How often a relaxation is solved for the sake of whole weights.
 _TRIES = 30
@@ -468,7 +468,9 @@ def _master(sets: Sequence[_Set], required: Mapping[int, float]) -> tuple[Array,
     one = np.ones((1, len(sets)))
     result = linprog(-values / size, A_ub=-retained, b_ub=-bound, A_eq=one, b_eq=[1.0], method="highs", options=_HIGHS)
     if result.status == 0 and result.x is not None:
-        multipliers = {p: max(0.0, -m) * size / scale[p] for p, m in zip(asked, result.ineqlin.marginals, strict=True)}
+        multipliers = {
+            p: max(0.0, -float(m)) * size / scale[p] for p, m in zip(asked, result.ineqlin.marginals, strict=True)
+        }
         return result.x, multipliers, -float(result.eqlin.marginals[0]) * size, True
     lacking = np.eye(len(asked))
     costs = np.concatenate([np.zeros(len(sets)), np.ones(len(asked))])
@@ -483,7 +485,7 @@ def _master(sets: Sequence[_Set], required: Mapping[int, float]) -> tuple[Array,
     )
     if result.x is None:  # mixtures that may lack something exist
         raise Unsolved(f"the linear program of {len(sets)} cuts is not solved: {result.message}")
-    multipliers = {p: max(0.0, -m) / scale[p] for p, m in zip(asked, result.ineqlin.marginals, strict=True)}
+    multipliers = {p: max(0.0, -float(m)) / scale[p] for p, m in zip(asked, result.ineqlin.marginals, strict=True)}
     return result.x[: len(sets)], multipliers, -float(result.eqlin.marginals[0]), False
 
 

@@ -10,9 +10,9 @@ import torch
 from torch.nn import functional
 
 from ipbench import measure, spaces
-from ipbench.data.loaders import Data
+from ipbench.data.loaders import Batch, Data
 from ipbench.resume import State
-from ipbench.sparse_net import SparseNet
+from ipbench.sparse_net import Gradient, SparseNet
 from ipbench.store import tensors_digest
 from ipbench.training import Progress, evaluate, gradient_norm, require_finite, require_finite_net
 
@@ -21,7 +21,12 @@ def starting_gradient_norm(net: SparseNet, data: Data) -> float:
     """Norm of the loss gradient in the trained coefficients before the first step, on the score batch."""
     batch = data.score_batch()
     with net.scratch() as twin:
-        functional.cross_entropy(twin(batch.images), batch.labels).backward()
+
+        def gradients(part: Batch) -> list[Gradient]:
+            return twin.gradients(functional.cross_entropy(twin(part.images), part.labels))
+
+        for _, c, gradient in twin.averaged(gradients, batch):
+            c.grad = torch.empty_like(c).copy_(gradient)  # in its layout, in whose order the norm is summed
     twin.mask_gradients(0.0)
     return float(gradient_norm(twin))
 

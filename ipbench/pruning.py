@@ -11,6 +11,7 @@ from ipbench.data.loaders import Data
 from ipbench.errors import BadInput
 from ipbench.masks import select
 from ipbench.methods import Prune
+from ipbench.methods.stages import ONE_RANKING
 from ipbench.sparse_net import SparseNet
 
 
@@ -20,8 +21,10 @@ def pruned_masks(net: SparseNet, stage: Prune, data: Data) -> dict[str, Tensor]:
     Raises:
         Impossible: the budget cannot be met.
         NotFinite: a score is not finite.
-        BadInput: the score function does not return one score per coefficient.
+        BadInput: the score function does not return one score per coefficient, or means another allocation.
     """
+    if stage.whole_ranking and net.run.allocation != "global":
+        raise BadInput(f"method {net.run.method}: {ONE_RANKING}")
     batch = data.score_batch(per_class=stage.per_class or None)
     masks, target = dict(net.masks), net.budget
     start = sum(int(mask.sum()) for mask in masks.values())
@@ -31,24 +34,18 @@ def pruned_masks(net: SparseNet, stage: Prune, data: Data) -> dict[str, Tensor]:
             keep = target if r == stage.rounds else max(target, round(start * (target / start) ** (r / stage.rounds)))
             # What was left out is zero while scores are taken, whatever its off-value will be.
             twin.load_tensors(values)
+            twin.masks = masks
             twin.zero(masks)
             scores = stage.score(twin, batch, **stage.options)
-            check_scores(scores, masks, stage.name)
+            if r == 1:
+                _note_ties(net, scores, masks)
             tie_key = keys.key(net.run.seed, "ties", r)
             masks = select(scores, keep, net.run.allocation, tie_key=tie_key, among=masks)
     return masks
 
 
-def check_scores(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], method: str) -> None:
-    """One score per coefficient, in the order of the net."""
-    if not isinstance(scores, dict) or list(scores) != list(masks):
-        raise BadInput(f"method {method}: must return a dict with an entry for each of net.coefficients, in that order")
-    for name, mask in masks.items():
-        check_score(scores[name], mask, f"method {method}: the score of layer {name}")
-
-
-def check_score(score: Tensor, like: Tensor, what: str) -> None:
-    """A number for each entry of a tensor `like` this one."""
-    if not isinstance(score, Tensor) or score.shape != like.shape or not score.is_floating_point():
-        got = f"{score.dtype} {tuple(score.shape)}" if isinstance(score, Tensor) else type(score).__name__
-        raise BadInput(f"{what} must be a tensor of shape {tuple(like.shape)} of floating-point numbers, not {got}")
+def _note_ties(net: SparseNet, scores: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    """Write down the layers in which all scores are zero at the start: what is kept there is a matter of ties."""
+    tied = [name for name, values in scores.items() if not bool(values.any())]
+    if tied and all(bool(mask.all()) for mask in masks.values()):
+        net.notes["layers_without_scores"] = tied

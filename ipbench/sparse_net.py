@@ -6,17 +6,34 @@ It shows coefficients, their gradients and masks, and nothing that tells one spa
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ipbench import keys, measure, spaces
+from ipbench.data.loaders import Batch
 from ipbench.layers import check_prunable, prunable_weights
 from ipbench.masks import budget
 from ipbench.spec import Run
+
+#: Name, coefficients and gradient of a layer.
+Gradient = tuple[str, nn.Parameter, Tensor]
+
+#: Pixels of one pass of a score over many images: 256 images of 32 x 32, 64 of 64 x 64, 5 of 224 x 224. Part of what a
+#: score is where norms see a pass alone, so it depends on no machine.
+PASS_PIXELS = 2**18
+
+
+def passes(batch: Batch) -> int:
+    """How many passes of nearly equal size the images of a batch are taken in."""
+    count, _, *pixels = batch.images.shape
+    most = max(2, PASS_PIXELS // math.prod(pixels))
+    return max(1, min(-(-count // most), count // 2))
 
 
 class Group(NamedTuple):
@@ -106,7 +123,7 @@ class SparseNet(nn.Module):
         """
         return budget(self.prunable, self.run.density, self.basis_entries)
 
-    def gradients(self, loss: Tensor, *, create_graph: bool = False) -> list[tuple[str, nn.Parameter, Tensor]]:
+    def gradients(self, loss: Tensor, *, create_graph: bool = False) -> list[Gradient]:
         """Name, coefficients and dense gradient of `loss` for every prunable layer, masked entries included.
 
         Args:
@@ -165,14 +182,50 @@ class SparseNet(nn.Module):
             self.load_tensors(values)
 
     @contextmanager
-    def scratch(self) -> Iterator[Self]:
-        """A copy in training mode, for scores: nothing they do (gradients, running statistics) reaches the net."""
+    def scratch(self, training: bool = True) -> Iterator[Self]:
+        """A copy for scores: nothing they do (gradients, running statistics) reaches the net; dropout starts anew.
+
+        Attention is computed without fused kernels, which have no second derivatives.
+
+        Args:
+            training: the mode of the copy.
+        """
+        # What a net started from is never changed in place: no need to copy it a hundred times for SynFlow.
+        shared = {id(values): values for values in (self.start, self.basis_start, self.notes)}
+        with self._dropout_anew(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            yield copy.deepcopy(self, shared).train(training)
+
+    @contextmanager
+    def _dropout_anew(self) -> Iterator[None]:
+        """The generators that dropout draws from at the beginning of the stream for scores; as they were at the end."""
         device = next(self.parameters()).device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(keys.key(self.run.seed, "dropout", "score") >> 1)
-            twin = copy.deepcopy(self).train()
-            twin.notes = self.notes
-            yield twin
+            yield
+
+    def averaged(self, gradients: Callable[[Batch], list[Gradient]], batch: Batch) -> list[Gradient]:
+        """The mean over all images of what `gradients` gives for a part of them, in passes of bounded size.
+
+        A pass has at most `PASS_PIXELS` pixels (height times width times images), but two images at least. Parts are
+        weighted by their images, so a mean over images is that of the whole batch; only norms in training mode see a
+        pass alone. Whatever is computed so draws the same dropout.
+
+        Args:
+            gradients: a function of a batch, as `self.gradients` of a mean loss.
+            batch: all images.
+        """
+        number = passes(batch)
+        with self._dropout_anew():
+            if number == 1:
+                return gradients(batch)
+            parts = zip(batch.images.tensor_split(number), batch.labels.tensor_split(number), strict=True)
+            sums: dict[str, Tensor] = {}
+            for images, labels in parts:
+                share = len(labels) / len(batch.labels)
+                for name, _, gradient in gradients(Batch(images, labels)):
+                    part = gradient.detach() * share
+                    sums[name] = sums[name] + part if name in sums else part
+        return [(name, c, sums[name]) for name, c in self.coefficients.items()]
 
     def prune(self, masks: Mapping[str, Tensor]) -> None:
         """Take over `masks` and set everything they leave out to its off-value."""

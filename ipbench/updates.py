@@ -16,7 +16,7 @@ from ipbench.masks import NotFinite, largest, select
 from ipbench.methods import DropAndGrow, Gradual
 from ipbench.precision import full_precision
 from ipbench.process_state import method_code
-from ipbench.pruning import check_score, check_scores
+from ipbench.scoring import as_score
 from ipbench.sparse_net import SparseNet
 
 
@@ -61,7 +61,6 @@ def prune_gradually(net: SparseNet, update: Gradual, batch: Batch, step: int, to
     with together(), full_precision(), net.scratch() as twin:
         twin.zero(net.masks)
         scores = update.score(twin, batch, **update.options)
-        check_scores(scores, net.masks, net.run.method)
     tie_key = keys.key(net.run.seed, "ties", step)
     scores = averaged(scores)  # every process has seen its part of the batch
     with together():
@@ -98,25 +97,34 @@ def drop_and_grow(net: SparseNet, update: DropAndGrow, step: int, total: int) ->
 def _exchange(net: SparseNet, update: DropAndGrow, step: int, total: int) -> tuple[dict[str, Tensor], dict[str, int]]:
     """The masks after an exchange, and how many coefficients of each layer it exchanges."""
     fraction = fraction_at(update, step, total)
+    growth = _growth(net, update, step)
     magnitudes = net.magnitudes(update.scaled)
     masks: dict[str, Tensor] = {}
     exchanged: dict[str, int] = {}
     for place, (name, c) in enumerate(net.coefficients.items()):
         mask = net.masks[name].flatten()
         active = int(mask.sum())
-        gradient = torch.zeros_like(c) if c.grad is None else c.grad
-        if not bool(torch.isfinite(gradient).all()):
-            raise NotFinite(f"a gradient in layer {name} is not finite")
         tie_key = keys.key(net.run.seed, "ties", step, place)
         drop = math.floor(fraction * active)
         stay = largest(magnitudes[name].flatten(), mask, active - drop, tie_key)
-        score = update.grow(net, name, gradient, step)
-        check_score(score, c, f"method {net.run.method}: the growth score of layer {name}")
-        if not bool(torch.isfinite(score).all()):
-            raise NotFinite(f"a growth score in layer {name} is not finite")
-        masks[name] = (stay | largest(score.flatten(), ~stay, drop, keys.splitmix64(tie_key))).view(c.shape)
+        masks[name] = (stay | largest(growth[name].flatten(), ~stay, drop, keys.splitmix64(tie_key))).view(c.shape)
         exchanged[name] = int((masks[name].flatten() & ~mask).sum())
     return masks, exchanged
+
+
+def _growth(net: SparseNet, update: DropAndGrow, step: int) -> dict[str, Tensor]:
+    """What to grow by in every layer; the function sees a copy of the net, as scores do."""
+    scores = {}
+    with net.scratch() as twin:
+        for name, c in net.coefficients.items():
+            gradient = torch.zeros_like(c) if c.grad is None else c.grad.clone()
+            if not bool(torch.isfinite(gradient).all()):
+                raise NotFinite(f"a gradient in layer {name} is not finite")
+            found = update.grow(twin, name, gradient, step)
+            scores[name] = as_score(found, c, f"method {net.run.method}: the growth score of layer {name}")
+            if not bool(torch.isfinite(scores[name]).all()):
+                raise NotFinite(f"a growth score in layer {name} is not finite")
+    return scores
 
 
 def fraction_at(update: DropAndGrow, step: int, total: int) -> float:

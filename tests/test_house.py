@@ -21,7 +21,7 @@ FLOORS = [
     },
     {"precision"},
     {"data", "models", "spaces", "masks", "measure", "combination"},
-    {"sparse_net"},
+    {"sparse_net", "scoring"},
     {"methods", "jobs"},
     {"experiment", "analysis", *ORDER},
     {"verifying"},

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from ipbench import methods
 from ipbench.data.loaders import Batch
+from ipbench.errors import BadInput
 from ipbench.masks import NotFinite, select
 from ipbench.methods import Method, Prune, Train
 from ipbench.pruning import pruned_masks
@@ -167,6 +168,11 @@ def test_contract_budget_and_determinism(registered_method: Method, space, alloc
     options = few_steps(registered_method)
     sparsity = "0.3" if registered_method.prunes else "0"
     run = contract_run(registered_method, space, allocation=allocation, sparsity=sparsity, options=options)
+    if allocation != "global" and any(getattr(s, "whole_ranking", False) for s in registered_method.stages(options)):
+        for refused in (lambda: registered_method.check_run(run, "here"), lambda: run_stages(run, TinyData())):
+            with pytest.raises(BadInput, match="allocation global"):
+                refused()
+        return
     (net, state), (again, _) = (run_stages(run, TinyData()) for _ in range(2))
     assert sum(kept(net)) == (net.budget if registered_method.prunes else net.prunable)
     assert all(torch.equal(net.masks[name], again.masks[name]) for name in net.masks)

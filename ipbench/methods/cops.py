@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ipbench.combination import Infeasible, combine
+from ipbench.combination import Infeasible, Unsolved, combine
 from ipbench.methods import Prune, Train, get, method
 from ipbench.numerals import decimal
 
@@ -28,7 +28,7 @@ def cops(*, target: str = "snip", controls: str = "synflow", beta: str = "0.5", 
         if not (len(stages) == 2 and isinstance(stages[0], Prune) and stages[1] == Train()):
             raise ValueError(f"{name} is no score: it does not prune before training")
     options = {"target": target, "controls": ",".join(names[1:]), "beta": ",".join(map(repr, betas))}
-    return [Prune(combined, "cops", per_class=per_class, options=options), Train()]
+    return [Prune(combined, "cops", per_class=per_class, options=options, whole_ranking=True), Train()]
 
 
 def combined(net, batch, *, target, controls, beta):
@@ -42,9 +42,12 @@ def combined(net, batch, *, target, controls, beta):
     for name, vector in zip(names, vectors, strict=True):
         if not np.isfinite(vector).all():
             raise NotFinite(f"cops: the score {name} is not finite")
+    # What an earlier stage pruned cannot be kept.
+    free = np.concatenate([mask.cpu().numpy().ravel() for mask in net.masks.values()])
+    s, *cs = (vector[free] for vector in vectors)
     try:
-        found = combine(vectors[0], vectors[1:], net.budget, [float(share) for share in beta.split(",")])
-    except Infeasible as error:
+        found = combine(s, cs, net.budget, [float(share) for share in beta.split(",")])
+    except (Infeasible, Unsolved) as error:
         raise Impossible(f"cops: {error}") from None
     net.notes["cops"] = {
         "lp_value": found.lp_value,
@@ -55,7 +58,7 @@ def combined(net, batch, *, target, controls, beta):
         "retained": list(found.retained),
     }
     ranking = vectors[0] + sum(mu * vector for mu, vector in zip(found.multipliers, vectors[1:], strict=True))
-    ranking[found.mask] += np.ptp(ranking) + 1
+    ranking[np.flatnonzero(free)[found.mask]] += np.ptp(ranking) + 1
     parts = torch.from_numpy(ranking).split([c.numel() for c in net.coefficients.values()])
     return {
         name: part.view(c.shape).to(c.device) for part, (name, c) in zip(parts, net.coefficients.items(), strict=True)
@@ -63,14 +66,17 @@ def combined(net, batch, *, target, controls, beta):
 
 
 def score(net, batch, name):
-    """The score of a registered method, all layers in one vector of float64."""
+    """The score of a registered method, as if it were taken alone; all layers in one vector of float64."""
     stage = get(name).stages({})[0]
     assert isinstance(stage, Prune)  # `cops` has looked
     scores = stage.score(net, batch, **stage.options)
-    return np.concatenate([values.detach().double().cpu().numpy().ravel() for values in scores.values()])
+    return np.concatenate([values.double().cpu().numpy().ravel() for values in scores.values()])
 
 
 def normalised(vector):
     """Divided by the sum of absolute values: what scores of different kinds have in common."""
-    total = float(np.abs(vector).sum())
+    size = np.abs(vector)
+    if np.isinf(size.sum()) and np.isfinite(size).all():  # SynFlow's of a deep net
+        vector, size = vector / size.max(), size / size.max()
+    total = float(size.sum())
     return vector / total if total > 0 else vector

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipbench.data.catalog import dataset, steps_per_epoch
 from ipbench.errors import BadInput, valid_choice
-from ipbench.methods.stages import Continue, Gradual, Prune, Stage, Train, Update
+from ipbench.methods.stages import ONE_RANKING, Continue, Gradual, Prune, Stage, Train, Update, alone
 from ipbench.spec import NAME, OFFS, Off, Option, Run
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Method:
             )
 
     def check_run(self, run: Run, where: str, steps: int | None = None) -> None:
-        """Whether the stages fit the run's recipe.
+        """Whether the stages fit the run's recipe and allocation.
 
         Args:
             run: of this method.
@@ -141,10 +141,13 @@ class Method:
             steps: of an epoch; left out: what the data set's images give, unless their number is known only later.
 
         Raises:
-            BadInput: rewinding leaves nothing to train, or a training ends before its update changes a mask.
+            BadInput: rewinding leaves nothing to train, a training ends before its update changes a mask, or a score
+                means another allocation.
         """
         steps = steps or steps_per_epoch(dataset(run.dataset, where), run.recipe)
         for stage in self.stages(run.options):
+            if isinstance(stage, Prune) and stage.whole_ranking and run.allocation != "global":
+                raise BadInput(f"{where}: method {self.name}: {ONE_RANKING}")
             if isinstance(stage, Train) and (problem := _misfit(stage, stage.epochs or run.recipe.epochs, steps)):
                 raise BadInput(f"{where}: method {self.name}: {problem}")
 
@@ -211,6 +214,7 @@ def method(
     name: str | None = None,
     family: str | None = None,
     off: Off = "zero",
+    positive: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a method under the name of the decorated function.
 
@@ -222,13 +226,15 @@ def method(
         name: the name, if it differs from the function's.
         family: a heading to list it under.
         off: the off-value that makes the method what it is, taken unless a user names another one.
+        positive: a score promises that nothing is below zero, and something above it in every layer of a net of which
+            nothing is pruned. Where it does not keep that, the run is impossible.
 
     Keyword-only parameters with defaults are the method's options; the type of a default is the type of the option.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         label = name or function.__name__.rstrip("_")
-        file = inspect.getsourcefile(function) or "?"
+        file = inspect.getsourcefile(inspect.unwrap(function)) or "?"
         if not NAME.fullmatch(label):
             raise BadInput(
                 f"{file}: {label!r:.80} cannot be the name of a method: use letters, digits, '_', '-' and '.', at most"
@@ -254,6 +260,7 @@ def method(
         if when is not None:
             if clash := {"rounds", "per_class"} & set(options):
                 raise BadInput(f"{file}: method {label!r} redefines the option {min(clash)!r}")
+            function = alone(function, label, positive)
             own = tuple(options)
             options = {**options, "rounds": when.rounds, "per_class": when.per_class}
 

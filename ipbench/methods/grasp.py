@@ -9,8 +9,13 @@ def grasp(net, batch, *, temperature: float = 200.0):
     """c * (H g): keep what the norm of the gradient would suffer from losing (sec. 4, with the sign turned round)."""
     if temperature <= 0:
         raise BadInput(f"method grasp: temperature is above 0 (got {temperature:g})")
-    loss = cross_entropy(net(batch.images) / temperature, batch.labels)
-    first = net.gradients(loss, create_graph=True)
-    # The gradient of <g, stop(g)> is H g: one more backward pass instead of a Hessian.
-    product = sum((g * g.detach()).sum() for _, _, g in first)
-    return {name: c * hg for name, c, hg in net.gradients(product)}
+
+    def gradients(part):
+        return net.gradients(cross_entropy(net(part.images) / temperature, part.labels), create_graph=True)
+
+    def products(part):
+        # The gradient of <g, stop(g)> is H g: one more backward pass instead of a Hessian.
+        return net.gradients(sum((g * whole[name]).sum() for name, _, g in gradients(part)))
+
+    whole = {name: g.detach() for name, _, g in net.averaged(gradients, batch)}  # of all images, whatever the pass
+    return {name: c * hg for name, c, hg in net.averaged(products, batch)}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
+from functools import wraps
 from math import ceil, floor
 from typing import TYPE_CHECKING
 
@@ -14,15 +15,42 @@ from ipbench.spec import Option, Run
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ipbench.data.loaders import Batch
     from ipbench.sparse_net import SparseNet
 
     Score = Callable[..., Mapping[str, Tensor]]
     Growth = Callable[[SparseNet, str, Tensor, int], Tensor]
 
+#: Why a score that is the solution for the whole net takes no other allocation.
+ONE_RANKING = (
+    "solves for the mask of the whole net, which only allocation global keeps; uniform and erk would keep another one"
+)
+
 #: Decimals of a level's sparsity: a round number of a level is a number one can write.
 _LEVEL_DECIMALS = 6
 #: Of what a level prunes: below it, a lottery ticket would take hundreds of trainings.
 _LEAST_RATE = 0.05
+
+
+def alone(score: Score, name: str, positive: bool = False) -> Score:
+    """A score that sees a copy of the net and the batch, whoever calls it, and whose result is checked.
+
+    Args:
+        score: a function (net, batch, **options).
+        name: of the score, for messages.
+        positive: its promise, see `ipbench.scoring.take`.
+    """
+    if getattr(score, "alone", False):
+        return score
+
+    @wraps(score)
+    def taken(net: SparseNet, batch: Batch, **options: Option) -> Mapping[str, Tensor]:
+        from ipbench.scoring import take  # here, so that planning a grid imports no torch
+
+        return take(score, name, net, batch, options, positive=positive)
+
+    taken.alone = True  # type: ignore[attr-defined]
+    return taken
 
 
 @dataclass(frozen=True)
@@ -38,6 +66,7 @@ class Prune:
         rounds: how often to score and prune.
         per_class: images of each class in the score batch; 0 for as many images as a training batch has.
         options: of the score.
+        whole_ranking: the score means one ranking over all layers, and no allocation by layer.
     """
 
     score: Score
@@ -45,6 +74,10 @@ class Prune:
     rounds: int = 1
     per_class: int = 0
     options: Mapping[str, Option] = field(default_factory=dict)
+    whole_ranking: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "score", alone(self.score, self.name))
 
     def __str__(self) -> str:
         return f"prune by {self.name}" + (f" in {self.rounds} rounds" if self.rounds > 1 else "")
@@ -71,6 +104,7 @@ class Gradual:
     def __post_init__(self) -> None:
         if self.every < 1 or not 0 <= self.start < self.until <= 1:
             raise ValueError("every is 1 or more, and 0 <= start < until <= 1")
+        object.__setattr__(self, "score", alone(self.score, getattr(self.score, "__name__", "score")))
 
     def window(self, total: int) -> tuple[int, int]:
         """First and last step that prune, in a training of `total` steps."""

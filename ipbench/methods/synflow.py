@@ -3,7 +3,11 @@
 from ipbench.methods import before_training, method
 
 
-@method(when=before_training(rounds=100), paper="Tanaka et al.: SynFlow, NeurIPS 2020, arXiv:2006.05467")
+@method(
+    when=before_training(rounds=100),
+    positive=True,
+    paper="Tanaka et al.: SynFlow, NeurIPS 2020, arXiv:2006.05467",
+)
 def synflow(net, batch):
     """|c| * dR/d|c| where R is the sum of all paths' absolute weights: ones sent through |net| (alg. 1)."""
     with net.linearised() as twin:
