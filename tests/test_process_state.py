@@ -35,6 +35,8 @@ from ipbench.methods import before_training, method
 sys.path.insert(0, str(Path(__file__).parent))
 import kept_beside
 
+torch.set_default_dtype(torch.float64)
+torch.set_grad_enabled(False)
 COUNT = 0
 AT_IMPORT = [torch.rand(()).item(), random.random(), np.random.rand()]
 

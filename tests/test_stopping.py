@@ -45,7 +45,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
         {"space": "ip"},
         {"method": "freezenet", "off": "decayed"},
         {"method": "rigl", "options": {"every": 3}, "space": "ip"},
-        {"method": "gmp"},
+        {"method": "gmp", "options": {"every": 3}},
         {"model": "lenet-300-100", "space": "ip"},
     ],
     ids=["ip", "decayed", "rigl", "gmp", "dropout"],

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count, product
 from typing import Any
 
@@ -286,6 +288,10 @@ def test_idle_is_what_no_step_does(every):
             gradual = Gradual(magnitude, every, 0.0, until)
             shares = {gradual.share(step, total) for step in range(first, total) if gradual.due(step, total)}
             assert (gradual.idle(first, total) == "") == any(0 < share < 1 for share in shares)
+            for update in (exchange, gradual):
+                most = re.search(r"from 1 to (\d+) steps", update.idle(first, total))
+                valid = range(1, int(most[1]) + 1) if most else []
+                assert all(not replace(update, every=other).idle(first, total) for other in valid)
 
 
 NEVER = {"rigl": 9, "set": 12, "gmp": 9, "rigl-itop": 4000, "set-itop": 1500}

@@ -125,7 +125,7 @@ class Gradual:
             return ""
         return (
             f"nothing would be pruned gradually: in a training of {total} steps, pruning every {self.every} steps"
-            f" from step {begin} to {last} is pruning once;{_valid(most - max(first - begin - 1, 0))}"
+            f" from step {begin} to {last} is pruning once;{_valid(begin + most - max(first, begin + 1) + 1)}"
         )
 
     def share(self, step: int, total: int) -> float:
@@ -176,7 +176,7 @@ class DropAndGrow:
             return ""
         return (
             f"no coefficients would be exchanged: in a training of {total} steps, with exchanges every {self.every}"
-            f" steps up to step {last}, there is none;{_valid(last)}"
+            f" steps up to step {last}, there is none;{_valid(last - max(first, 1) + 1)}"
         )
 
     def __str__(self) -> str:

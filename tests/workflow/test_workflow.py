@@ -99,8 +99,8 @@ def test_shared_training_happens_once(checkout: Checkout) -> None:
     for method, count in jobs.items():
         assert len(checkout.files(f"jobs/digits/small-vgg/{method}/**/*.json")) == count
     assert "dense" not in (checkout.results / "tables/accuracy.csv").read_text()  # the grid does not ask for it
-    checkout.write(methods=["dense", "ft", lottery, "gmp"], sparsities=[0.5, 0.75], spaces=["sp"])
-    assert checkout.planned() == {"grid": 1, "run": 2, **RESULTS}  # gmp alone
+    checkout.write(methods=["dense", "ft", lottery, "random"], sparsities=[0.5, 0.75], spaces=["sp"])
+    assert checkout.planned() == {"grid": 1, "run": 2, **RESULTS}  # random alone
     assert checkout.files("runs/*/*.json") == records
 
 
