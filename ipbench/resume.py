@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ipbench import NUMERICS
 from ipbench.distributed import by_first, processes, tensors_by_first
 from ipbench.errors import BadProduct
+from ipbench.numerics import numerics
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Run
 from ipbench.store import read_tensors, without_nan, write_tensors
@@ -49,7 +49,7 @@ class State:
             here: what else must be the same for a file to be continued: images, code, versions.
         """
         self.path = path
-        self.identity = {"kind": "state", "layout": _LAYOUT, "run": run.id, "numerics": NUMERICS, **(here or {})}
+        self.identity = {"kind": "state", "layout": _LAYOUT, "run": run.id, "numerics": numerics(run), **(here or {})}
         self.stage = 0
         self.inside = False
         self.progress = Progress()
@@ -190,7 +190,7 @@ def read_end(path: Path, run: Run, content: Mapping[str, str] | None = None) -> 
             )
         if {name: facts.get(name) for name in identity} != identity:
             raise BadProduct(
-                f"{path}: not the end of run {run.id} with numerics {NUMERICS}; delete it to have it made again"
+                f"{path}: not the end of run {run.id} with numerics {numerics(run)}; delete it to have it made again"
             )
         return tensors, facts
 
@@ -202,7 +202,7 @@ def read_end(path: Path, run: Run, content: Mapping[str, str] | None = None) -> 
 
 
 def _identity_of_end(run: Run) -> dict[str, Any]:
-    return {"kind": "end", "run": run.id, "numerics": NUMERICS}
+    return {"kind": "end", "run": run.id, "numerics": numerics(run)}
 
 
 #: Of a state's file; one of another layout is left alone, and its run begins anew.

@@ -16,13 +16,14 @@ from typing import Any, Literal
 
 import torch
 
-from ipbench import NUMERICS, distributed, measure, methods
+from ipbench import distributed, measure, methods
 from ipbench.data import digest
 from ipbench.data.loaders import Data
 from ipbench.errors import BadInput, BadProduct
 from ipbench.files import Missing
 from ipbench.masks import Impossible, NotFinite
 from ipbench.models.build import build as build_model
+from ipbench.numerics import numerics
 from ipbench.outcome import complete, describe
 from ipbench.precision import set_tf32
 from ipbench.process_state import reset
@@ -158,7 +159,7 @@ def _is_of(record: Mapping[str, Any], run: Run) -> bool:
 def _stale(provenance: dict[str, Any], run: Run, environment: Environment | None) -> bool:
     """Whether a record was made of something else than what is there now."""
     code = methods.code(run.method)
-    if provenance["numerics"] != NUMERICS or provenance.get("method") != (code.sha256 if code else None):
+    if provenance["numerics"] != numerics(run) or provenance.get("method") != (code.sha256 if code else None):
         return True
     if environment is None or provenance.get("data") is None:  # records of version 0.1 do not tell their images
         return False
@@ -257,7 +258,7 @@ def execute(
             "peak_memory_bytes": measure.peak_memory(environment.device),
         },
         "provenance": {
-            "numerics": NUMERICS,
+            "numerics": numerics(run),
             **there,
             **handed_on(provenance(environment.device), before),
             "threads": environment.threads,

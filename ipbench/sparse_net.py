@@ -19,14 +19,10 @@ from ipbench import keys, measure, spaces
 from ipbench.data.loaders import Batch
 from ipbench.layers import check_prunable, prunable_weights
 from ipbench.masks import budget
-from ipbench.spec import Run
+from ipbench.spec import PASS_PIXELS, Run
 
 #: Name, coefficients and gradient of a layer.
 Gradient = tuple[str, nn.Parameter, Tensor]
-
-#: Pixels of one pass of a score over many images: 256 images of 32 x 32, 64 of 64 x 64, 5 of 224 x 224. Part of what a
-#: score is where norms see a pass alone, so it depends on no machine.
-PASS_PIXELS = 2**18
 
 
 def passes(batch: Batch) -> int:

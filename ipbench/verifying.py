@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from ipbench import NUMERICS, methods
+from ipbench import methods
 from ipbench.analysis.collect import RUNS, Collection, collect, read_parquet
 from ipbench.analysis.grid import Cell
 from ipbench.analysis.records import is_outcome
@@ -20,6 +20,7 @@ from ipbench.analysis.records import row as row_of
 from ipbench.data import digest
 from ipbench.data.catalog import dataset
 from ipbench.errors import BadInput
+from ipbench.numerics import numerics
 from ipbench.provenance import provenance
 from ipbench.running import Environment, execute
 from ipbench.spec import Run, canonical_json
@@ -187,8 +188,8 @@ def _differences(row: Mapping[str, Any], run: Run, environment: Environment) -> 
 def _refusal(candidate: Candidate, run: Run, environment: Environment) -> str:
     """Why a run is not worth training again; empty if it is."""
     row = candidate.row
-    if (numerics := _told(row, "numerics")) != str(NUMERICS):
-        return f"made with numerics {numerics}; this version has {NUMERICS}: take the recorded commit"
+    if (made_with := _told(row, "numerics")) != str(numerics(run)):
+        return f"made with numerics {made_with}; this version has {numerics(run)}: take the recorded commit"
     if (processes := _told(row, "processes")) not in ("1", None):
         return f"made by {processes} processes, which changes what norms see; one trains here"
     try:

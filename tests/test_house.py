@@ -23,6 +23,7 @@ FLOORS = [
     {"data", "models", "spaces", "masks", "measure", "combination"},
     {"sparse_net", "scoring"},
     {"methods", "jobs"},
+    {"numerics"},
     {"experiment", "analysis", *ORDER},
     {"verifying"},
     {"packing_commands", "results_commands", "run_command"},

@@ -70,13 +70,12 @@ def collect(results: Path) -> Collection:
             path = results / "runs" / cell.id / f"{seed}.json"
             try:
                 rows.append(row(read_json(path), cell, seed))
-            except files.Missing:
-                missing.append((cell.id, seed))
             except (BadInput, ValueError, OSError) as error:
                 place = path.relative_to(results).as_posix()
                 reason = " ".join(str(error).split()).removeprefix(f"{path}: ")
                 missing.append((cell.id, seed))
-                unreadable.append(Unreadable(cell.id, seed, f"{place}: {reason}"))
+                if not isinstance(error, files.Missing) or path.is_symlink():
+                    unreadable.append(Unreadable(cell.id, seed, f"{place}: {reason}"))
     return Collection(grid, _frame(_table(rows)), tuple(missing), tuple(unreadable))
 
 

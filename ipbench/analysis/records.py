@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from ipbench import NUMERICS
 from ipbench.analysis.checks import check_values
 from ipbench.analysis.grid import AXES, Cell
 from ipbench.errors import BadInput
+from ipbench.numerics import numerics
 from ipbench.spec import NAME, Run, build, canonical_json
 
 _TEXT, _INT, _FLOAT, _LIST = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.float64())
@@ -92,8 +92,8 @@ def _check_identity(record: Mapping[str, Any], cell: Cell, seed: int) -> None:
 
 def _check_stale(provenance: Mapping[str, Any], cell: Cell) -> None:
     """Whether the record was computed by what is here now."""
-    if provenance["numerics"] != NUMERICS:
-        raise ValueError(f"stale: made with numerics {provenance['numerics']!r:.20}; this version has {NUMERICS}")
+    if provenance["numerics"] != (now := numerics(cell.run(cell.seeds[0]))):
+        raise ValueError(f"stale: made with numerics {provenance['numerics']!r:.20}; this version has {now}")
     if cell.code is not None and provenance.get("method") != cell.code:
         raise ValueError(
             f"stale: made by other code of method {cell.method} than the one that the grid was planned with"

@@ -11,6 +11,7 @@ from ipbench.analysis.collect import Collection
 from ipbench.analysis.grid import Cell
 from ipbench.data.catalog import DATASETS
 from ipbench.models.catalog import MODELS
+from ipbench.numerics import numerics
 
 #: In place of a digest of a user's method that is not recorded, where that of another run is.
 _UNKNOWN = "not recorded"
@@ -52,7 +53,7 @@ def _decoded(cell: Cell) -> str | None:
 
 FACTS = (
     _Fact("mode", "modes"),
-    _Fact("provenance_numerics", "versions of the numerics"),
+    _Fact("provenance_numerics", "versions of the numerics", lambda cell: str(numerics(cell.run(cell.seeds[0])))),
     _Fact("provenance_torch", "versions of torch", as_said=_release),
     _Fact("provenance_device", "kinds of device", as_said=_kind),
     _Fact("provenance_processes", "numbers of processes"),

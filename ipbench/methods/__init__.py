@@ -38,6 +38,7 @@ __all__ = [
     "Train",
     "Update",
     "before_training",
+    "built_in",
     "code",
     "cross_entropy",
     "get",
@@ -76,6 +77,12 @@ def parent(run: Run) -> Run | None:
     return get(run.method).parent(run)
 
 
+def built_in(name: str) -> bool:
+    """Whether this is a method of this folder; False for names that nobody has registered."""
+    _scan()
+    return name in REGISTRY and Path(REGISTRY[name].file).resolve().parent == Path(__file__).resolve().parent
+
+
 def code(name: str) -> Code | None:
     """The code of a user's method, as it was when its file was loaded; None for a method of this folder.
 
@@ -83,7 +90,7 @@ def code(name: str) -> Code | None:
         BadInput: its code lies in no file that can be read.
     """
     file = Path(get(name).file).resolve()
-    if file.parent == Path(__file__).resolve().parent:
+    if built_in(name):
         return None
     if file not in _CODE:  # declared by a module that was imported, not loaded
         _CODE[file] = _read_code(file)

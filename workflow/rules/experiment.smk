@@ -24,12 +24,12 @@ def refuse(message):
 
 
 try:
-    import ipbench
     from ipbench.analysis.plan import ALL, BOTH, plan, plan_tables
     from ipbench.errors import BadInput, valid_choice
     from ipbench.experiment import Axes, Experiment
     from ipbench.files import refusal
     from ipbench.lease import check, parse_gpus
+    from ipbench.numerics import numerics
     from ipbench.spec import identity
 except ModuleNotFoundError as error:
     refuse(f"{sys.executable} has no {error.name}: run `make setup`, then .venv/bin/snakemake")
@@ -180,6 +180,12 @@ def inputs_of(wildcards):
 def arguments_of(wildcards):
     """What `ipbench run` is told: the axes that differ from their defaults, sparsities and seeds."""
     return shlex.join(job_of(wildcards).arguments)
+
+
+@asked_often
+def numerics_of(wildcards):
+    """The version of the numerics of a job's runs: a change of theirs trains them again."""
+    return max(numerics(run) for run in job_of(wildcards).cells)
 
 
 @asked_often

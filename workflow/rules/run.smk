@@ -44,7 +44,7 @@ rule run:
         **({"gpu_slots": PROCESSES} if GPUS else {}),
     params:
         arguments=arguments_of,
-        numerics=ipbench.NUMERICS,
+        numerics=numerics_of,
         experiment=EXPERIMENT.name,
         start=start_of,
     message:

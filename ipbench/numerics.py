@@ -1,0 +1,69 @@
+"""Which version of the numerics a run is of: raised for the runs whose numbers a change touches (layer 4).
+
+A record holds the number of its run. One that holds another number is stale: its run is trained again, and no table
+takes it. Runs that a change does not touch keep their number, and with it their published results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+import ipbench
+from ipbench import methods
+from ipbench.data.catalog import dataset
+from ipbench.spec import PASS_PIXELS, Option, Recipe, Run
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of numbers.
+
+    Attributes:
+        since: the version of ipbench that brought it.
+        what: changed.
+        touches: whether it changes the numbers of a run.
+    """
+
+    since: str
+    what: str
+    touches: Callable[[Run], bool]
+
+
+def _sees_norms(run: Run) -> bool:
+    return run.method == "cops" and not run.model.startswith("lenet")
+
+
+def _has_other_weights(run: Run) -> bool:
+    return run.model.startswith(("vit_", "swin_", "maxvit"))
+
+
+def _scores_in_passes(run: Run) -> bool:
+    """A user's method is told by its code, and need not be there where records are collected."""
+    if not methods.built_in(run.method):
+        return False
+    return _score_pixels(run.dataset, run.recipe, run.method, tuple(sorted(run.options.items()))) > PASS_PIXELS
+
+
+CHANGES = (
+    Change("0.2.0", "COPS: every score sees the net as if it were taken alone, its norms too", _sees_norms),
+    Change("0.2.0", "attention projections are counted and pruned", _has_other_weights),
+    Change("0.2.0", "scores of many images are taken in passes", _scores_in_passes),
+)
+
+
+def numerics(run: Run) -> int:
+    """The version of the numerics of a run: that of all runs, and one more for each change that touches it."""
+    return ipbench.NUMERICS + sum(change.touches(run) for change in CHANGES)
+
+
+@lru_cache(maxsize=4096)
+def _score_pixels(data: str, recipe: Recipe, method: str, options: tuple[tuple[str, Option], ...]) -> int:
+    """The most pixels of images that a score, or the first gradient, of a run is taken on."""
+    facts = dataset(data)
+    stages = methods.get(method).stages(dict(options))
+    per_class = [stage.per_class for stage in stages if isinstance(stage, methods.Prune)]
+    images = max([recipe.batch_size, *(number * facts.classes for number in per_class)])
+    return images * prod(facts.shape[1:])
