@@ -362,8 +362,10 @@ def _whole_weights(weights: _Weights, required: dict[int, float], sets: list[_Se
             sets = [found for found in sets if (found.places == forced).any()] + _extremes(weights, required)
             try:
                 part = _mixed(weights, tight, sets)
-            except Infeasible:
+            except (Infeasible, Unsolved):
                 break
+        except Unsolved:  # the optimum is known; a better mask is not
+            break
     return best
 
 

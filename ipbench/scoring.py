@@ -1,4 +1,4 @@
-"""A score taken alone, and what it must be: one finite-precision number per coefficient (floor 3)."""
+"""A score taken alone, and what it must be: one floating-point number per coefficient (floor 3)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ipbench.sparse_net import SparseNet
 
 Scores = dict[str, Tensor]
+
+#: What torch says where a backward pass cannot be differentiated.
+_NO_SECOND_DERIVATIVE = re.compile(r"derivative for (?:aten::)?_*(\w+?)(?:_backward)? is not implemented")
 
 
 def take(
@@ -54,11 +57,11 @@ def take(
         with net.scratch(training=net.training) as twin:
             found = score(twin, own, **options)
     except RuntimeError as error:
-        missing = re.search(r"derivative for (\S+) is not implemented", str(error))
+        missing = _NO_SECOND_DERIVATIVE.search(str(error))
         if missing is None:
             raise
-        operation = missing.group(1).removeprefix("aten::").removesuffix("_backward").strip("_")
-        raise Impossible(f"{name}: needs second derivatives, which {operation} in this net does not have") from None
+        reason = f"{name}: needs second derivatives, which {missing.group(1)} in this net does not have"
+        raise Impossible(reason) from None
     scores = as_scores(found, net.masks, f"method {name}")
     if positive and all(bool(values.isfinite().all()) for values in scores.values()):
         _check_positive(scores, name, start=all(bool(mask.all()) for mask in net.masks.values()))
@@ -87,7 +90,7 @@ def as_score(score: object, like: Tensor, what: str) -> Tensor:
         raise BadInput(f"{wanted} {type(score).__name__}")
     if score.shape != like.shape or not score.is_floating_point():
         raise BadInput(f"{wanted} {score.dtype} {tuple(score.shape)}")
-    if score.layout != torch.strided or score.is_quantized or score.device.type == "meta":
+    if score.layout != torch.strided or score.device.type == "meta":
         kind = "a tensor on the meta device" if score.device.type == "meta" else f"a tensor of layout {score.layout}"
         raise BadInput(f"{wanted} {kind}")
     values = score.detach().to(like.device)

@@ -309,6 +309,14 @@ def test_grasp_on_nets_without_second_derivatives(batch):
         pruned_masks(net, grasp, Fixed(batch))
 
 
+def test_other_errors_of_a_score_are_its_own(batch):
+    def wrong(net, batch):
+        return torch.zeros(2) @ torch.zeros(3)
+
+    with pytest.raises(RuntimeError, match="size"):
+        pruned_masks(SparseNet(tiny_conv(), make_run(sparsity="0.5"), SHAPE), Prune(wrong, "wrong"), Fixed(batch))
+
+
 # Passes.
 
 
