@@ -131,7 +131,10 @@ def opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
         try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
-                raise BadProduct(f"{path}: not a regular file")
+                what = (
+                    "Is a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file, but a pipe or a device"
+                )
+                raise BadProduct(f"{path}: {what}")
             with open(handle, "rb", closefd=False) as file:
                 yield file, status.st_size
         finally:

@@ -135,10 +135,10 @@ PACKING = [
             ("values", packed({"values": "fp8"}), "'fp8'", "valid: fp32, fp16, bf16"),
             ("no-layers", packed(), "0 layers", "a small-vgg, which has 7"),
             ("layers-without-body", packed({"layers": [[1, 2, 3]] * 7}), "does not hold a small-vgg"),
-            ("layers-huge", packed({"layers": [[10**12, 2, 10**12]] * 7}), "does not hold a small-vgg"),
-            ("layers-negative", packed({"layers": [[-5, 2, -5]] * 7}), "does not hold a small-vgg"),
-            ("other-start", packed({"off": "frozen", "faded": 1.0, "start": "0" * 32, "layers": [[0, 0, 0]] * 7}),
-             "initial values"),
+            ("layers-huge", packed({"layers": [[10**12, 2, 10**12]] * 7}), "layer stage1.conv1", "in 288"),
+            ("layers-negative", packed({"layers": [[-5, 2, -5]] * 7}), "header: layers", "0 (got -5)"),
+            ("vast", packed({"dataset": "imagenet", "model": "vit_h_14", "layers": [[0, 0, 0]] * 130}),
+             "ends too early"),
         ]
     ),
 ]  # fmt: skip
