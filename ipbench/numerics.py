@@ -14,6 +14,7 @@ from math import prod
 import ipbench
 from ipbench import methods
 from ipbench.data.catalog import dataset
+from ipbench.models.catalog import MODELS
 from ipbench.spec import PASS_PIXELS, Option, Recipe, Run
 
 
@@ -32,12 +33,19 @@ class Change:
     touches: Callable[[Run], bool]
 
 
-def _sees_norms(run: Run) -> bool:
-    return run.method == "cops" and not run.model.startswith("lenet")
+def _combines_scores(run: Run) -> bool:
+    """Those of one control on a net without norms or dropout come out as before."""
+    return run.method == "cops" and ("," in str(run.options.get("controls", "")) or not run.model.startswith("lenet"))
 
 
-def _has_other_weights(run: Run) -> bool:
-    return run.model.startswith(("vit_", "swin_", "maxvit"))
+def _has_attention(run: Run) -> bool:
+    return run.model.startswith(("vit_", "swin_"))
+
+
+def _draws_dropout_again(run: Run) -> bool:
+    """In later rounds; of our own models none has dropout, and the other scores do not draw from it."""
+    rounds = run.options.get("rounds", 1)
+    return run.method in ("snip", "freezenet", "grasp") and rounds != 1 and run.model not in MODELS
 
 
 def _scores_in_passes(run: Run) -> bool:
@@ -48,8 +56,9 @@ def _scores_in_passes(run: Run) -> bool:
 
 
 CHANGES = (
-    Change("0.2.0", "COPS: every score sees the net as if it were taken alone, its norms too", _sees_norms),
-    Change("0.2.0", "attention projections are counted and pruned", _has_other_weights),
+    Change("0.2.0", "COPS: every score sees the net as if it were taken alone; several controls", _combines_scores),
+    Change("0.2.0", "attention projections are counted and pruned", _has_attention),
+    Change("0.2.0", "every round of a score draws the same dropout", _draws_dropout_again),
     Change("0.2.0", "scores of many images are taken in passes", _scores_in_passes),
 )
 

@@ -22,6 +22,9 @@ def run(data="fashion-mnist", model="small-vgg", method="snip", **values):
         (run(), 0),
         (run(method="cops"), 1),
         (run(method="cops", model="lenet-300-100"), 0),
+        (run(method="cops", model="lenet-300-100", options={"controls": "synflow,grasp"}), 1),
+        (run(data="cifar10", model="vgg16_bn", options={"rounds": 3}), 1),
+        (run(options={"rounds": 3}), 0),
         (run(data="cifar10", model="vit_b_16"), 1),
         (run(data="cifar10", method="grasp"), 0),
         (run(data="cifar100", method="grasp"), 1),  # 1,000 images

@@ -23,6 +23,7 @@ def start(gpu, threads):
         ]
     )
 
+
 if GPUS:
     workflow.register_resource("gpu_slots", len(GPUS) * JOBS_PER_GPU)
 
@@ -50,5 +51,4 @@ rule run:
     message:
         "{wildcards.job}"
     shell:
-        "exec {params.start} {params.arguments}"
-        " --out results/{params.experiment:q} --done {output:q} > {log:q} 2>&1"
+        "exec {params.start} {params.arguments}" " --out results/{params.experiment:q} --done {output:q} > {log:q} 2>&1"
