@@ -126,7 +126,7 @@ def _train(
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # strict mode needs it before CUDA starts
     from ipbench import distributed, running
 
-    with on_signals(), distributed.joined(running.choose_device(device)) as own:
+    with on_signals(), output.lenient(), distributed.joined(running.choose_device(device)) as own:
         environment = running.Environment(
             root=data.absolute(),
             device=own,
