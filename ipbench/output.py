@@ -11,8 +11,9 @@ import errno
 import io
 import os
 import sys
-from contextlib import suppress
-from typing import IO
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, TextIO, cast
 
 #: What stands for our own characters where an encoding has not got them; others are written out, as in "\\u6f22".
 _PLAIN = {"−": "-", "–": "-", "—": "-", "─": "-", "±": "+-", "×": "x", "…": "...", "≤": "<=", "≥": ">="}
@@ -98,6 +99,17 @@ def abandon(stream: IO[str] | None) -> None:
         os.close(nowhere)
 
 
+@contextmanager
+def lenient() -> Iterator[None]:
+    """Inside, what others print, a method's file say, ends nothing either."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream and cast(TextIO, Lenient(stream)) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
 class Lenient(io.TextIOBase):
     """A text stream for others to draw on, such as a progress bar: what cannot be written is dropped."""
 
@@ -111,16 +123,21 @@ class Lenient(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write what can be written."""
-        if self._stream is not None:
-            with suppress(OSError, ValueError):
-                self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
+        self._try(lambda stream: stream.write(text.encode(self.encoding, _PLAINLY).decode(self.encoding)))
         return len(text)
 
     def flush(self) -> None:
         """As of a stream."""
+        self._try(lambda stream: stream.flush())
+
+    def _try(self, what: Callable[[IO[str]], object]) -> None:
         if self._stream is not None:
-            with suppress(OSError, ValueError):
-                self._stream.flush()
+            try:
+                what(self._stream)
+            except OSError:
+                abandon(self._stream)
+            except ValueError:  # closed by somebody in this process
+                pass
 
     def isatty(self) -> bool:
         """Whether a person watches."""

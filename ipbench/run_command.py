@@ -127,7 +127,7 @@ def _train(
     from ipbench import distributed, running
 
     # While processes join, a signal still ends this one at once: torchrun ends all if one of them cannot.
-    with distributed.joined(running.choose_device(device)) as own, on_signals():
+    with output.lenient(), distributed.joined(running.choose_device(device)) as own, on_signals():
         environment = running.Environment(
             root=data.absolute(),
             device=own,

@@ -15,6 +15,7 @@ import pytest
 
 from ipbench import output
 from ipbench.cli import main
+from ipbench.methods.declare import REGISTRY
 from ipbench.progress import epochs_bar
 from ipbench.store import read_json
 
@@ -69,6 +70,32 @@ def test_all_runs_are_trained(stream, name, tmp_path, monkeypatch):
         Path("done.json").unlink()
         assert main(RUN) == 1
         assert not Path("done.json").exists()
+
+
+PRINTS = """
+import sys
+from ipbench.methods import before_training, method
+
+@method(when=before_training, paper="x")
+def talks(net, batch):
+    print("a score − printed", flush=True)
+    print("a warning − printed", file=sys.stderr, flush=True)
+    return net.magnitudes()
+"""
+
+
+@pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
+def test_a_method_may_print(stream, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("m.py").write_text(PRINTS)
+    with stream() as out, stream() as err:
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        try:
+            assert main([*RUN, "--method-file", "m.py", "--method", "talks"]) == 0
+        finally:
+            REGISTRY.pop("talks", None)
+    assert len(read_json(Path("done.json"))["runs"]) == 2
 
 
 def test_no_file_takes_the_number_of_a_closed_stream(tmp_path):
