@@ -72,7 +72,7 @@ DECLARATIONS = [
     declared("stage-alone", f"{STAGES}def a(): return Train()\n", "must return a list of stages"),
     declared("stages-raise", f"{STAGES}def a(): raise RuntimeError('no\\nway')\n", "RuntimeError: no way"),
     declared("continues-later", f"{STAGES}def a(): return [Train(), Continue()]\n", "Continue is the first stage"),
-    declared("stages-exit", f"{STAGES}def a(): raise SystemExit(0)\n", "'a'", "SystemExit: 0"),
+    declared("stages-exit", f"{STAGES}def a(): raise SystemExit(0)\n", "method a", "SystemExit: 0"),
     declared("never-pruned", f"{EXCHANGE}def a(): return [Train(exchange)]\n", "'a'", "does not prune", "Prune before"),
     declared("stages-range", f"{STAGES}def a(): return [Train(epochs=-1)]\n", "epochs is from 0 to 10000"),
     case(
