@@ -45,7 +45,9 @@ def test_what_has_no_meaning_is_folded_away():
 
 
 def test_partners_share_a_pair():
-    cells = expand(basis={"sharing": ["layer", "stage"]}).grid()["cells"]
+    grid = expand(basis={"sharing": ["layer", "stage"]}).grid()
+    cells = grid["cells"]
+    assert grid["margin"] == 0.5 and expand(margin=1).grid()["margin"] == 1
     groups: dict[str, list[str]] = {}
     for cell in cells:
         groups.setdefault(cell["pair"], []).append(cell["space"])

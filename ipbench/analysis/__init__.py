@@ -1,7 +1,8 @@
 """From records to numbers, tables and figures (floor 5, no torch): knows records and grids, never models or methods.
 
-`grid` -> what was planned; `collect` -> `runs.parquet`; `statistics` (pure) and `comparisons` (on a collection) -> the
-numbers; `tables`, `terminal` and `figures` -> what is shown; `plan` -> which files that will be, without making them.
+`grid` -> what was planned; `collect` -> `runs.parquet`; `flips` and `statistics` (pure), `settings`, `cells` and
+`comparisons` (on a collection) -> the numbers; `tables`, `terminal` and `figures` -> what is shown; `plan` -> which
+files that will be, without making them.
 
 Below is what the command line calls. Each imports what it needs when it is called, so that planning stays quick.
 """

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ipbench.analysis.collect import load
-from ipbench.analysis.statistics import holm, mean_interval, sign_flip
+from ipbench.analysis.comparisons import compare, family
+from ipbench.analysis.flips import ALPHA
+from ipbench.analysis.statistics import mean_interval
 
 HERE = Path(__file__).parent
 
@@ -31,12 +32,12 @@ def main() -> None:
 
 def shares(accuracy: pd.DataFrame) -> None:
     """Test accuracy as a share of the dense net's of the same seed."""
-    print("share of the dense accuracy of the same seed, in per cent: mean (95 % interval), n")
+    print("share of the dense accuracy of the same seed, in per cent: mean (95 % interval, Student's t), n")
     for model, group in accuracy.groupby(level="model"):
         dense = group.loc[(model, "dense", "0")]
         for (_, method, sparsity), values in group.drop("dense", level="method").iterrows():
             share = (100 * values / dense).dropna()
-            interval = mean_interval(share, "share", model, method, sparsity)
+            interval = mean_interval(share, least=0)
             print(
                 f"  {model:14} {method:10} {sparsity:6} {share.mean():7.2f} ({interval.lower:.2f} to"
                 f" {interval.upper:.2f}), {len(share)}"
@@ -47,24 +48,35 @@ def differences(accuracy: pd.DataFrame) -> None:
     """Points between two methods, paired by seed: per rate, and averaged over the rates with a test."""
     others = ["snip", "grasp", "synflow", "cops"]
     pairs = [("freezenet", other) for other in others] + [("cops", other) for other in ("snip", "synflow", "grasp")]
-    tests = []
+    averages = {}
     print("difference in points, paired by seed: mean (95 % interval), n")
     for model in accuracy.index.unique("model"):
         for one, other in pairs:
             by_rate = 100 * (accuracy.loc[(model, one)] - accuracy.loc[(model, other)]).dropna(axis=1)
             for sparsity, values in by_rate.iterrows():
-                text = said(values.to_numpy(), model, one, other, sparsity)
-                print(f"  {model:14} {one} - {other:8} {sparsity:6} {text}")
-            seeds = by_rate.mean().to_numpy()
-            tests.append((f"{model:14} {one} - {other:8} all   ", said(seeds, model, one, other), sign_flip(seeds).p))
-    for (name, text, p), corrected in zip(tests, holm([p for _, _, p in tests]), strict=True):
-        print(f"  {name} {text}, p = {p:.3f}, after Holm {corrected:.3f}")
+                print(f"  {model:14} {one} - {other:8} {sparsity:6} {said(values)}")
+            averages[f"{model:14} {one} - {other:8} all   "] = by_rate
+    tested(averages)
 
 
-def said(values: np.ndarray, *key: str) -> str:
-    """Mean, interval and number."""
-    interval = mean_interval(values, "difference", *key)
-    return f"{values.mean():+7.2f} ({interval.lower:+.2f} to {interval.upper:+.2f}), {len(values)}"
+def tested(averages: dict[str, pd.DataFrame]) -> None:
+    """Print averages over the rates, one family for all of them.
+
+    Many share one side (FreezeNet): a flip is then no exchange of two methods, and the test assumes symmetry.
+    """
+    p_values = family([by_rate.mean().to_dict() for by_rate in averages.values()])
+    for (name, by_rate), p in zip(averages.items(), p_values, strict=True):
+        means = by_rate.mean(axis=1)
+        narrow = compare(by_rate.mean().to_dict()).narrow
+        more = ", mixed signs" if means.min() < 0 < means.max() else ""
+        more += ", within ±0.5" if p > ALPHA and narrow.lower >= -0.5 and narrow.upper <= 0.5 else ""
+        print(f"  {name} {said(by_rate.mean())}, adjusted p = {p:.3f} in a family of {len(averages)}{more}")
+
+
+def said(values: pd.Series) -> str:
+    """Mean, interval (inversion of the sign-flip test) and number of paired differences by seed."""
+    found = compare(values.to_dict())
+    return f"{found.mean:+7.2f} ({found.interval.lower:+.2f} to {found.interval.upper:+.2f}), {found.n}"
 
 
 def storage(runs: pd.DataFrame) -> None:
@@ -84,11 +96,10 @@ def ablations(runs: pd.DataFrame) -> None:
     init = runs["recipe"].map(lambda text: json.loads(text)["init"])
     net = runs["method"] + runs["off"].map({"decayed": " decayed"}).fillna("")
     accuracy = 100 * runs.assign(init=init, net=net).pivot_table("test_accuracy", ["init", "net", "sparsity"], "seed")
-    tests = []
     print("ablations: test accuracy; share of the dense accuracy of the same seed and initialisation: mean (95 %), n")
     for (start, name, sparsity), values in accuracy.iterrows():
         share = (100 * values / accuracy.loc[(start, "dense", "0")]).to_numpy()
-        interval = mean_interval(share, "ablation", start, name, sparsity)
+        interval = mean_interval(share, least=0)
         print(
             f"  {start:16} {name:18} {sparsity:6} {values.mean():6.2f}; {share.mean():6.2f}"
             f" ({interval.lower:.2f} to {interval.upper:.2f}), {len(share)}"
@@ -102,15 +113,14 @@ def ablations(runs: pd.DataFrame) -> None:
     pairs = [((start, "freezenet"), (start, "snip")) for start in starts]
     pairs += [((start, "freezenet decayed"), (start, "freezenet")) for start in starts]
     pairs += [((start, "freezenet"), ("xavier_normal", "freezenet")) for start in starts if start != "xavier_normal"]
+    averages = {}
     for one, other in pairs:
         by_rate = accuracy.loc[one] - accuracy.loc[other]
         name = f"{', '.join(one)} - {', '.join(other)}"
         for sparsity, values in by_rate.iterrows():
-            print(f"  {name:62} {sparsity:6} {said(values.to_numpy(), name, sparsity)}")
-        seeds = by_rate.mean().to_numpy()
-        tests.append((f"{name:62} all   ", said(seeds, name), sign_flip(seeds).p))
-    for (name, text, p), corrected in zip(tests, holm([p for _, _, p in tests]), strict=True):
-        print(f"  {name} {text}, p = {p:.3f}, after Holm {corrected:.3f}")
+            print(f"  {name:62} {sparsity:6} {said(values)}")
+        averages[f"{name:62} all   "] = by_rate
+    tested(averages)
 
 
 if __name__ == "__main__":

@@ -236,3 +236,46 @@ def test_a_dollar_is_no_formula(tmp_path):
 
 def test_powers_of_ten_on_an_axis_are_formulas_still(tmp_path):
     assert saved(tmp_path / "x.svg", r"$\mathdefault{10^{3}}$") == 3
+
+
+def test_markers_of_differences_tell_the_verdict(tmp_path):
+    """Filled: a claim; grey: within the margin; white: undecided."""
+    gain = {"snip": 0.02, "grasp": 0.0, "random": 0.0}
+    noise = [0.0, 0.001, -0.001, 0.001, -0.001, 0.0005, -0.0005]
+
+    def accuracy(c, seed):
+        scale = 10 if c["method"] == "random" else 1
+        return 0.8 + (gain[c["method"]] + scale * noise[seed] if c["space"] == "ip" else 0)
+
+    write(tmp_path, grid(tuple(gain), ("0.9",), dense=(), seeds=range(7)), test_accuracy=accuracy)
+    sheet = figure(tmp_path, "difference")
+    fills = {}
+    for axes in sheet.axes:
+        (diamond,) = [line for line in axes.get_lines() if line.get_marker() == "D"]
+        fills[axes.get_title()] = diamond.get_markerfacecolor()
+    assert fills == {"snip": style.DIFFERENCE_COLOUR, "grasp": "#B0B0B0", "random": "white"}
+    assert [text.get_text() for text in sheet.legends[0].get_texts()][:3] == ["claim", "within ±0.5", "undecided"]
+    assert "over seeds, not test images" in texts(sheet)
+
+
+def test_single_seeds_are_shown_where_a_run_collapsed(tmp_path):
+    outcome = {"test_accuracy": lambda c, s: 0.1 if (c["method"], c["sparsity"], s) == ("snip", "0.98", 2) else 0.8}
+    write(tmp_path, grid(("snip", "grasp"), spaces=("sp",)), **outcome)
+    sheet = figure(tmp_path, "methods")
+    (axes,) = sheet.axes
+    (dots,) = [item for item in axes.collections if item.get_offsets().shape == (6, 2)]
+    assert sorted(dots.get_offsets()[:, 1]) == pytest.approx([10, 80, 80, 80, 80, 80])
+    assert "30 of 30 runs, 1 collapsed." in texts(sheet)
+
+
+def test_what_would_mix_settings_is_not_drawn(tmp_path):
+    plan_of = grid(("snip", "grasp"), ("0.9",))
+    write(tmp_path, plan_of)
+    changed = record(plan_of["cells"][1], 2)
+    changed["provenance"]["processes"] = 2
+    put(tmp_path, changed)
+    for name in ("accuracy", "training-loss", "density"):
+        sheet = figure(tmp_path, name)
+        assert "Not formed: 1 mean, mixed 2 numbers of processes (1, 2)." in texts(sheet)
+    for name in ("difference", "cost"):
+        assert "Not formed: 1 pair, mixed 2 numbers of processes (1, 2)." in texts(figure(tmp_path, name))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -24,6 +25,11 @@ def test_a_grid_round_trips(tmp_path):
     write_json(tmp_path / "grid.json", grid())
     found = read_grid(tmp_path)
     assert parse(to_json(found)) == found
+    assert found.margin == 0.5  # of a grid that does not tell
+    assert parse(to_json(found) | {"margin": 0.25}).margin == 0.25
+    for margin in (0, -1, 101, math.nan, "half"):
+        with pytest.raises(BadInput, match=r"margin|could not convert"):
+            parse(to_json(found) | {"margin": margin})
     assert found.planned == 9 * 6
 
 

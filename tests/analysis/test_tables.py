@@ -279,3 +279,80 @@ def test_foreign_texts_are_texts_in_markdown(nasty):
 def test_a_terminal_obeys_nothing_of_a_table(nasty):
     for text in (csv(nasty), markdown(nasty), latex(nasty), page(nasty)):
         assert all(character.isprintable() or character == "\n" for character in text)
+
+
+def same(value):
+    return lambda c, s: value
+
+
+def test_a_diverged_run_has_its_complete_case_beside_it(results):
+    """As a guess in the mean, and without its seed in columns of their own; nowhere else is there such a column."""
+    tables = make_tables(collect(results))
+    accuracy = tables["accuracy"].data.set_index(["method", "sparsity"]).loc[("grasp", "0.9")]
+    assert accuracy["sp_diverged"] == 1 and accuracy["sp_mean_percent"] == pytest.approx(
+        (5 * accuracy["sp_complete_mean_percent"] + 10) / 6
+    )
+    pair = tables["paired"].data.set_index(["method", "sparsity"]).loc[("grasp", "0.9")]
+    assert (pair["n"], pair["complete_n"], pair["diverged"]) == (6, 5, 1)
+    for name in ("accuracy", "paired"):
+        assert any("without diverged" in column for column in tables[name].printed)
+        assert "counts as a guess" in " ".join(tables[name].notes)
+    printed = tables["paired"].printed.set_index(["method", "sparsity p"])["without diverged"]
+    assert printed.loc[("grasp", "0.9")].endswith(", n = 5") and printed.loc[("snip", "0.9")] == "–"
+
+
+def test_without_diverged_or_collapsed_runs_there_are_no_such_columns(tmp_path):
+    tables = make_tables(collect(write(tmp_path, grid(), test_accuracy=same(0.8))))
+    for name in ("accuracy", "paired", "methods", "global"):
+        assert not any("diverged" in column or "collapsed" in column for column in tables[name].printed)
+    notes = " ".join(tables["accuracy"].notes)
+    assert "none of n runs collapsed, the rate is below 39 % (n = 6)" in notes
+
+
+def test_every_table_with_intervals_says_what_they_cover(results):
+    tables = make_tables(collect(results))
+    for name in ("accuracy", "paired", "methods", "global"):
+        notes = " ".join(tables[name].notes)
+        assert "covers the draw of seeds, not that of test images" in notes
+        assert ("Student's t" if name == "accuracy" else "sign-flip test") in notes
+
+
+def test_averages_tell_mixed_signs(tmp_path):
+    gain = {"0.9": 0.01, "0.98": -0.01}
+    outcome = {"test_accuracy": lambda c, s: 0.8 + (gain[c["sparsity"]] + 0.001 * s if c["space"] == "ip" else 0)}
+    tables = make_tables(collect(write(tmp_path, grid(("snip",), tuple(gain), dense=()), **outcome)))
+    for name in ("methods", "global"):
+        assert tables[name].printed["signs"].item() == "mixed signs (1 +, 1 −)"
+        assert tables[name].data["mixed_signs"].item()
+
+
+def test_no_average_over_filter_bases_is_printed(tmp_path):
+    cells = [cell("snip", "sp", "0.9"), *(cell("snip", "ip", "0.9", basis={"init": init}) for init in "ab")]
+    tables = make_tables(collect(write(tmp_path, grid() | {"cells": cells})))
+    for name in ("methods", "global"):
+        assert tables[name].printed.empty and "No average is formed" in " ".join(tables[name].notes)
+    assert "scatter symmetrically" in " ".join(tables["paired"].notes) and len(tables["paired"].printed) == 2
+
+
+def test_the_table_says_in_place_of_a_number_what_would_be_mixed(tmp_path):
+    plan = grid(("snip", "grasp"), ("0.9",))
+    write(tmp_path, plan)
+    changed = record(plan["cells"][1], 2)
+    changed["provenance"]["processes"] = 2
+    put(tmp_path, changed)
+    tables = make_tables(collect(tmp_path))
+    accuracy = tables["accuracy"].printed.set_index("method")
+    assert (
+        accuracy.loc["snip", "SP"] == "not formed: 2 numbers of processes (1, 2)"
+        and accuracy.loc["grasp", "SP"][0].isdigit()
+    )
+    pairs = tables["paired"].printed.set_index("method")
+    assert (
+        pairs.loc["snip", "IP − SP"] == "not formed: 2 numbers of processes (1, 2)"
+        and pairs.loc["snip", "verdict"] == "not formed"
+    )
+    assert pairs.loc["grasp", "IP − SP"].startswith(("+", "−", "0"))
+    cost = tables["cost"].printed.set_index(["method", "space"])
+    assert cost.loc[("snip", "SP"), "achieved p"] == "not formed: 2 numbers of processes (1, 2)"
+    write_runs(tmp_path)
+    assert re.search(r"snip +0\.9 +mixed ", summary(tmp_path))

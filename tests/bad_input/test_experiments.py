@@ -16,7 +16,7 @@ GOOD = {
 }
 NAME = "not a name: use letters, digits, '_', '-' and '.', at most 64, the first a letter or digit"
 RANGE = "a number from 0 up to, not including, 1"
-KEYS = "valid: allocations, basis, datasets, loader, methods, mode, models, off, recipe, seeds"
+KEYS = "valid: allocations, basis, datasets, loader, margin, methods, mode, models, off, recipe, seeds"
 
 
 def changed(id: str, lines: str, *says: str) -> Case:
@@ -148,6 +148,11 @@ INSIDE = [
     changed("basis-value-twice", "basis: {sharing: [layer, layer]}", "basis", "appears twice"),
     changed("basis-number", "basis: 3", "basis.0", "a mapping of keys to values (got 3)"),
     changed("basis-without-ip", "spaces: sp\nbasis: {lr: 2}", "basis", "space ip", "sp alone"),
+    changed("margin-zero", "margin: 0", "margin", "greater than 0"),
+    changed("margin-large", "margin: 101", "margin", "100"),
+    changed("margin-nan", "margin: .nan", "margin"),
+    changed("margin-word", 'margin: "0.5"', "margin"),
+    changed("margin-list", "margin: [0.5, 1]", "margin"),
     changed("title-list", "title: [a]", "title", "a word or a text"),
     changed("title-long", f"title: {'a' * 201}", "title", "at most 200 characters"),
     changed("title-newline", 'title: "a\\nb"', "title", "on one line", "'a\\nb'"),

@@ -113,6 +113,8 @@ def global_table(collection: Collection, analysis: Analysis) -> Table:
 def _claim_notes(collection: Collection, analysis: Analysis, shown: Iterable[Finding]) -> list[str]:
     """How claims are made, of a family with these rows in sight."""
     shown = list(shown)
+    if not analysis.members:
+        return []
     drawn = any(found.comparison.p_kind == "Monte Carlo" for found in shown)
     test = f"{FLIPS:,} random flips beyond {EXACT_SEEDS} seeds" if drawn else "exact"
     notes = [
