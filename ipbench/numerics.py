@@ -13,7 +13,8 @@ from math import prod
 
 import ipbench
 from ipbench import methods
-from ipbench.data.catalog import dataset
+from ipbench.data.catalog import DATASETS
+from ipbench.errors import BadInput
 from ipbench.models.catalog import MODELS
 from ipbench.spec import PASS_PIXELS, Option, Recipe, Run
 
@@ -50,15 +51,20 @@ def _draws_dropout_again(run: Run) -> bool:
 
 def _scores_in_passes(run: Run) -> bool:
     """A user's method is told by its code, and need not be there where records are collected."""
-    if not methods.built_in(run.method):
+    if not methods.built_in(run.method) or run.dataset not in DATASETS:
         return False
     return _score_pixels(run.dataset, run.recipe, run.method, tuple(sorted(run.options.items()))) > PASS_PIXELS
+
+
+def _selects_any_epoch(run: Run) -> bool:
+    return run.method == "gmp" and run.sparsity == "0"
 
 
 CHANGES = (
     Change("0.2.0", "COPS: every score sees the net as if it were taken alone; several controls", _combines_scores),
     Change("0.2.0", "attention projections are counted and pruned", _has_attention),
     Change("0.2.0", "every round of a score draws the same dropout", _draws_dropout_again),
+    Change("0.2.0", "gradual pruning of nothing: every epoch may be the selected one", _selects_any_epoch),
     Change("0.2.0", "scores of many images are taken in passes", _scores_in_passes),
 )
 
@@ -71,8 +77,11 @@ def numerics(run: Run) -> int:
 @lru_cache(maxsize=4096)
 def _score_pixels(data: str, recipe: Recipe, method: str, options: tuple[tuple[str, Option], ...]) -> int:
     """The most pixels of images that a score, or the first gradient, of a run is taken on."""
-    facts = dataset(data)
-    stages = methods.get(method).stages(dict(options))
+    facts = DATASETS[data]
+    try:
+        stages = methods.get(method).stages(dict(options))
+    except (BadInput, ValueError, TypeError, AttributeError):  # options that the method refuses: no run has them
+        stages = []
     per_class = [stage.per_class for stage in stages if isinstance(stage, methods.Prune)]
     images = max([recipe.batch_size, *(number * facts.classes for number in per_class)])
     return images * prod(facts.shape[1:])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from ipbench import NUMERICS
+from ipbench.numerics import numerics
 from ipbench.spec import Run, canonical_json, identity, pair_of
 from ipbench.store import write_json
 
@@ -101,9 +101,10 @@ def record(
         "outcome_sha256": hashlib.sha256(canonical_json(body).encode()).hexdigest(),
         "cost": {"wall_seconds": 10.0 + seed, "peak_memory_bytes": 123_456_789},
         "provenance": {
-            "numerics": NUMERICS, "commit": "abc1234", "ipbench": "0.1.0", "python": "3.11.2", "torch": "2.13.0",
-            "torchvision": "0.28.0", "numpy": "2.4.6", "platform": "Linux-x86_64", "cpu": "Test CPU", "device": "cpu",
-            "threads": 1, "mode": cell["mode"], "loader": "torch", "finished": "2026-11-01T00:00:00Z",
+            "numerics": numerics(Run(**run)), "commit": "abc1234", "ipbench": "0.1.0", "python": "3.11.2",
+            "torch": "2.13.0", "torchvision": "0.28.0", "numpy": "2.4.6", "platform": "Linux-x86_64", "cpu": "Test CPU",
+            "device": "cpu",
+            "threads": 1, "processes": 1, "mode": cell["mode"], "loader": "torch", "finished": "2026-11-01T00:00:00Z",
         },
     }  # fmt: skip
 

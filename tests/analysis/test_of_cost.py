@@ -14,13 +14,14 @@ from .synthetic import grid, put, record, write
 COLOUR = style.METHOD_COLOURS[0]
 
 
-def timed(results, plan_of, seconds):
+def timed(results, plan_of, seconds, device="cpu"):
     """Write a grid whose records tell these seconds: a function of (cell, seed) to the parts of `cost`."""
     write(results, plan_of)
     for c in plan_of["cells"]:
         for seed in c["seeds"]:
             value = record(c, seed)
             value["cost"] |= seconds(c, seed)
+            value["provenance"]["device"] = device
             put(results, value)
     return results
 
@@ -64,11 +65,17 @@ def test_cpu_seconds_are_used_where_every_run_has_them_on_a_cpu(tmp_path):
 @pytest.mark.parametrize("what", ["older record", "GPU"])
 def test_else_wall_seconds(tmp_path, what):
     plan_of = grid(("snip",), ("0.9",), seeds=range(3))
-    timed(tmp_path, plan_of, lambda c, s: {"cpu_seconds": 3.0, "wall_seconds": 8.0 if c["space"] == "ip" else 2.0})
-    value = record(plan_of["cells"][1], 0)
-    value["cost"] |= {"wall_seconds": 2.0} | ({"cpu_seconds": 3.0} if what == "GPU" else {})
-    value["provenance"]["device"] = "cuda" if what == "GPU" else "cpu"
-    put(tmp_path, value)
+    device = "A GPU" if what == "GPU" else "cpu"
+    timed(
+        tmp_path,
+        plan_of,
+        lambda c, s: {"cpu_seconds": 3.0, "wall_seconds": 8.0 if c["space"] == "ip" else 2.0},
+        device=device,
+    )
+    if what == "older record":
+        value = record(plan_of["cells"][1], 0)
+        value["cost"] |= {"wall_seconds": 2.0}
+        put(tmp_path, value)
     time = figure(tmp_path, "cost").axes[0]
     assert time.get_title() == "wall time of a run"
     assert points(time, COLOUR, "o")[1] == pytest.approx([4])
