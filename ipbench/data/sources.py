@@ -76,6 +76,15 @@ def load(name: str, split: Split, root: Path) -> Images:
         BadProduct: a file is truncated, corrupt or not of the expected size, or the images are not the published ones;
             the message names it.
     """
+    images, place = _read(name, split, root)
+    if strange := _strange(name, split, images):
+        raise BadProduct(f"{place}: {strange}; {_remedy(name, place)}")
+    return images
+
+
+@lru_cache(maxsize=16)
+def _read(name: str, split: Split, root: Path) -> tuple[Images, str]:
+    """One split, of whatever images it is, and where it lies."""
     facts = dataset(name)
     valid_choice(split, SPLITS, "split")
     if facts.test is None:
@@ -92,10 +101,9 @@ def load(name: str, split: Split, root: Path) -> Images:
         images, labels, place = _idx(name, split, root)
     _check(facts, split, images, labels, place)
     images, labels = np.ascontiguousarray(images), labels.astype(np.int64)
-    _check_published(facts, split, Images(images, labels), place)
     images.setflags(write=False)
     labels.setflags(write=False)
-    return Images(images, labels)
+    return Images(images, labels), place
 
 
 @lru_cache(maxsize=16)
@@ -157,8 +165,10 @@ def fetch(name: str, root: Path) -> str:
                 f" hand, put it into {target}, and run `ipbench data fetch {name}` again, which unpacks it"
             )
         archives.unpack(target / download.file, target)
-    _read_both(name, root)
-    return f"{name}: fetched into {_folder(name, root)}{was}"
+    parts = {split: _read(name, split, root)[0] for split in get_args(Split)}
+    strange = [text for split, part in parts.items() if (text := _strange(name, split, part))]
+    refused = f"; {strange[0]}: no training takes it" if strange else ""
+    return f"{name}: fetched into {_folder(name, root)}{was}{refused}"
 
 
 def _unpacked_again(name: str, root: Path) -> bool:
@@ -280,14 +290,14 @@ def _check(facts: DataSet, split: Split, images: np.ndarray, labels: np.ndarray,
         raise BadProduct(f"{place}: label {labels.max()} where {facts.name} has classes 0 to {facts.classes - 1}")
 
 
-def _check_published(facts: DataSet, split: Split, part: Images, place: str) -> None:
-    """Whether the images are those that every number about the data set is about."""
-    expected = facts.published.get(len(part.labels))
+def _strange(name: str, split: Split, part: Images) -> str:
+    """What is wrong with images that are not those that every number about the data set is about; empty of those."""
+    expected = dataset(name).published.get(len(part.labels))
     if expected is None or (found := _sha256(part)) == expected:
-        return
-    raise BadProduct(
-        f"{place}: not the published {split} part of {facts.name}: the SHA-256 of its images and labels is {found},"
-        f" expected is {expected}; {_remedy(facts.name, place)}"
+        return ""
+    return (
+        f"not the published {split} part of {name}: the SHA-256 of its images and labels is {found}, expected is"
+        f" {expected}"
     )
 
 

@@ -121,7 +121,7 @@ NUMBERS = [
 
 #: The empty path is the folder one is in: a shell's variable that is not set.
 EMPTY = [
-    case(f"{words.split()[0]}-empty-{words.split()[-1].lstrip('-')}", [*words.split(), ""], "an empty path")
+    case(f"{words.replace(' --', '-').replace(' ', '-')}-empty", [*words.split(), ""], "an empty path")
     for words in (
         "run --out", "run --data", "run --done", "grid x.yaml --out", "collect", "tables", "figures", "summary",
         "verify", "verify r --data", "data fetch digits --data", "data beton digits --data", "inspect", "pack",

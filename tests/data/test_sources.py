@@ -237,7 +237,7 @@ def test_a_broken_file_beside_its_gz_is_mended(tmp_path, resize, monkeypatch):
 
 def test_a_file_that_may_not_be_read_is_not_fetched_over(offered, monkeypatch):
     sources.fetch("cifar100", offered)
-    sources.load.cache_clear()
+    sources.load.cache_clear(), sources._read.cache_clear()
 
     def refuse(path, *rest):
         raise PermissionError(13, os.strerror(13), str(path))
