@@ -3,7 +3,7 @@
 Importing this package, or anything that only plans or reads results, does not import torch.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 #: Raised by one whenever a change makes a run with the same identity give other numbers. It is part of every record,
 #: and Snakemake repeats runs whose record holds an older one.

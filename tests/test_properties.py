@@ -95,11 +95,12 @@ def runs(draw: st.DrawFn) -> Run:
     for name in ("scaled", "weights"):
         if name in entry.options:
             options |= entry.check_options({name: draw(st.booleans())}, "here")
+    one_ranking = any(isinstance(stage, Prune) and stage.whole_ranking for stage in entry.stages({}))
     return Run(
         dataset="digits", model="odd", method=entry.name, recipe=RECIPE, space=space, **basis,
         off=draw(st.sampled_from(["zero", "frozen"])),
         sparsity=draw(st.sampled_from(["0", "0.3", "0.5", "0.8", "0.95"])) if entry.prunes else "0",
-        allocation=draw(st.sampled_from(["global", "uniform", "erk"])),
+        allocation="global" if one_ranking else draw(st.sampled_from(["global", "uniform", "erk"])),
         options=options, seed=draw(st.integers(0, 3)),
     )  # fmt: skip
 
@@ -223,4 +224,4 @@ def test_every_key_is_of_the_seed_and_a_place(run, blocks):
         assert seed == run.seed
         for part in parts:
             word = part.rpartition("/")[0] if purpose == "basis" else part
-            assert isinstance(part, int) or part == "score" or word in places or word.startswith(("network", "stage"))
+            assert isinstance(part, int) or part in ("score", "method") or word in places or word.startswith(("network", "stage"))

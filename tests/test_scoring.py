@@ -145,8 +145,8 @@ def test_the_record_of_cops_is_that_of_its_mask(space, batch):
     """Value and shares, recomputed from the masks that the run trains; in `ip`, too, which keeps fewer."""
     options = {"controls": "synflow,magnitude", "beta": "0.6"}
     run = make_run(method="cops", space=space, options=options, sparsity="0.2")
-    net, state = run_stages(run, TinyData(), normed)
-    notes = state.facts["notes"]["cops"]
+    net, _ = run_stages(run, TinyData(), normed)
+    notes = net.notes["cops"]
     fresh = SparseNet(normed(), run, SHAPE)
     mask = flat(net.masks).bool()
     vectors = [

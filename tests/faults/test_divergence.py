@@ -100,13 +100,15 @@ def test_the_tables_count_it(diverged: Experiment) -> None:
     assert missing["reason"].str.contains("not finite").all()
 
 
-def test_its_pairs_leave_the_comparison_visibly(diverged: Experiment) -> None:
+def test_its_pairs_count_as_a_guess_visibly(diverged: Experiment) -> None:
     paired = pd.read_csv(diverged.results / "tables/paired.csv")
     lost = paired["recipe"].str.contains('"lr":1000')
     assert set(paired["planned"]) == {2}
-    assert paired[lost]["n"].tolist() == [0, 0] and paired[lost]["difference_pp"].isna().all()
+    assert paired[lost]["n"].tolist() == [2, 2] and paired[lost]["complete_n"].tolist() == [0, 0]
+    assert paired[lost]["diverged"].tolist() == [2, 2]
     by_method = paired[~lost].set_index("method")
-    assert by_method["n"].to_dict() == {"ft": 2, "broken": 1}
+    assert by_method["n"].to_dict() == {"ft": 2, "broken": 2}
+    assert by_method["complete_n"].to_dict() == {"ft": 2, "broken": 1}
     assert by_method["diverged"].to_dict() == {"ft": 0, "broken": 1}
     assert "diverged" in (diverged.results / "tables/paired.md").read_text()
 

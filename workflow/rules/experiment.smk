@@ -188,6 +188,29 @@ def numerics_of(wildcards):
     return max(numerics(run) for run in job_of(wildcards).cells)
 
 
+# The lease waits for GPUs that another Snakemake of this user has taken. This one asks for no more than there are: its
+# own `gpu_slots`, which it therefore need not be told. torchrun gives every process a GPU; without, they share the cores.
+LEASE = ["python", *f"-m ipbench lease --gpus {','.join(GPUS)} --per-gpu {JOBS_PER_GPU} --count {PROCESSES} --".split()]
+# torchrun kills its processes 30 s after it has handed on a SIGTERM: in a pass over many validation images no state is
+# saved by then. The variable is that of its option --shutdown-timeout; where a torch does not know it, it does nothing.
+TORCHRUN = (
+    "env TORCH_ELASTIC_SHUTDOWN_TIMEOUT=300"
+    f" python -m torch.distributed.run --standalone --nproc-per-node {PROCESSES}"
+)
+
+
+@cache
+def start(gpu, threads):
+    """How `ipbench run` is started. Where a GPU is asked for, it is not the CPU that trains if that cannot be used."""
+    return shlex.join(
+        [
+            *(LEASE if GPUS else []),
+            *(TORCHRUN if PROCESSES > 1 else "python").split(),
+            *f"-m ipbench run --device {'cuda' if gpu else 'auto'} --threads {threads} --workers {threads}".split(),
+        ]
+    )
+
+
 @asked_often
 def start_of(wildcards, output, threads, resources):
     """How `ipbench run` is started. It takes `output` only so that Snakemake sees no parameter of the training in it.

@@ -1,29 +1,6 @@
 # The training: one job per block of seeds and sparsities of a cell. A job that continues other jobs' runs (fine-tuning
 # the dense nets, the next level of a lottery ticket) waits for them: this rule follows itself.
 
-# The lease waits for GPUs that another Snakemake of this user has taken. This one asks for no more than there are: its
-# own `gpu_slots`, which it therefore need not be told. torchrun gives every process a GPU; without, they share the cores.
-LEASE = ["python", *f"-m ipbench lease --gpus {','.join(GPUS)} --per-gpu {JOBS_PER_GPU} --count {PROCESSES} --".split()]
-# torchrun kills its processes 30 s after it has handed on a SIGTERM: in a pass over many validation images no state is
-# saved by then. The variable is that of its option --shutdown-timeout; where a torch does not know it, it does nothing.
-TORCHRUN = (
-    "env TORCH_ELASTIC_SHUTDOWN_TIMEOUT=300"
-    f" python -m torch.distributed.run --standalone --nproc-per-node {PROCESSES}"
-)
-
-
-@cache
-def start(gpu, threads):
-    """How `ipbench run` is started. Where a GPU is asked for, it is not the CPU that trains if that cannot be used."""
-    return shlex.join(
-        [
-            *(LEASE if GPUS else []),
-            *(TORCHRUN if PROCESSES > 1 else "python").split(),
-            *f"-m ipbench run --device {'cuda' if gpu else 'auto'} --threads {threads} --workers {threads}".split(),
-        ]
-    )
-
-
 if GPUS:
     workflow.register_resource("gpu_slots", len(GPUS) * JOBS_PER_GPU)
 
