@@ -66,7 +66,7 @@ def laid(tmp_path_factory: pytest.TempPathFactory) -> Laid:
         (base / name).mkdir()
         checkout = check_out(base / name)
         # The cluster's GPUs are empty files: who asks for one trains on the CPU here, and only here.
-        rules = checkout.folder / "workflow/rules/run.smk"
+        rules = checkout.folder / "workflow/rules/experiment.smk"
         text = rules.read_text()
         assert text.count("'cuda' if gpu else 'auto'") == 1
         rules.write_text(text.replace("'cuda' if gpu else 'auto'", "'cpu'"))
