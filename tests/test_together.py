@@ -102,10 +102,10 @@ RIGL = [*WORDS, "--method", "rigl", "--option", "every=3"]
 @pytest.mark.parametrize(
     ("words", "fault", "status", "reason"),
     [
-        (GMP, [1, "ipbench.updates:check_scores", NAN, 2], "diverged", "no number"),
+        (GMP, [1, "ipbench.scoring:as_scores", NAN, 2], "diverged", "no number"),
         (GMP, [0, "ipbench.updates:select", FEW, 2], "impossible", "too few"),
         (FT, [1, "ipbench.stages:pruned_masks", NAN, 1], "diverged", "no number"),
-        (RIGL, [1, "ipbench.updates:check_score", NAN, 1], "diverged", "no number"),
+        (RIGL, [1, "ipbench.updates:as_score", NAN, 1], "diverged", "no number"),
     ],
     ids=["score", "selection", "stage", "growth"],
 )
