@@ -224,4 +224,9 @@ def test_every_key_is_of_the_seed_and_a_place(run, blocks):
         assert seed == run.seed
         for part in parts:
             word = part.rpartition("/")[0] if purpose == "basis" else part
-            assert isinstance(part, int) or part in ("score", "method") or word in places or word.startswith(("network", "stage"))
+            assert (
+                isinstance(part, int)
+                or part in ("score", "method")
+                or word in places
+                or word.startswith(("network", "stage"))
+            )

@@ -69,7 +69,9 @@ def summarise(collection: Collection) -> str:
             f" p (max-T) = {probability(whole.p_adjusted)}: {whole.verdict}."
         )
     if diverged := sum(counts_of.diverged for counts_of in ended.values()):
-        notes.append(f"{diverged} of {collection.grid.planned} runs diverged; each counts with the accuracy of a guess.")
+        notes.append(
+            f"{diverged} of {collection.grid.planned} runs diverged; each counts with the accuracy of a guess."
+        )
     if collection.unreadable:
         notes.append(f"Unreadable records: {len(collection.unreadable)}; see tables/missing.md.")
     return "\n".join([*lines, "", *(line for note in notes for line in textwrap.wrap(note, WIDTH)), ""])
