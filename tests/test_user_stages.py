@@ -239,6 +239,7 @@ CUT: dict[str, tuple[str, tuple[methods.Stage, ...]]] = {
 }
 
 
+@pytest.mark.usefixtures("every_epoch")
 @pytest.mark.parametrize("name", CUT)
 def test_interrupted_at_every_state_and_in_the_evaluation(tmp_path, monkeypatch, name):
     """After every state that is written, and after all of them: the record is that of the undisturbed run."""

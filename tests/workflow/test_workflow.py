@@ -157,17 +157,17 @@ def test_a_killed_call_goes_on_where_it_was(checkout: Checkout) -> None:
         stderr=subprocess.DEVNULL,
     ) as process:  # fmt: skip
         deadline = time.monotonic() + 120
-        while not checkout.files("runs/*/*.json"):
+        while not checkout.files("runs/*/[0-9].json"):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
-    records = checkout.files("runs/*/*.json")
+    records = checkout.files("runs/*/[0-9].json")
     assert len(records) < 4
     assert not checkout.files("jobs/**/*.json")
     assert "--unlock" in checkout.snakemake("--until", "run").stdout  # Snakemake says what to do
     checkout.done("--unlock")
     checkout.done("--until", "run")
-    after = checkout.files("runs/*/*.json")
+    after = checkout.files("runs/*/[0-9].json")
     assert len(after) == 4
     assert records.items() <= after.items()
 
