@@ -6,6 +6,7 @@ python results/reference/freezing.py
 from __future__ import annotations
 
 import json
+from math import isnan
 from pathlib import Path
 
 import pandas as pd
@@ -20,14 +21,23 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     """Print them: shares of the dense accuracy, differences between methods, what a stored net takes."""
+    print("MNIST")
+    shares(accuracies(load(HERE / "freezenet-mnist").runs))
+    print("Fashion-MNIST")
     runs = load(HERE / "freezenet-fashion").runs
     runs = runs[runs["status"] == "done"]
-    accuracy = runs.pivot_table(index=["model", "method", "sparsity"], columns="seed", values="test_accuracy")
+    accuracy = accuracies(runs)
     shares(accuracy)
     differences(accuracy)
     storage(runs)
     runs = load(HERE / "freezenet-fashion-init").runs
     ablations(runs[runs["status"] == "done"])
+
+
+def accuracies(runs: pd.DataFrame) -> pd.DataFrame:
+    """Test accuracy by model, method and sparsity, and by seed."""
+    done = runs[runs["status"] == "done"]
+    return done.pivot_table(index=["model", "method", "sparsity"], columns="seed", values="test_accuracy")
 
 
 def shares(accuracy: pd.DataFrame) -> None:
@@ -38,10 +48,8 @@ def shares(accuracy: pd.DataFrame) -> None:
         for (_, method, sparsity), values in group.drop("dense", level="method").iterrows():
             share = (100 * values / dense).dropna()
             interval = mean_interval(share, least=0)
-            print(
-                f"  {model:14} {method:10} {sparsity:6} {share.mean():7.2f} ({interval.lower:.2f} to"
-                f" {interval.upper:.2f}), {len(share)}"
-            )
+            ends = "no interval" if isnan(interval.lower) else f"{interval.lower:.2f} to {interval.upper:.2f}"
+            print(f"  {model:14} {method:10} {sparsity:6} {share.mean():7.2f} ({ends}), {len(share)}")
 
 
 def differences(accuracy: pd.DataFrame) -> None:
