@@ -5,6 +5,6 @@ Importing this package, or anything that only plans or reads results, does not i
 
 __version__ = "0.2.0"
 
-#: Raised by one whenever a change makes a run with the same identity give other numbers. It is part of every record,
-#: and Snakemake repeats runs whose record holds an older one.
+#: Raised by one whenever a change gives all runs other numbers under the same identity. A change that touches some of
+#: them stands in `ipbench.numerics`, which gives the number that a record holds.
 NUMERICS = 1

@@ -1,6 +1,6 @@
 """The code of a user's method: its file, and the modules of the user that it imports (floor 4).
 
-A built-in method's code is told by `ipbench.NUMERICS`; that of a user's file by a digest in every record.
+A built-in method's code is told by `ipbench.numerics`; that of a user's file by a digest in every record.
 """
 
 from __future__ import annotations
