@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ipbench.distributed import by_first, processes, tensors_by_first
 from ipbench.errors import BadProduct
+from ipbench.files import Missing
 from ipbench.numerics import numerics
 from ipbench.sparse_net import SparseNet
 from ipbench.spec import Run
@@ -133,14 +134,10 @@ class State:
 
     def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The file, if there is one of this run and numerics."""
-        if not self.path.exists():
-            return None
         try:
             tensors, facts = read_tensors(self.path)
-        except BadProduct:
-            if self.path.exists():
-                raise
-            return None  # another process finished the same run meanwhile
+        except Missing:  # none yet, or another process finished the same run meanwhile
+            return None
         same = {name: facts.get(name) for name in self.identity} == self.identity
         return (tensors, facts) if same else None
 

@@ -31,6 +31,8 @@ _AGAIN = "delete it to have it made again"
 #: Bytes of a JSON product: the curves of 10,000 epochs have two million. A grid of 100,000 cells has more.
 MOST_JSON = 2**26
 MOST_GRID = 2**29
+#: Bytes of a file of tensors: a state holds a net five times, and the largest of torchvision takes 2.6 GB.
+MOST_TENSORS = 2**34
 
 
 class NotWritten(BadInput):
@@ -207,19 +209,17 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         files.Missing, files.NotRead: as `read_json`.
         BadProduct: the file is truncated, altered or of another format; the message names it.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
-    files.opened(path).close()  # what the system refuses is no damage, and a pipe would never end
+    # Read once, from one opened file: safetensors' own `safe_open` opens a path twice, and finds the header of one file
+    # and the tensors of another where a second process writes a new one in between.
+    content = files.read(path, MOST_TENSORS)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        tensors = load(content)
+        metadata = _metadata(content)
         facts = json.loads(metadata["facts"])
         digest = hashlib.sha256((tensors_digest(tensors) + canonical_json(facts)).encode()).hexdigest()
-    except FileNotFoundError:
-        raise Missing(f"{path}: no such file") from None
-    except OSError as error:
-        raise files.not_read(path, error) from None
     except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise BadProduct(f"{path}: not readable ({type(error).__name__}); {_AGAIN}") from None
     if metadata.get("format") != str(FORMAT):
@@ -227,3 +227,12 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     if digest != metadata.get("checksum"):
         raise BadProduct(f"{path}: checksum does not match, the file was altered; {_AGAIN}")
     return tensors, facts
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The texts in the header of a safetensors file, which `safetensors.torch.load` does not give.
+
+    The header is JSON, behind eight bytes that hold its length (github.com/huggingface/safetensors, "Format").
+    """
+    length = int.from_bytes(content[:8], "little")
+    return dict(json.loads(content[8 : 8 + length]).get("__metadata__", {}))

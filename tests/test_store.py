@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -106,3 +108,29 @@ def test_digest_sees_names_types_and_shapes():
 def test_products_are_plain_json(tmp_path):
     write_json(tmp_path / "a.json", {"x": 1})
     assert set(json.loads((tmp_path / "a.json").read_text())) == {"format", "checksum", "x"}
+
+
+def test_tensors_are_read_from_one_file_while_another_process_writes_anew(tmp_path):
+    """Each content has a size of its own, so that the header of one and the tensors of another cannot fit."""
+    path = tmp_path / "state.safetensors"
+    contents = [{"a": torch.full((50_000 + 1_000 * n,), float(n))} for n in range(4)]
+    write_tensors(path, contents[0], {"n": 0})
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            for n, tensors in enumerate(contents):
+                write_tensors(path, tensors, {"n": n})
+
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(write)
+        try:
+            seen = set()
+            for _ in range(1000):
+                tensors, facts = read_tensors(path)
+                assert torch.equal(tensors["a"], contents[facts["n"]]["a"])
+                seen.add(facts["n"])
+        finally:
+            stop.set()
+        writing.result(timeout=60)
+    assert len(seen) > 1
