@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from ipbench import files
 from ipbench.errors import BadInput, BadProduct
-from ipbench.files import Missing
 from ipbench.spec import canonical_json
 
 if TYPE_CHECKING:
