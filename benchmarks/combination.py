@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from scipy.optimize import linprog
 
-from ipbench.combination import combine
-from ipbench.provenance import provenance
+from ipbench.machine.provenance import provenance
+from ipbench.methods._combination import combine
 
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 15_000_000)
 #: What the issue of this benchmark asks for.

@@ -25,7 +25,7 @@ from ipbench.analysis.collect import load
 from ipbench.analysis.comparisons import differences
 from ipbench.analysis.flips import ALPHA, flip_interval, max_t
 from ipbench.analysis.statistics import mean_interval, seeds_for
-from ipbench.provenance import provenance
+from ipbench.machine.provenance import provenance
 
 REFERENCE = Path(__file__).parent.parent / "results" / "reference"
 SEEDS = (6, 9, 12)

@@ -25,9 +25,9 @@ import numpy as np
 import yaml
 
 from ipbench.analysis.plan import plan, plan_tables
-from ipbench.experiment import Experiment
+from ipbench.machine.provenance import provenance
 from ipbench.models.catalog import MODELS
-from ipbench.provenance import provenance
+from ipbench.planning.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent
 SIZES = (1_000, 10_000, 30_000, 100_000)

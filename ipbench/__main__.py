@@ -2,7 +2,7 @@
 
 import sys
 
-from ipbench.cli import main
+from ipbench.cli.main import main
 
 if __name__ == "__main__":  # processes that draw figures import this file again
     sys.exit(main())

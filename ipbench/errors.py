@@ -1,4 +1,4 @@
-"""What bad input raises: one line that says what is wrong, what is valid, and where (floor 0)."""
+"""What bad input raises: one line that says what is wrong, what is valid, and where."""
 
 from __future__ import annotations
 

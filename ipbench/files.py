@@ -1,4 +1,4 @@
-"""Files that others wrote, opened (floor 0): regular files alone, no more of one than can be right.
+"""Files that others wrote, opened: regular files alone, no more of one than can be right.
 
 What the system refuses, a missing permission say, is never taken for damage: nobody is told to delete a whole file.
 """

@@ -1,4 +1,4 @@
-"""Keyed randomness: every random number is a function of a seed, a purpose and the place where it is used (floor 0).
+"""Keyed randomness: every random number is a function of a seed, a purpose and the place where it is used.
 
 Nothing here knows a method, a space, an off-value or a sparsity, and no caller passes one: that is what pairs the two
 sides of every comparison.

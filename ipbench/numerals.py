@@ -1,4 +1,4 @@
-"""Numbers as people write them, read from text (floor 0): ASCII digits, no underscores, no blanks, no plus sign.
+"""Numbers as people write them, read from text: ASCII digits, no underscores, no blanks, no plus sign.
 
 Python's `int` and `float` take more: "1_000", " 5 ", and the digits of every script.
 """

@@ -1,4 +1,4 @@
-"""What commands print (floor 0). Nobody may read it: a closed, full or narrow stream never ends a training.
+"""What commands print. Nobody may read it: a closed, full or narrow stream never ends a training.
 
 All that is printed comes through here: characters that a terminal obeys, which foreign files may hold, are written out,
 and so are those that the stream's encoding does not have.

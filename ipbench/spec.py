@@ -1,8 +1,8 @@
-"""The values an experiment is made of, and their identities (floor 1): `Recipe`, `Basis`, `Run`.
+"""The values an experiment is made of, and their identities: `Recipe`, `Basis`, `Run`.
 
 All are frozen and validated. An identity is a hash of the values that differ from their defaults, so a new field with
 a default never renames an old run. Names of methods, models and data sets are only checked for their form here; that
-they exist is checked where they are known (`ipbench.experiment`).
+they exist is checked where they are known (`ipbench.planning.experiment`).
 """
 
 from __future__ import annotations

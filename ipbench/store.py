@@ -1,4 +1,4 @@
-"""Products on disk: written atomically, with a checksum, read back with a check (floor 1).
+"""Products on disk: written atomically, with a checksum, read back with a check.
 
 JSON products are one object with two keys of their own: `format` (a version) and `checksum` (SHA-256 of the canonical
 JSON of the rest). Tensors go into safetensors files with the checksum in their metadata. Nothing is ever unpickled.

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from ipbench import methods, resume
+from ipbench import methods
 from ipbench.data.loaders import Batch
-from ipbench.sparse_net import SparseNet
+from ipbench.runs import state as resume
+from ipbench.sparse.net import SparseNet
 from tests.tiny import make_run, tiny_conv
 
 

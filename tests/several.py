@@ -109,8 +109,8 @@ def child(rank: int, world: int, port: int, words: list[str], folder: str, fault
             os.dup2(os.open(f"{number}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world))
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        from ipbench import resume
-        from ipbench.cli import main
+        from ipbench.cli.main import main
+        from ipbench.runs import state as resume
 
         resume.SECONDS_BETWEEN_STATES = 0.0
         for of, place, action, call in faults:
@@ -152,7 +152,7 @@ def serve(world: int, words: list[str], folder: str, faults: list[Any], seconds:
 if __name__ == "__main__":
     import torch._dynamo  # noqa: F401 (what DistributedDataParallel imports when it is first used: it takes seconds)
 
-    from ipbench import progress, running  # noqa: F401 (with it all else that a training imports)
+    from ipbench.runs import execute as running  # noqa: F401 (with it all else that a training imports)
 
     for line in sys.stdin:
         print(json.dumps(serve(*json.loads(line))), flush=True)

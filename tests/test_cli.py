@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from ipbench import running
-from ipbench.cli import main
-from ipbench.experiment import Experiment
+from ipbench.cli.main import main
+from ipbench.machine.stopping import EXIT_STATUS, Stopped
+from ipbench.planning.experiment import Experiment
+from ipbench.runs import execute as running
 from ipbench.spec import Run
-from ipbench.stopping import EXIT_STATUS, Stopped
 from ipbench.store import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -116,7 +116,7 @@ def test_grid_json(capsys):
 
 
 def test_an_external_method_shows_up_everywhere(tmp_path, capsys, monkeypatch):
-    from ipbench.methods.declare import REGISTRY
+    from ipbench.methods._declare import REGISTRY
 
     file = tmp_path / "smallest.py"
     file.write_text(EXTERNAL)

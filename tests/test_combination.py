@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from ipbench import combination
-from ipbench.combination import Infeasible, Unsolved, combine
 from ipbench.data import catalog
 from ipbench.data.loaders import Data
-from ipbench.experiment import merged_recipe
+from ipbench.methods import _combination as combination
 from ipbench.methods import cops
+from ipbench.methods._combination import Infeasible, Unsolved, combine
 from ipbench.models.build import build
-from ipbench.sparse_net import SparseNet
+from ipbench.planning.experiment import merged_recipe
+from ipbench.sparse.net import SparseNet
 from tests.tiny import make_run
 
 
@@ -154,7 +154,10 @@ def test_several_controls_at_real_sizes(d, controls, beta):
 
 
 def test_scores_of_a_real_net_give_the_known_values():
-    """LeNet-300-100 on digits, 5,020 of 50,200 weights, target SNIP; the values are those of an independent solve."""
+    """LeNet-300-100 on digits, 5,020 of 50,200 weights, target SNIP; the values are those of an independent solve.
+
+    Scores are float32, and differ in their last bits from one processor to the next.
+    """
     recipe = merged_recipe(catalog.dataset("digits").recipe, {}, "here")
     data = Data("digits", recipe, 0, root=Path("data"))
     run = make_run(model="lenet-300-100", method="cops", recipe=recipe, sparsity="0.9")
@@ -171,7 +174,7 @@ def test_scores_of_a_real_net_give_the_known_values():
     ):
         cs = [vectors[name] for name in controls.split(",")]
         assert net.budget == 5020
-        assert certify(vectors["snip"], cs, 5020, [beta] * len(cs)).lp_value == pytest.approx(value, abs=1e-9)
+        assert certify(vectors["snip"], cs, 5020, [beta] * len(cs)).lp_value == pytest.approx(value, abs=5e-9)
 
 
 def odd_scores(kind: str, rng: np.random.Generator, d: int = 10_000):

@@ -14,8 +14,8 @@ from torch.nn.utils import parametrizations
 from torch.utils.flop_counter import FlopCounterMode
 
 from ipbench.errors import BadInput
-from ipbench.measure import count, sparse_macs, two_stage_macs
 from ipbench.models.build import outline
+from ipbench.sparse.measure import count, sparse_macs, two_stage_macs
 
 
 class Made(nn.Module):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-import ipbench.experiment as experiment_module
+import ipbench.planning.experiment as experiment_module
 from ipbench import methods, spec
-from ipbench.cli import main
+from ipbench.cli.main import main
 from ipbench.errors import BadInput
-from ipbench.experiment import Experiment
+from ipbench.planning.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent
 BASE = {"datasets": "digits", "methods": ["dense", "snip"], "sparsities": [0.9, 0.95], "seeds": 3}
@@ -186,7 +186,7 @@ def test_every_experiment_of_the_repository_expands(path):
 
 def test_a_jobs_command_line_gives_back_its_runs(tmp_path, monkeypatch):
     """The words that Snakemake runs describe exactly the runs that the grid holds."""
-    from ipbench import run_command
+    from ipbench.cli import run as run_command
 
     experiment = expand(
         methods=[{"name": "grasp", "temperature": 50.0}, "dense"],
@@ -275,9 +275,9 @@ def test_what_is_planned_grows_with_the_cells_not_with_the_runs(seeds, monkeypat
 def test_planning_imports_no_torch():
     """Snakemake parses the workflow in every job: it must not pay for torch or pandas."""
     code = (
-        "import sys; from pathlib import Path; from ipbench.experiment import Experiment;"
+        "import sys; from pathlib import Path; from ipbench.planning.experiment import Experiment;"
         "experiment = Experiment.load(Path('config/quickstart.yaml')); experiment.jobs(2, 2);"
-        "from ipbench.analysis.plan import plan; plan(experiment.grid()); import ipbench.cli;"
+        "from ipbench.analysis.plan import plan; plan(experiment.grid()); import ipbench.cli.main;"
         "print([m for m in ('torch', 'pandas', 'sklearn', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run(
@@ -288,7 +288,7 @@ def test_planning_imports_no_torch():
 
 def test_levels_are_counted_too(monkeypatch):
     """A small rate has dozens of them between two sparsities."""
-    monkeypatch.setattr("ipbench.experiment.MOST_CELLS", 20)
+    monkeypatch.setattr("ipbench.planning.experiment.MOST_CELLS", 20)
     config = {"datasets": "digits", "methods": [{"name": "lt", "rate": 0.05}], "sparsities": [0.9], "spaces": "sp"}
     with pytest.raises(BadInput, match="with the levels that its cells continue, more than 20 cells"):
         Experiment.from_config(config, "x").jobs()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ipbench.experiment import Experiment
 from ipbench.models.build import build
-from ipbench.resume import read_end
-from ipbench.running import Environment, end_path, execute
+from ipbench.planning.experiment import Experiment
+from ipbench.runs.execute import Environment, end_path, execute
+from ipbench.runs.state import read_end
 from ipbench.spec import Basis, Recipe, Run
-from ipbench.training import Fading, learning_rate
+from ipbench.training.loop import Fading, learning_rate
 
 RECIPE = Recipe(epochs=2, batch_size=100, train_examples=500, nesterov=True, weight_decay=0.01, lr=0.05)
 

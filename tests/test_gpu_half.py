@@ -13,15 +13,20 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ipbench import distributed, measure, precision, provenance, running, stages, training, trials, updates
 from ipbench.errors import BadInput
+from ipbench.machine import distributed, precision, provenance
 from ipbench.methods import Gradual
 from ipbench.models.build import build
-from ipbench.resume import State
-from ipbench.running import Environment, execute, set_mode
-from ipbench.spaces import FilterBasis, Interspace, orthonormal_basis
-from ipbench.sparse_net import SparseNet
+from ipbench.runs import execute as running
+from ipbench.runs import stages, trials
+from ipbench.runs.execute import Environment, execute, set_mode
+from ipbench.runs.state import State
+from ipbench.sparse import measure
+from ipbench.sparse.net import SparseNet
+from ipbench.sparse.spaces import FilterBasis, Interspace, orthonormal_basis
 from ipbench.spec import Recipe, Run
+from ipbench.training import loop as training
+from ipbench.training import updates
 from tests.tiny import TinyData, make_run, run_stages, tiny_conv
 
 GPU = torch.device("cuda:1")
@@ -294,7 +299,7 @@ def test_what_strict_mode_cannot_promise_is_refused_in_one_line(monkeypatch, net
 @pytest.mark.parametrize(("seconds", "saves"), [(0.0, 4), (60.0, 2)])
 def test_states_are_saved_at_ends_of_stages_and_now_and_then(tmp_path, monkeypatch, seconds, saves):
     count = []
-    monkeypatch.setattr("ipbench.resume.SECONDS_BETWEEN_STATES", seconds)
+    monkeypatch.setattr("ipbench.runs.state.SECONDS_BETWEEN_STATES", seconds)
     save = State.save
     monkeypatch.setattr(State, "save", lambda *given: (count.append(1), save(*given))[1])
     run = Run(

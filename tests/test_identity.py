@@ -12,10 +12,9 @@ import pytest
 from ipbench import methods
 from ipbench.analysis.collect import collect
 from ipbench.errors import BadProduct
-from ipbench.experiment import Experiment
-from ipbench.methods.declare import REGISTRY
-from ipbench.resume import State, read_end
-from ipbench.running import (
+from ipbench.methods._declare import REGISTRY
+from ipbench.planning.experiment import Experiment
+from ipbench.runs.execute import (
     Environment,
     content,
     end_path,
@@ -26,6 +25,7 @@ from ipbench.running import (
     state_path,
     versions,
 )
+from ipbench.runs.state import State, read_end
 from ipbench.spec import Recipe, Run
 from ipbench.store import read_json, write_json
 
@@ -143,7 +143,7 @@ def test_an_odd_record_is_named(tmp_path, change):
 
 @pytest.mark.parametrize("key", ["data", "method", "torch", "device"])
 def test_a_state_of_something_else_is_not_continued(tmp_path, key):
-    from ipbench.sparse_net import SparseNet
+    from ipbench.sparse.net import SparseNet
     from tests.tiny import tiny_conv
 
     run = run_of(method="snip")

@@ -13,15 +13,15 @@ from torch.optim.sgd import sgd
 
 from ipbench.data.loaders import Batch
 from ipbench.errors import BadInput
-from ipbench.layers import prunable_weights
 from ipbench.models.initialise import initialise
-from ipbench.outcome import describe
-from ipbench.packing import plain_state
-from ipbench.resume import End, State
-from ipbench.sparse_net import SparseNet
+from ipbench.packing.net import plain_state
+from ipbench.runs.outcome import describe
+from ipbench.runs.stages import execute_stages
+from ipbench.runs.state import End, State
+from ipbench.sparse.layers import prunable_weights
+from ipbench.sparse.net import SparseNet
 from ipbench.spec import Basis, Recipe
-from ipbench.stages import execute_stages
-from ipbench.training import Sgd
+from ipbench.training.loop import Sgd
 from tests.tiny import TinyData, make_run, run_stages, tiny_conv
 
 SHAPE = (2, 6, 6)

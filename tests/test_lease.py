@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ipbench import lease
-from ipbench.cli import main
+from ipbench.cli.main import main
 from ipbench.errors import BadInput
+from ipbench.machine import lease
 
 #: Writes the GPUs that it sees and when, and holds them for a moment.
 STAMP = """

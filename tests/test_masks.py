@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipbench.masks import Impossible, NotFinite, allocate, budget, select
 from ipbench.models.build import build
-from ipbench.sparse_net import SparseNet
+from ipbench.sparse.net import SparseNet
+from ipbench.sparse.selection import Impossible, NotFinite, allocate, budget, select
 from tests.tiny import make_run
 
 MODELS = {

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from ipbench import measure
-from ipbench.measure import Layer, count, entropy_bits, sparse_macs, spatial_zeros, stored_bytes, two_stage_macs
 from ipbench.models.build import build
+from ipbench.sparse import measure
+from ipbench.sparse.measure import Layer, count, entropy_bits, sparse_macs, spatial_zeros, stored_bytes, two_stage_macs
 
 
 class Twice(nn.Module):

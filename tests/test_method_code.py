@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ipbench import methods
-from ipbench.methods.code import code_of
-from ipbench.methods.declare import REGISTRY
-from ipbench.running import Environment, execute
+from ipbench.methods._code import code_of
+from ipbench.methods._declare import REGISTRY
+from ipbench.runs.execute import Environment, execute
 from ipbench.spec import Recipe, Run
 
 METHOD = """

@@ -10,11 +10,11 @@ from torch.nn import functional
 from ipbench import methods
 from ipbench.data.loaders import Batch
 from ipbench.errors import BadInput
-from ipbench.masks import NotFinite, select
 from ipbench.methods import Method, Prune, Train
-from ipbench.pruning import pruned_masks
-from ipbench.sparse_net import SparseNet
+from ipbench.sparse.net import SparseNet
+from ipbench.sparse.selection import NotFinite, select
 from ipbench.spec import Basis, Recipe
+from ipbench.training.pruning import pruned_masks
 from tests.tiny import Fixed, TinyData, few_steps, make_run, run_stages, tiny_conv
 
 

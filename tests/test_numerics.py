@@ -6,8 +6,8 @@ import pytest
 
 import ipbench
 from ipbench.data.catalog import dataset
-from ipbench.experiment import Experiment
-from ipbench.numerics import PASS_PIXELS, numerics
+from ipbench.planning.experiment import Experiment
+from ipbench.planning.numerics import PASS_PIXELS, numerics
 from ipbench.spec import Run
 from tests.analysis.test_comparisons import REFERENCE
 
@@ -43,7 +43,7 @@ def test_passes_are_those_of_the_scores():
     """As many images as a pass holds are one pass, one more are two."""
     torch = pytest.importorskip("torch")
     from ipbench.data.loaders import Batch
-    from ipbench.sparse_net import passes
+    from ipbench.sparse.net import passes
 
     most = PASS_PIXELS // 1024
     for count, expected in ((most, 1), (most + 1, 2)):

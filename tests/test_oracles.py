@@ -12,10 +12,10 @@ from torch.nn import functional
 from ipbench import methods
 from ipbench.data.loaders import Batch
 from ipbench.methods import Prune
-from ipbench.pruning import pruned_masks
-from ipbench.sparse_net import SparseNet
+from ipbench.sparse.net import SparseNet
 from ipbench.spec import Basis
-from ipbench.training import Sgd
+from ipbench.training.loop import Sgd
+from ipbench.training.pruning import pruned_masks
 from tests.tiny import Fixed, make_run, tiny_conv
 
 Tensors = dict[str, Tensor]

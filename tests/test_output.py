@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from ipbench import output
-from ipbench.cli import main
-from ipbench.methods.declare import REGISTRY
-from ipbench.progress import epochs_bar
+from ipbench.cli.main import main
+from ipbench.cli.progress import epochs_bar
+from ipbench.methods._declare import REGISTRY
 from ipbench.store import read_json
 
 SMALL = "--model lenet-300-100 --recipe epochs=1 --recipe warmup=0 --recipe train_examples=40 --recipe batch_size=20"
@@ -100,9 +100,8 @@ def test_a_method_may_print(stream, tmp_path, monkeypatch):
 
 def test_no_file_takes_the_number_of_a_closed_stream(tmp_path):
     """What a library prints on stderr would land in a record."""
-    code = (
-        "import sys, os; from ipbench.cli import main; main(['--version']); f = open('x', 'w'); assert f.fileno() > 2"
-    )
+    code = "import sys, os; from ipbench.cli.main import main; main(['--version']);"
+    code += " f = open('x', 'w'); assert f.fileno() > 2"
     command = [sys.executable, "-c", f"{code}; os.write(2, b'a warning')"]
     done = subprocess.run(["sh", "-c", 'exec "$@" >&- 2>&- <&-', "sh", *command], cwd=tmp_path, timeout=120)
     assert done.returncode == 0 and (tmp_path / "x").read_bytes() == b""

@@ -14,15 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ipbench import packed_file, packing, sparse_code
-from ipbench.cli import main
+from ipbench.cli.main import main
 from ipbench.errors import BadInput, BadProduct
 from ipbench.models.build import _OWN, _Own, build
-from ipbench.packed_file import MAGIC
-from ipbench.packing import inspect, pack, plain_state, unpack
-from ipbench.resume import End, read_end
-from ipbench.running import Environment, end_path, execute, record_path
-from ipbench.sparse_net import SparseNet
+from ipbench.packing import file as packed_file
+from ipbench.packing import mask_code as sparse_code
+from ipbench.packing import net as packing
+from ipbench.packing.file import MAGIC
+from ipbench.packing.net import inspect, pack, plain_state, unpack
+from ipbench.runs.execute import Environment, end_path, execute, record_path
+from ipbench.runs.state import End, read_end
+from ipbench.sparse.net import SparseNet
 from ipbench.spec import Basis, Recipe, Run
 
 RECIPE = Recipe(epochs=1, batch_size=100, train_examples=300)

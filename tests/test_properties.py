@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ipbench import keys, methods
-from ipbench.masks import Impossible
 from ipbench.methods import DropAndGrow, Gradual, Prune, Train
 from ipbench.models.initialise import initialise
-from ipbench.outcome import describe
-from ipbench.resume import State
-from ipbench.sparse_net import SparseNet
+from ipbench.runs.outcome import describe
+from ipbench.runs.state import State
+from ipbench.sparse.net import SparseNet
+from ipbench.sparse.selection import Impossible
 from ipbench.spec import Basis, Recipe, Run
 from ipbench.store import tensors_digest
 from tests.tiny import TinyData, few_steps, run_stages

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipbench import provenance
+from ipbench.machine import provenance
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 from ipbench import NUMERICS
 from ipbench.data.loaders import Data
 from ipbench.errors import BadProduct
-from ipbench.running import Environment, build_net, channels_last, execute, record_path, state_path
+from ipbench.runs.execute import Environment, build_net, channels_last, execute, record_path, state_path
 from ipbench.spec import Augmentation, Basis, Recipe, Run
 from ipbench.store import read_json, write_json
 

@@ -19,9 +19,10 @@ import pytest
 import torch
 import yaml
 
-from ipbench import plain_yaml, store
-from ipbench.cli import main
+from ipbench import store
+from ipbench.cli.main import main
 from ipbench.data import beton, sources
+from ipbench.planning import plain_yaml
 from tests.bad_input.refusing import check, everything, lay
 from tests.bad_input.test_products import TRAIN, YAML
 from tests.workflow.conftest import Checkout, check_out

@@ -7,19 +7,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ipbench import methods, sparse_net
-from ipbench.cli import main
+from ipbench import methods
+from ipbench.cli.main import main
 from ipbench.data.loaders import Batch
 from ipbench.errors import BadInput
-from ipbench.masks import Impossible, NotFinite
 from ipbench.methods import DropAndGrow, Gradual, Prune, cops, cross_entropy
 from ipbench.methods.snip import snip
 from ipbench.methods.synflow import synflow
-from ipbench.outcome import starting_gradient_norm
-from ipbench.pruning import pruned_masks
-from ipbench.scoring import take
-from ipbench.sparse_net import SparseNet, passes
-from ipbench.updates import drop_and_grow, prune_gradually
+from ipbench.runs.outcome import starting_gradient_norm
+from ipbench.sparse import net as sparse_net
+from ipbench.sparse.net import SparseNet, passes
+from ipbench.sparse.scoring import take
+from ipbench.sparse.selection import Impossible, NotFinite
+from ipbench.training.pruning import pruned_masks
+from ipbench.training.updates import drop_and_grow, prune_gradually
 from tests.tiny import Fixed, TinyData, make_run, run_stages, tiny_conv
 
 SHAPE = (2, 6, 6)

@@ -12,14 +12,14 @@ from torch.nn import functional
 
 from ipbench import methods
 from ipbench.data.loaders import Batch
-from ipbench.layers import prunable_weights
-from ipbench.measure import count
 from ipbench.methods import Prune
-from ipbench.pruning import pruned_masks
-from ipbench.spaces import FilterBasis, Interspace, enter_interspace, filter_basis, orthonormal_basis
-from ipbench.sparse_net import SparseNet
+from ipbench.sparse.layers import prunable_weights
+from ipbench.sparse.measure import count
+from ipbench.sparse.net import SparseNet
+from ipbench.sparse.spaces import FilterBasis, Interspace, enter_interspace, filter_basis, orthonormal_basis
 from ipbench.spec import Basis
-from ipbench.training import Sgd
+from ipbench.training.loop import Sgd
+from ipbench.training.pruning import pruned_masks
 from tests.tiny import Fixed, make_run, tiny_conv
 
 NETS = {

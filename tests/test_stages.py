@@ -13,16 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ipbench import methods, running, stages, training
+from ipbench import methods
 from ipbench.data.loaders import Data
 from ipbench.errors import BadInput, BadProduct
 from ipbench.methods import Train
 from ipbench.models.initialise import initialise
-from ipbench.resume import End, read_end, write_end
-from ipbench.running import Environment, build_net, end_path, execute, record_path, state_path
+from ipbench.runs import execute as running
+from ipbench.runs import stages
+from ipbench.runs.execute import Environment, build_net, end_path, execute, record_path, state_path
+from ipbench.runs.stages import rewinding_point, stage_recipe
+from ipbench.runs.state import End, read_end, write_end
 from ipbench.spec import Basis, Recipe, Run
-from ipbench.stages import rewinding_point, stage_recipe
 from ipbench.store import read_json, tensors_digest
+from ipbench.training import loop as training
 from tests.tiny import tiny_conv
 
 #: Four steps an epoch, twelve in all; no schedule rate is used twice.

@@ -15,8 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from ipbench import running, stopping
-from ipbench.running import Environment, execute, record_path, state_path
+from ipbench.machine import stopping
+from ipbench.runs import execute as running
+from ipbench.runs.execute import Environment, execute, record_path, state_path
 from ipbench.spec import Augmentation, Recipe, Run
 from ipbench.store import read_json, read_tensors
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from ipbench import stopping, trials
 from ipbench.data.loaders import Data
 from ipbench.errors import BadInput
-from ipbench.running import Environment, build_net
+from ipbench.machine import stopping
+from ipbench.runs import trials
+from ipbench.runs.execute import Environment, build_net
 from ipbench.spec import Recipe
 from ipbench.store import read_json, read_tensors
 from tests.several import Several, several
@@ -30,11 +31,21 @@ GMP = [*WORDS, "--method", "gmp", "--option", "every=3"]
 
 #: Every place where a process reads or writes a file, or begins what others begin too.
 PLACES = [
-    "ipbench.running:finished", "ipbench.running:Data", "ipbench.running:build_net", "ipbench.resume:State.load",
-    "ipbench.resume:read_tensors", "ipbench.running:read_end", "ipbench.resume:State.due", "ipbench.resume:State.save",
-    "ipbench.stages:pruned_masks", "ipbench.stages:train", "ipbench.training:evaluate", "ipbench.running:describe",
-    "ipbench.running:write_end", "ipbench.running:write_json",
-]  # fmt: skip
+    "ipbench.runs.execute:finished",
+    "ipbench.runs.execute:Data",
+    "ipbench.runs.execute:build_net",
+    "ipbench.runs.state:State.load",
+    "ipbench.runs.state:read_tensors",
+    "ipbench.runs.execute:read_end",
+    "ipbench.runs.state:State.due",
+    "ipbench.runs.state:State.save",
+    "ipbench.runs.stages:pruned_masks",
+    "ipbench.runs.stages:train",
+    "ipbench.training.loop:evaluate",
+    "ipbench.runs.execute:describe",
+    "ipbench.runs.execute:write_end",
+    "ipbench.runs.execute:write_json",
+]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +80,7 @@ def undisturbed(processes: Several, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.mark.parametrize(("world", "late"), [(2, 1), (3, 0)])
 def test_one_is_late_everywhere(processes, undisturbed, tmp_path, world, late):
     """A dense run, one that continues it, states after every epoch; stopped, and called again in the end."""
-    stop = [world - 1, "ipbench.training:gradient_norm", ["stop"], 2]  # in the second epoch of the first training
+    stop = [world - 1, "ipbench.training.loop:gradient_norm", ["stop"], 2]  # in the second epoch of the first training
     ended = processes.run(world, FT, tmp_path, *slow(late), stop)
     assert ended.codes == [stopping.EXIT_STATUS] * world, ended.lines
     (state,) = (tmp_path / "out/state").rglob("*.safetensors")
@@ -87,25 +98,25 @@ def test_one_is_late_everywhere(processes, undisturbed, tmp_path, world, late):
 
 def test_a_signal_to_one_process_stops_all(processes, tmp_path):
     """torchrun hands signals to all; a scheduler, or a person, may not."""
-    ended = processes.run(2, GMP, tmp_path, [1, "ipbench.training:gradient_norm", ["stop"], 1])
+    ended = processes.run(2, GMP, tmp_path, [1, "ipbench.training.loop:gradient_norm", ["stop"], 1])
     assert ended.codes == [stopping.EXIT_STATUS] * 2
     assert ended.lines == [
         "ipbench: stopped by a signal to another process; what is trained is saved: the same call goes on there"
     ]
 
 
-NAN = ["raise", "ipbench.masks.NotFinite", "no number"]
-FEW = ["raise", "ipbench.masks.Impossible", "too few"]
+NAN = ["raise", "ipbench.sparse.selection.NotFinite", "no number"]
+FEW = ["raise", "ipbench.sparse.selection.Impossible", "too few"]
 RIGL = [*WORDS, "--method", "rigl", "--option", "every=3"]
 
 
 @pytest.mark.parametrize(
     ("words", "fault", "status", "reason"),
     [
-        (GMP, [1, "ipbench.scoring:as_scores", NAN, 2], "diverged", "no number"),
-        (GMP, [0, "ipbench.updates:select", FEW, 2], "impossible", "too few"),
-        (FT, [1, "ipbench.stages:pruned_masks", NAN, 1], "diverged", "no number"),
-        (RIGL, [1, "ipbench.updates:as_score", NAN, 1], "diverged", "no number"),
+        (GMP, [1, "ipbench.sparse.scoring:as_scores", NAN, 2], "diverged", "no number"),
+        (GMP, [0, "ipbench.training.updates:select", FEW, 2], "impossible", "too few"),
+        (FT, [1, "ipbench.runs.stages:pruned_masks", NAN, 1], "diverged", "no number"),
+        (RIGL, [1, "ipbench.training.updates:as_score", NAN, 1], "diverged", "no number"),
     ],
     ids=["score", "selection", "stage", "growth"],
 )
@@ -124,11 +135,11 @@ GONE = ["raise", "ipbench.errors.BadInput", "digits: a file is missing"]
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ([0, "ipbench.resume:write_tensors", FULL, 1], FULL[2]),
-        ([0, "ipbench.resume:write_tensors", FULL, 3], FULL[2]),  # the end of the dense run
-        ([0, "ipbench.running:write_json", FULL, 1], FULL[2]),
-        ([1, "ipbench.running:Data", GONE, 1], GONE[2]),
-        ([1, "ipbench.stages:starting_gradient_norm", GONE, 2], GONE[2]),
+        ([0, "ipbench.runs.state:write_tensors", FULL, 1], FULL[2]),
+        ([0, "ipbench.runs.state:write_tensors", FULL, 3], FULL[2]),  # the end of the dense run
+        ([0, "ipbench.runs.execute:write_json", FULL, 1], FULL[2]),
+        ([1, "ipbench.runs.execute:Data", GONE, 1], GONE[2]),
+        ([1, "ipbench.runs.stages:starting_gradient_norm", GONE, 2], GONE[2]),
     ],
     ids=["state", "end", "record", "data", "score"],
 )
@@ -139,7 +150,7 @@ def test_bad_input_of_one_process_ends_all_with_one_line(processes, tmp_path, fa
 
 
 def test_a_damaged_state_ends_all_with_one_line(processes, tmp_path):
-    stop = [0, "ipbench.training:gradient_norm", ["stop"], 1]
+    stop = [0, "ipbench.training.loop:gradient_norm", ["stop"], 1]
     assert processes.run(2, GMP, tmp_path, stop).codes == [stopping.EXIT_STATUS] * 2
     (state,) = (tmp_path / "out/state").rglob("*.safetensors")
     state.write_bytes(b"\x00" * 100)
@@ -148,7 +159,7 @@ def test_a_damaged_state_ends_all_with_one_line(processes, tmp_path):
 
 
 def test_a_mistake_in_one_process_is_told_by_that_one(processes, tmp_path):
-    ended = processes.run(2, FT, tmp_path, [1, "ipbench.stages:pruned_masks", ["raise", "KeyError", "oops"], 1])
+    ended = processes.run(2, FT, tmp_path, [1, "ipbench.runs.stages:pruned_masks", ["raise", "KeyError", "oops"], 1])
     assert ended.codes[0] == 1 and ended.codes[1] not in (0, None)
     assert not ended.errors[0] and "KeyError: 'oops'" in ended.errors[1]
 
@@ -156,7 +167,7 @@ def test_a_mistake_in_one_process_is_told_by_that_one(processes, tmp_path):
 @pytest.mark.parametrize("world", [2, 3])
 def test_a_process_that_dies_is_missed(processes, tmp_path, world):
     """In the middle of a step, where no agreement is near: the others notice, and say so in a line each."""
-    ended = processes.run(world, GMP, tmp_path, [1, "ipbench.training:gradient_norm", ["exit", 9], 2])
+    ended = processes.run(world, GMP, tmp_path, [1, "ipbench.training.loop:gradient_norm", ["exit", 9], 2])
     assert ended.codes == [2, 9, 2][:world]
     for rank in (0, 2)[: world - 1]:
         (line,) = ended.errors[rank].splitlines()
@@ -171,7 +182,7 @@ def test_resumed_in_mid_epoch_with_another_number_of_processes(processes, undist
     words = [*WORDS, "--method", "dense"]
     words.remove("--sparsity")
     words.remove("0.9")
-    stop = [0, "ipbench.training:_asked_to_stop", ["stop"], 16]
+    stop = [0, "ipbench.training.loop:_asked_to_stop", ["stop"], 16]
     assert processes.run(before, words, tmp_path, stop).codes == [stopping.EXIT_STATUS] * before
     ended = processes.run(after, words, tmp_path)
     assert ended.codes == [0] * after, ended.lines

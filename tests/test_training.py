@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ipbench.sparse_net import SparseNet
+from ipbench.sparse.net import SparseNet
 from ipbench.spec import Recipe
-from ipbench.training import Sgd, learning_rate
+from ipbench.training.loop import Sgd, learning_rate
 from tests.tiny import make_run, tiny_conv
 
 

@@ -11,12 +11,12 @@ from torch.nn import functional
 
 from ipbench import keys, methods
 from ipbench.data.loaders import Batch
-from ipbench.masks import NotFinite
 from ipbench.methods import DropAndGrow, Gradual, Train, Update
-from ipbench.sparse_net import SparseNet
+from ipbench.sparse.net import SparseNet
+from ipbench.sparse.selection import NotFinite
 from ipbench.spec import Basis
-from ipbench.training import Progress, Sgd, train
-from ipbench.updates import drop_and_grow, fraction_at, revise
+from ipbench.training.loop import Progress, Sgd, train
+from ipbench.training.updates import drop_and_grow, fraction_at, revise
 from tests.tiny import TinyData, make_run, tiny_conv
 
 BATCH = Batch(torch.zeros(2, 1, 3, 3), torch.tensor([0, 1]))

@@ -13,17 +13,19 @@ from typing import Any
 import pytest
 import torch
 
-from ipbench import methods, outcome, running
+from ipbench import methods
 from ipbench.errors import BadInput
-from ipbench.experiment import Experiment
 from ipbench.methods import DropAndGrow, Gradual, Prune, Rewind, Train, method
-from ipbench.methods.declare import REGISTRY
+from ipbench.methods._declare import REGISTRY
 from ipbench.methods.magnitude import magnitude
 from ipbench.models.initialise import initialise
-from ipbench.resume import State
-from ipbench.running import Environment, end_path, execute, record_path, state_path
+from ipbench.planning.experiment import Experiment
+from ipbench.runs import execute as running
+from ipbench.runs import outcome
+from ipbench.runs.execute import Environment, end_path, execute, record_path, state_path
+from ipbench.runs.state import State
 from ipbench.spec import Recipe, Run
-from ipbench.training import Sgd
+from ipbench.training.loop import Sgd
 from tests.tiny import tiny_conv
 
 #: Four steps an epoch, twelve in all.
@@ -151,7 +153,7 @@ def test_whatever_number_is_added_to_a_record_is_checked(tmp_path, monkeypatch):
 
 
 def test_a_gradient_that_overflows_has_diverged(tmp_path, monkeypatch):
-    monkeypatch.setattr("ipbench.training.gradient_norm", lambda net: torch.tensor(math.inf))
+    monkeypatch.setattr("ipbench.training.loop.gradient_norm", lambda net: torch.tensor(math.inf))
     record = execute(tiny_run(), tmp_path, HERE)
     assert record["status"] == "diverged" and record["reason"] == "the gradient norm of epoch 1 is not finite"
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ipbench import verifying
 from ipbench.analysis import write_runs
-from ipbench.cli import main
-from ipbench.experiment import Experiment
-from ipbench.running import Environment, execute, record_path
+from ipbench.cli.main import main
+from ipbench.planning.experiment import Experiment
+from ipbench.runs import verify as verifying
+from ipbench.runs.execute import Environment, execute, record_path
+from ipbench.runs.verify import CONSISTENT, DIFFERENT, EQUAL, Candidate, candidates, judge
 from ipbench.spec import canonical_json
 from ipbench.store import read_json, write_json
-from ipbench.verifying import CONSISTENT, DIFFERENT, EQUAL, Candidate, candidates, judge
 from tests.analysis.test_checks import column, forged
 
 CONFIG = {

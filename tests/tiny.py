@@ -12,10 +12,10 @@ from torch import nn
 from ipbench import methods
 from ipbench.data.loaders import Batch
 from ipbench.methods import Method
-from ipbench.resume import End, State
-from ipbench.sparse_net import SparseNet
+from ipbench.runs.stages import execute_stages
+from ipbench.runs.state import End, State
+from ipbench.sparse.net import SparseNet
 from ipbench.spec import Recipe, Run
-from ipbench.stages import execute_stages
 
 
 def make_run(**values: Any) -> Run:

@@ -1,4 +1,4 @@
-"""From records to numbers, tables and figures (floor 5, no torch): knows records and grids, never models or methods.
+"""From records to numbers, tables and figures: knows records and grids, never models or methods.
 
 `grid` -> what was planned; `collect` -> `runs.parquet`; `flips` and `statistics` (pure), `settings`, `cells` and
 `comparisons` (on a collection) -> the numbers; `tables`, `terminal` and `figures` -> what is shown; `plan` -> which

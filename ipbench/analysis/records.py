@@ -12,7 +12,7 @@ import pyarrow as pa
 from ipbench.analysis.checks import check_values
 from ipbench.analysis.grid import AXES, Cell
 from ipbench.errors import BadInput
-from ipbench.numerics import numerics
+from ipbench.planning.numerics import numerics
 from ipbench.spec import NAME, Run, build, canonical_json
 
 _TEXT, _INT, _FLOAT, _LIST = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.float64())

@@ -11,7 +11,7 @@ from ipbench.analysis.collect import Collection
 from ipbench.analysis.grid import Cell
 from ipbench.data.catalog import DATASETS
 from ipbench.models.catalog import MODELS
-from ipbench.numerics import numerics
+from ipbench.planning.numerics import numerics
 
 #: In place of a digest of a user's method that is not recorded, where that of another run is.
 _UNKNOWN = "not recorded"

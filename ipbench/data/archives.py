@@ -1,4 +1,4 @@
-"""Unpacking the archives of data sets (floor 2): members go below the folder, or nothing is unpacked."""
+"""Unpacking the archives of data sets: members go below the folder, or nothing is unpacked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keyed augmentation (floor 2): what happens to sample i in epoch e is a pure function of (seed, e, i).
+"""Keyed augmentation: what happens to sample i in epoch e is a pure function of (seed, e, i).
 
 `draw` decides, `apply` changes the pixels of a batch. Both work on integers alone, so every loader, device and number
 of workers gives the same bytes. What comes before, the random crop of images that vary in size, is in `crops`.

@@ -1,7 +1,7 @@
-"""The .beton files that FFCV reads (floor 2): whether they can be used, where they lie, making and checking them.
+"""The .beton files that FFCV reads: whether they can be used, where they lie, and checking them.
 
-FFCV is optional and its import takes seconds: this module loads it only when it is needed, and `ffcv_adapter` and
-`ffcv_crop` alone touch it. Beside every file lies a JSON product with its checksum, because FFCV maps the file into
+FFCV is optional and its import takes seconds: this module asks only whether it can be imported; `ffcv_adapter` and
+`ffcv_crop` alone use it. Beside every file lies a JSON product with its checksum, because FFCV maps the file into
 memory and would crash, or read garbage, where one is truncated.
 """
 
@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import closing
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-
-import numpy as np
 
 from ipbench import files, store
 from ipbench.data import image_folder, sources
 from ipbench.data.catalog import DataSet, dataset
-from ipbench.errors import BadInput, BadProduct, valid_choice
+from ipbench.errors import BadInput, BadProduct
 
 INSTALL = (
     "`apt-get install libopencv-dev libturbojpeg0-dev pkg-config`, then `pip install 'ipbench[ffcv]'`;"
@@ -64,82 +60,6 @@ def beton_path(name: str, split: str, root: Path) -> Path:
     return root / "beton" / f"{name}-{split}.beton"
 
 
-def write(name: str, split: sources.Split, root: Path, path: Path | None = None) -> Path:
-    """Write one split as a .beton file, atomically: raw bytes and labels, in the order of the source.
-
-    Args:
-        name: one of `catalog.DATASETS`.
-        split: "train" or "test".
-        root: the data folder, read as by `sources.load`.
-        path: where to write; `beton_path` if None.
-
-    Returns:
-        The path of the file; its checksum lies beside it as .json. The same images give the same bytes.
-
-    Raises:
-        BadInput: FFCV cannot be used, or the images are not there.
-        BadProduct: the files of the images are broken.
-    """
-    valid_choice(split, sources.SPLITS, "split")
-    facts = dataset(name)
-    path = beton_path(name, split, root) if path is None else path
-    if facts.shorter_side is not None:
-        return _write_folder(facts, split, root, path, facts.shorter_side)
-    images = sources.load(name, split, root)
-    require()
-    from ipbench.data import ffcv_adapter
-
-    with store.atomic(path) as temporary:
-        samples = list(zip(images.images, images.labels.tolist(), strict=True))
-        ffcv_adapter.write(temporary, samples, images.images.shape[1:])
-        digest = _sha256(temporary)
-    found = {"images_sha256": sources.sha256(name, split, root)}
-    store.write_json(_product(path), {**_facts(facts, split), **found, "sha256": digest})
-    return path
-
-
-def _write_folder(facts: DataSet, split: sources.Split, root: Path, path: Path, shorter_side: int) -> Path:
-    """`write` for images that vary in size: all are decoded, so that a broken file is found here."""
-    listing = image_folder.listing(facts.name, split, root)
-    require()
-    from PIL import __version__ as pillow
-
-    from ipbench.data import ffcv_adapter
-
-    workers = os.cpu_count() or 1
-    read = partial(_sample, listing, shorter_side)
-    samples = image_folder.in_order(read, range(len(listing.labels)), workers, 4 * workers)
-    with closing(samples), store.atomic(path) as temporary:
-        ffcv_adapter.write(temporary, _InTurn(len(listing.labels), samples), None)
-        digest = _sha256(temporary)
-    # Who decoded the images is part of what they are, and the file may be read where others are installed.
-    found = {
-        "count": len(listing.labels),
-        "classes_sha256": listing.classes_sha256,
-        "images_sha256": image_folder.sha256(facts.name, split, root),
-        "pillow": pillow,
-    }
-    store.write_json(_product(path), {**_facts(facts, split), **found, "sha256": digest})
-    return path
-
-
-def _sample(listing: image_folder.Listing, shorter_side: int, index: int) -> tuple[np.ndarray, int]:
-    return image_folder.read(listing.path(index), shorter_side), int(listing.labels[index])
-
-
-class _InTurn:
-    """Samples for FFCV's writer, which asks for each once and in order: made ahead, by threads."""
-
-    def __init__(self, count: int, samples: Iterator[tuple[np.ndarray, int]]):
-        self._count, self._samples = count, samples
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]:
-        return next(self._samples)
-
-
 def check(name: str, split: sources.Split, path: Path, root: Path | None = None) -> None:
     """Make sure that a .beton file is whole and holds that split; a process reads an unchanged file once.
 
@@ -156,18 +76,18 @@ def check(name: str, split: sources.Split, path: Path, root: Path | None = None)
     again = f"`ipbench data beton {name}` writes it"
     if not path.is_file():
         raise BadInput(f"{path}: no such file; {again}")
-    if not _product(path).is_file():
-        raise BadProduct(f"{path}: its checksum {_product(path).name} is missing; {again} again")
-    product = store.read_json(_product(path))
-    expected = _facts(dataset(name), split)
-    train = _product(path.with_name(beton_path(name, "train", Path()).name))
-    if "classes_sha256" in product and train.is_file():  # or labels would not mean the same in the two files
+    if not product(path).is_file():
+        raise BadProduct(f"{path}: its checksum {product(path).name} is missing; {again} again")
+    told = store.read_json(product(path))
+    expected = facts_of(dataset(name), split)
+    train = product(path.with_name(beton_path(name, "train", Path()).name))
+    if "classes_sha256" in told and train.is_file():  # or labels would not mean the same in the two files
         expected["classes_sha256"] = store.read_json(train).get("classes_sha256")
     for fact, value in expected.items():
-        if product.get(fact) != value:
-            raise BadProduct(f"{path}: {fact} is {product.get(fact)} where {value} is expected; {again} again")
+        if told.get(fact) != value:
+            raise BadProduct(f"{path}: {fact} is {told.get(fact)} where {value} is expected; {again} again")
     stat = path.stat()
-    if _digest(path, stat.st_size, stat.st_mtime_ns) != product.get("sha256"):
+    if _digest(path, stat.st_size, stat.st_mtime_ns) != told.get("sha256"):
         raise BadProduct(f"{path}: truncated or altered, its checksum does not match; {again} again")
     made_from, there = images_sha256(name, split, path), _images_there(dataset(name), split, root)
     if there not in (made_from, None):
@@ -182,9 +102,9 @@ def images_sha256(name: str, split: sources.Split, path: Path) -> str:
         BadProduct: it does not say, as those of ipbench 0.1 do not.
     """
     again = f"`ipbench data beton {name}` writes it"
-    if not _product(path).is_file():
-        raise BadInput(f"{_product(path)}: no such file; {again}")
-    found = store.read_json(_product(path)).get("images_sha256")
+    if not product(path).is_file():
+        raise BadInput(f"{product(path)}: no such file; {again}")
+    found = store.read_json(product(path)).get("images_sha256")
     if not isinstance(found, str):
         raise BadProduct(f"{path}: does not say which images it was made from; {again} again")
     return found
@@ -204,11 +124,12 @@ def _images_there(facts: DataSet, split: sources.Split, root: Path | None) -> st
         return None
 
 
-def _product(path: Path) -> Path:
+def product(path: Path) -> Path:
+    """The JSON with its checksum, beside a .beton file."""
     return path.with_suffix(".json")
 
 
-def _facts(data: DataSet, split: str) -> dict[str, object]:
+def facts_of(data: DataSet, split: str) -> dict[str, object]:
     """What the catalogue says of a file."""
     count = data.train if split == "train" else data.test
     facts = {"dataset": data.name, "split": split, "count": count, "shape": list(data.shape)}
@@ -219,11 +140,11 @@ def _facts(data: DataSet, split: str) -> dict[str, object]:
 
 @lru_cache(maxsize=32)
 def _digest(path: Path, size: int, mtime_ns: int) -> str:
-    """`_sha256`, remembered for as long as the file looks unchanged."""
-    return _sha256(path)
+    """`file_sha256`, remembered for as long as the file looks unchanged."""
+    return file_sha256(path)
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """Of the whole file; of one above `WHOLE`, of its size, its beginning, and blocks evenly spread over it.
 
     ImageNet's has 330 GB, which no job can read before it starts. The beginning holds the addresses of all images.

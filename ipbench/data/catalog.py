@@ -1,4 +1,4 @@
-"""What is known about every data set (floor 2): shapes, counts, statistics, defaults. Imports no torch."""
+"""What is known about every data set: shapes, counts, statistics, defaults. Imports no torch."""
 
 from __future__ import annotations
 

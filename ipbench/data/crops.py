@@ -1,4 +1,4 @@
-"""From an image of any size to one of a data set's shape (floor 2): which part of it, and its resize, exactly.
+"""From an image of any size to one of a data set's shape: which part of it, and its resize, exactly.
 
 `draw` decides on rectangles as a pure function of (seed, epoch, sample), `resize` brings a rectangle to the wanted
 size. Both are exact: integers, or float64 operations that IEEE 754 rounds correctly (+, -, *, /, sqrt). So every

@@ -1,4 +1,4 @@
-"""Which images a run was computed from, as one SHA-256 (floor 2): the same for all loaders."""
+"""Which images a run was computed from, as one SHA-256: the same for all loaders."""
 
 from __future__ import annotations
 

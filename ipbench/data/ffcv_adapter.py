@@ -1,4 +1,4 @@
-"""What touches FFCV (floor 2): writing, keyed augmentation as one of its operations, and epochs in a given order.
+"""What touches FFCV: writing, keyed augmentation as one of its operations, and epochs in a given order.
 
 Import it after `beton.require`. FFCV is frozen upstream (1.0.2), and this file works around what users ran into:
 

@@ -1,4 +1,4 @@
-"""Images that vary in size, in FFCV (floor 2): `KeyedCrop` is `crops` as one of its operations.
+"""Images that vary in size, in FFCV: `KeyedCrop` is `crops` as one of its operations.
 
 FFCV compiles a decoder, and a compiled one cannot know which epoch it works for. So the decoder here (`Places`) only
 hands on which samples are wanted, and the operation behind it reads them from the mapped file: it runs in the thread

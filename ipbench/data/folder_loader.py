@@ -1,4 +1,4 @@
-"""A split that is a folder of image files, decoded by threads while the net trains (floor 2)."""
+"""A split that is a folder of image files, decoded by threads while the net trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readers of the files that data sets come in (floor 2): IDX and the binary version of CIFAR. Nothing is unpickled."""
+"""Readers of the files that data sets come in: IDX and the binary version of CIFAR. Nothing is unpickled."""
 
 from __future__ import annotations
 

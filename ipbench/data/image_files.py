@@ -1,4 +1,4 @@
-"""What an image file is, and its pixels (floor 2): one rule for all data sets that are folders of images.
+"""What an image file is, and its pixels: one rule for all data sets that are folders of images.
 
 JPEG and PNG alone are read, by what a file holds, not by its name: Pillow's other readers start programs, or guess.
 """

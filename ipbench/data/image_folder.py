@@ -1,4 +1,4 @@
-"""Data sets that are folders of image files, one folder a class (floor 2): their layout, and the pixels of one file.
+"""Data sets that are folders of image files, one folder a class: their layout, and the pixels of one file.
 
 The layout is that of torchvision's ImageFolder, which is not used to read it: it passes over files that it does not
 know, so that an index would mean another image where one more file lies, and it imports all of torchvision.

@@ -1,4 +1,4 @@
-"""All that one run reads (floor 2): `Data`, whose batches are the same bits whatever loader reads the images."""
+"""All that one run reads: `Data`, whose batches are the same bits whatever loader reads the images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A split held in memory, on the device that trains (floor 2): the default loader."""
+"""A split held in memory, on the device that trains: the default loader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images of a data set, from wherever they lie (floor 2)."""
+"""The images of a data set, from wherever they lie."""
 
 from __future__ import annotations
 

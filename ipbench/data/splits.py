@@ -1,4 +1,4 @@
-"""Keyed orders and splits (floor 2): which image goes where is a function of a key and the image's index alone."""
+"""Keyed orders and splits: which image goes where is a function of a key and the image's index alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny ImageNet as its archive lays it (floor 2): 200 classes, images of 64 x 64 pixels, all of it held in memory."""
+"""Tiny ImageNet as its archive lays it: 200 classes, images of 64 x 64 pixels, all of it held in memory."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Methods: what decides the masks, and when. One file per method, found by scanning this folder (floor 4).
+"""Methods: what decides the masks, and when. One file per method, found by scanning this folder.
 
-To declare one, see `ipbench.methods.declare` and docs/adding-a-method.md. Files outside this folder are registered by
+To declare one, see `ipbench.methods._declare` and docs/adding-a-method.md. Files outside this folder are registered by
 `load`. Nothing here imports torch, unless a method's file does.
 """
 
@@ -21,9 +21,9 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from ipbench.errors import BadInput, valid_choice
-from ipbench.methods.code import Code, code_of
-from ipbench.methods.declare import REGISTRY, Method, before_training, cross_entropy, method
-from ipbench.methods.stages import Continue, DropAndGrow, Gradual, Prune, Rewind, Stage, Train, Update
+from ipbench.methods._code import Code, code_of
+from ipbench.methods._declare import REGISTRY, Method, before_training, cross_entropy, method
+from ipbench.methods._stages import Continue, DropAndGrow, Gradual, Prune, Rewind, Stage, Train, Update
 from ipbench.spec import Run
 
 __all__ = [
@@ -53,6 +53,8 @@ __all__ = [
 @cache
 def _scan() -> None:
     for module in pkgutil.iter_modules(__path__):
+        if module.name.startswith("_"):
+            continue
         importlib.import_module(f"{__name__}.{module.name}")
 
 

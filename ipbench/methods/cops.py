@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ipbench.combination import Infeasible, Unsolved, combine
 from ipbench.methods import Prune, Train, get, method
+from ipbench.methods._combination import Infeasible, Unsolved, combine
 from ipbench.numerals import decimal
 
 
@@ -35,7 +35,7 @@ def combined(net, batch, *, target, controls, beta):
     """S + mu C, with the mask of the linear program raised above all else: a ranking whose top it is."""
     import torch  # here, so that planning a grid does not pay for it
 
-    from ipbench.masks import Impossible, NotFinite
+    from ipbench.sparse.selection import Impossible, NotFinite
 
     names = [target, *controls.split(",")]
     vectors = [normalised(score(net, batch, name)) for name in names]

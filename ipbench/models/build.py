@@ -1,4 +1,4 @@
-"""A net from its name, with keyed initial weights (floor 2)."""
+"""A net from its name, with keyed initial weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of the models, without torch (floor 2).
+"""The names of the models, without torch.
 
 Our own names pass at once; only a name that is not ours makes this module import torchvision, to look it up there.
 """

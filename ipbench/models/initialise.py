@@ -1,4 +1,4 @@
-"""The initial weights of any `nn.Module`: a function of the seed and of each layer's name (floor 2).
+"""The initial weights of any `nn.Module`: a function of the seed and of each layer's name.
 
 A layer draws from a stream of its own, so adding, removing or reordering layers leaves the others as they are, and
 both sides of every comparison start from the same weights.
@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from ipbench import keys
 from ipbench.errors import valid_choice
-from ipbench.layers import RECURRENT, TRANSPOSED, prunable_weights
+from ipbench.sparse.layers import RECURRENT, TRANSPOSED, prunable_weights
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _NORMS = (*_BATCH_NORMS, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)

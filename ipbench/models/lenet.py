@@ -1,4 +1,4 @@
-"""LeNet-300-100 and Caffe's LeNet-5 (floor 2)."""
+"""LeNet-300-100 and Caffe's LeNet-5."""
 
 from __future__ import annotations
 

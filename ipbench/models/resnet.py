@@ -1,4 +1,4 @@
-"""ResNets for small images (floor 2): He et al., Deep Residual Learning, CVPR 2016, arXiv:1512.03385."""
+"""ResNets for small images: He et al., Deep Residual Learning, CVPR 2016, arXiv:1512.03385."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain stacks of 3x3 convolutions with batch norm: VGG-16 for CIFAR and a small one for quick runs (floor 2)."""
+"""Plain stacks of 3x3 convolutions with batch norm: VGG-16 for CIFAR and a small one for quick runs."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from ipbench.numerics import numerics
+from ipbench.planning.numerics import numerics
 from ipbench.spec import Run, canonical_json, identity, pair_of
 from ipbench.store import write_json
 

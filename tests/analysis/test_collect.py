@@ -7,7 +7,7 @@ import pytest
 
 from ipbench.analysis import collect as module
 from ipbench.analysis.collect import collect, load, read_parquet, write_parquet, write_runs
-from ipbench.cli import main
+from ipbench.cli.main import main
 from ipbench.errors import BadInput, BadProduct
 from ipbench.store import write_json
 

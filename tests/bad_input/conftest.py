@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ipbench import methods
-from ipbench.cli import main
-from ipbench.methods.declare import REGISTRY
+from ipbench.cli.main import main
+from ipbench.methods._declare import REGISTRY
 from tests.bad_input.refusing import Case, check, everything, lay
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ipbench import store
-from ipbench.cli import main
+from ipbench.cli.main import main
 from ipbench.data import beton, catalog
 from tests.bad_input.refusing import check, everything
 from tests.bad_input.test_products import PICKLE

@@ -264,7 +264,7 @@ def test_one_line_and_no_file(bad, refuses):
 
 
 def test_the_good_one_is_good(tmp_path, capsys):
-    from ipbench.cli import main
+    from ipbench.cli.main import main
 
     path = tmp_path / "x.yaml"
     path.write_text("\n".join(GOOD.values()))

@@ -10,12 +10,13 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ipbench import methods, plain_yaml
-from ipbench.cli import main
+from ipbench import methods
+from ipbench.cli.main import main
 from ipbench.data.formats import read_cifar, read_idx
 from ipbench.errors import BadInput, BadProduct
-from ipbench.experiment import Axes
-from ipbench.packing import inspect
+from ipbench.packing.net import inspect
+from ipbench.planning import plain_yaml
+from ipbench.planning.experiment import Axes
 from ipbench.spec import NAME, Augmentation, Basis, Recipe, build
 from tests.bad_input.refusing import check
 
@@ -76,7 +77,7 @@ def test_any_text_as_an_experiment(content, tmp_path, capfd):
 @example(name="٣")
 def test_a_name_is_letters_digits_and_three_signs(name, tmp_path):
     """It becomes a folder and a word of commands."""
-    from ipbench.experiment import Experiment
+    from ipbench.planning.experiment import Experiment
 
     try:
         experiment = Experiment.from_config({**GOOD, "name": name}, "x")

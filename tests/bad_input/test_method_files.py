@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ipbench.cli import main
+from ipbench.cli.main import main
 from tests.bad_input.refusing import Case, Content, case, lay
 
 HEAD = "from ipbench.methods import *\nfrom ipbench.methods import Train, before_training, method\n\n"

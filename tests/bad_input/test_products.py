@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ipbench.cli import main
+from ipbench.cli.main import main
 from ipbench.spec import canonical_json
 from tests.bad_input.refusing import Case, Content, case, check, everything, lay
 

@@ -15,7 +15,7 @@ import pytest
 
 from ipbench import files
 from ipbench.analysis import collect
-from ipbench.cli import main
+from ipbench.cli.main import main
 from ipbench.data import formats, image_files, tiny_imagenet
 from ipbench.store import read_json, read_tensors
 from tests.bad_input.refusing import check
@@ -172,7 +172,7 @@ def test_a_mistake_of_ours_is_no_answer_of_the_system(monkeypatch):
     def broken(*_):
         raise OSError("a library stumbled")
 
-    monkeypatch.setattr("ipbench.cli.methods.load", broken)
+    monkeypatch.setattr("ipbench.cli.main.methods.load", broken)
     with pytest.raises(OSError, match="stumbled"):
         main(["methods"])
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ipbench.data import beton, sources
+from ipbench.data import beton, beton_writing, sources
 from ipbench.data.augment import Keyed
 from ipbench.data.loaders import Data
 from ipbench.errors import BadInput, BadProduct
@@ -29,7 +29,7 @@ def root(tmp_path_factory):
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("data")
     for split in ("train", "test"):
-        assert beton.write("digits", split, folder) == folder / "beton" / f"digits-{split}.beton"
+        assert beton_writing.write("digits", split, folder) == folder / "beton" / f"digits-{split}.beton"
     return folder
 
 
@@ -95,7 +95,7 @@ def test_a_missing_file(tmp_path):
 class TestFiles:
     def test_the_same_images_give_the_same_bytes(self, root, tmp_path):
         first = beton.beton_path("digits", "test", root)
-        second = beton.write("digits", "test", root, tmp_path / "again.beton")
+        second = beton_writing.write("digits", "test", root, tmp_path / "again.beton")
         assert first.read_bytes() == second.read_bytes()
         assert first.with_suffix(".json").read_text() == second.with_suffix(".json").read_text()
         assert sorted(path.name for path in tmp_path.iterdir()) == ["again.beton", "again.json"]
@@ -106,7 +106,7 @@ class TestFiles:
 
         monkeypatch.setattr("ffcv.memory_allocator.MemoryAllocator.flush_page", fail)
         with pytest.raises(OSError, match="no space"):
-            beton.write("digits", "test", root, tmp_path / "x.beton")
+            beton_writing.write("digits", "test", root, tmp_path / "x.beton")
         assert list(tmp_path.iterdir()) == []
 
     def test_a_whole_file(self, copy):
@@ -178,7 +178,7 @@ class TestParity:
         resize("cifar10", 50, 10)
         write_cifar10(tmp_path / "cifar-10-batches-bin", 10, 10)
         for split in ("train", "test"):
-            beton.write("cifar10", split, tmp_path)
+            beton_writing.write("cifar10", split, tmp_path)
         recipe = Recipe(batch_size=16, augmentation=Augmentation(flip=True, translate=4, cutout=16))
         memory = Data("cifar10", recipe, 0, root=tmp_path)
         ffcv = Data("cifar10", recipe, 0, root=tmp_path, loader="ffcv", workers=2)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ipbench import store
-from ipbench.data import beton, catalog, digest, image_folder, sources
+from ipbench.data import beton, beton_writing, catalog, digest, image_folder, sources
 from ipbench.errors import BadProduct
 
 from .conftest import one_line, random_images, write_cifar10, write_imagenet
@@ -94,13 +94,13 @@ class TestBeton:
         write_imagenet(tmp_path, 2, 1, 2)
         for name in ("cifar10", "imagenet"):
             for split in ("train", "test"):
-                beton.write(name, split, tmp_path)
+                beton_writing.write(name, split, tmp_path)
             assert digest.of(name, tmp_path, "ffcv") == digest.of(name, tmp_path)
 
     def test_one_of_other_images_is_refused(self, tmp_path, resize, needs_ffcv):
         resize("cifar10", 10, 3)
         write_cifar10(tmp_path / "old/cifar-10-batches-bin", 2, 3)
-        path = beton.write("cifar10", "test", tmp_path / "old")
+        path = beton_writing.write("cifar10", "test", tmp_path / "old")
         beton.check("cifar10", "test", path, tmp_path / "old")
         beton.check("cifar10", "test", path, tmp_path / "no images here")
         new = tmp_path / "new/cifar-10-batches-bin"
@@ -111,7 +111,7 @@ class TestBeton:
         one_line(error, str(path), "made from other images", "`ipbench data beton cifar10`")
 
     def test_one_that_does_not_say_is_refused(self, tmp_path, needs_ffcv):
-        path = beton.write("digits", "test", tmp_path)
+        path = beton_writing.write("digits", "test", tmp_path)
         product = store.read_json(path.with_suffix(".json"))
         del product["images_sha256"]
         store.write_json(path.with_suffix(".json"), product)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from ipbench import files
-from ipbench.cli import main
+from ipbench.cli.main import main
 from ipbench.data import image_files, image_folder, tiny_imagenet
 from ipbench.errors import BadProduct
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ipbench.data import augment, beton, catalog, crops, image_folder
+from ipbench.data import augment, beton, beton_writing, catalog, crops, image_folder
 from ipbench.data.loaders import Data
 from ipbench.errors import BadInput, BadProduct
 from ipbench.spec import Augmentation, Recipe
@@ -40,7 +40,7 @@ def beton_root(root):
     if reason is not None:
         pytest.skip(reason)
     for split in ("train", "test"):
-        beton.write("imagenet", split, root)
+        beton_writing.write("imagenet", split, root)
     return root
 
 
@@ -253,7 +253,7 @@ class TestFfcv:
 
     def test_the_same_images_give_the_same_bytes(self, beton_root, tmp_path):
         first = beton.beton_path("imagenet", "test", beton_root)
-        second = beton.write("imagenet", "test", beton_root, tmp_path / "again.beton")
+        second = beton_writing.write("imagenet", "test", beton_root, tmp_path / "again.beton")
         assert first.read_bytes() == second.read_bytes()
         assert first.with_suffix(".json").read_text() == second.with_suffix(".json").read_text()
 
@@ -262,14 +262,14 @@ class TestFfcv:
         path = tmp_path / "imagenet/train/n00000001/train_2.JPEG"
         path.write_bytes(b"no image")
         with pytest.raises(BadProduct) as error:
-            beton.write("imagenet", "train", tmp_path)
+            beton_writing.write("imagenet", "train", tmp_path)
         one_line(error, str(path))
         assert list((tmp_path / "beton").iterdir()) == []
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("images")]
 
     def test_files_of_other_classes_or_sizes_are_refused(self, beton_root, tmp_path, monkeypatch):
         write_imagenet(tmp_path, 2, 2, classes=2)
-        beton.write("imagenet", "train", tmp_path)
+        beton_writing.write("imagenet", "train", tmp_path)
         for suffix in (".beton", ".json"):
             path = beton.beton_path("imagenet", "test", tmp_path).with_suffix(suffix)
             path.write_bytes(beton.beton_path("imagenet", "test", beton_root).with_suffix(suffix).read_bytes())
@@ -283,7 +283,7 @@ class TestFfcv:
     def test_a_large_file_is_checked_in_parts(self, beton_root, tmp_path, monkeypatch):
         monkeypatch.setattr(beton, "WHOLE", 2**16)
         monkeypatch.setattr(beton, "BLOCK", 2**12)
-        path = beton.write("imagenet", "test", beton_root, tmp_path / "beton" / "imagenet-test.beton")
+        path = beton_writing.write("imagenet", "test", beton_root, tmp_path / "beton" / "imagenet-test.beton")
         beton.check("imagenet", "test", path)
         content = path.read_bytes()
         for damaged in (content[:-1], content + b"\0", b"\0" + content[1:], content[:-1] + b"\7"):

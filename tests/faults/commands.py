@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from ipbench import experiment
+from ipbench.planning import experiment
 from ipbench.store import read_json
 
 ROOT = Path(__file__).parents[2]

@@ -14,10 +14,10 @@ import sys
 import traceback
 from pathlib import Path
 
-from ipbench import analysis, packing, resume, running, verifying  # noqa: F401 (what the commands import when they are called)
 from ipbench.analysis import collect, figures, tables, terminal  # noqa: F401
-from ipbench.cli import main
+from ipbench.cli.main import main
 from ipbench.data import sources
+from ipbench.runs import state as resume
 
 
 def start(words: list[str], folder: str, log: str, limit: int | None) -> int:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from ipbench.analysis.collect import read_parquet
-from ipbench.data import beton
+from ipbench.data import beton, beton_writing
 from ipbench.errors import BadProduct
-from ipbench.packing import inspect
+from ipbench.packing.net import inspect
 from ipbench.store import read_json, read_tensors, tensors_digest
 from tests.faults.commands import Experiment, outcomes
 
@@ -200,7 +200,7 @@ def test_damaged_job_files_change_nothing(copied: Experiment) -> None:
 def test_no_damage_to_a_beton_file_passes(tmp_path: Path) -> None:
     if reason := beton.available():
         pytest.skip(reason)
-    path = beton.write("digits", "test", tmp_path)
+    path = beton_writing.write("digits", "test", tmp_path)
     product = path.with_suffix(".json")
     for source in (path, product):
         data, chance = source.read_bytes(), random.Random(source.name)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ipbench.cli import main
+from ipbench.cli.main import main
 from ipbench.data import beton, sources
 from ipbench.store import read_tensors, write_bytes
 from tests.faults.commands import Experiment, Server, contents, outcomes, temporaries

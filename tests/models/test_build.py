@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from ipbench.errors import BadInput
-from ipbench.measure import count
 from ipbench.models import catalog
 from ipbench.models.build import _OWN, _Own, build, outline
 from ipbench.models.resnet import PaddedShortcut
+from ipbench.sparse.measure import count
 
 
 def parameters(net: nn.Module) -> int:

@@ -9,7 +9,7 @@ import sys
 import pytest
 from pydantic import BaseModel
 
-from ipbench.experiment import Axes
+from ipbench.planning.experiment import Axes
 from ipbench.spec import Augmentation, Basis, Recipe
 from tests.workflow.conftest import ROOT
 

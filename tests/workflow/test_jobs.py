@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ipbench import lease
+from ipbench.machine import lease
 from tests.workflow.conftest import Checkout
 from tests.workflow.test_workflow import RESULTS, one_line
 

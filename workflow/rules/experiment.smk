@@ -26,10 +26,10 @@ def refuse(message):
 try:
     from ipbench.analysis.plan import ALL, BOTH, plan, plan_tables
     from ipbench.errors import BadInput, valid_choice
-    from ipbench.experiment import Axes, Experiment
+    from ipbench.planning.experiment import Axes, Experiment
     from ipbench.files import refusal
-    from ipbench.lease import check, parse_gpus
-    from ipbench.numerics import numerics
+    from ipbench.machine.lease import check, parse_gpus
+    from ipbench.planning.numerics import numerics
     from ipbench.spec import identity
 except ModuleNotFoundError as error:
     refuse(f"{sys.executable} has no {error.name}: run `make setup`, then .venv/bin/snakemake")

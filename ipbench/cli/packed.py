@@ -1,0 +1,95 @@
+"""The commands on packed nets: `ipbench pack`, `inspect`, `unpack`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ipbench import output
+from ipbench.cli.arguments import path
+from ipbench.errors import BadInput, valid_choice
+from ipbench.spec import Run, build
+from ipbench.store import read_json
+
+if TYPE_CHECKING:
+    from ipbench.packing.file import Sizes
+
+app = typer.Typer()
+
+
+@app.command()
+def pack(
+    record: Annotated[
+        Path, typer.Argument(help="Of a run with its end: results/NAME/runs/CELL/SEED.json.", parser=path)
+    ],
+    out: Annotated[Path, typer.Option(help="The file to write.", parser=path)],
+    values: Annotated[str, typer.Option(help="How kept values are stored: fp32, fp16 or bf16.")] = "fp32",
+) -> None:
+    """Write a trained net as one small file: kept values, their places, the seed for all the rest."""
+    from ipbench.packing import file as packed_file  # here, as below: they import torch
+    from ipbench.packing import net as packing
+    from ipbench.runs.state import read_end
+
+    valid_choice(values, packed_file.VALUES, "type of values", "--values")
+    recorded = read_json(record)
+    run = build(Run, recorded.get("run"), f"{record}: run")
+    told = recorded.get("provenance")
+    content = {name: told[name] for name in ("data", "method") if name in told} if isinstance(told, dict) else {}
+    folders = record.absolute().parents  # CELL, runs, NAME
+    if len(folders) < 3 or folders[1].name != "runs":
+        raise BadInput(f"{record}: not where a run's record lies, results/NAME/runs/CELL/SEED.json")
+    end = folders[2] / "ends" / run.cell / f"{run.seed}.safetensors"
+    if not end.is_file():
+        raise BadInput(f"{end}: no such file; `ipbench run --keep` with this run's options keeps where it ends")
+    sizes = packing.pack(out, run, read_end(end, run, content), values)
+    _print_sizes(sizes, out)
+    if sizes.zeroed:
+        output.say(f"{sizes.zeroed:,} kept values are too small for {values} and are zero in the file")
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A packed net.", parser=path)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what a packed net holds, byte by byte."""
+    from ipbench.packing import net as packing
+
+    header, sizes = packing.inspect(file)
+    if as_json:
+        known = {name: value for name, value in asdict(sizes).items() if name != "zeroed"}
+        output.say(json.dumps({"header": header, **known, "total": sizes.total}, indent=1))
+        return
+    output.say(
+        " ".join(f"{name}={header[name]}" for name in ("dataset", "model", "run", "seed", "space", "off", "values"))
+    )
+    _print_sizes(sizes, file)
+
+
+@app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(help="A packed net.", parser=path)],
+    out: Annotated[
+        Path, typer.Option(help="A safetensors file with the state of the plain torch module.", parser=path)
+    ],
+) -> None:
+    """Write a packed net as the state of the plain torch module: spatial weights, whatever the space."""
+    from ipbench.packing import net as packing
+    from ipbench.store import write_tensors
+
+    write_tensors(out, packing.plain_state(packing.unpack(file)), {"packed": file.name})
+    output.progress(out)
+
+
+def _print_sizes(sizes: Sizes, file: Path) -> None:
+    for name, size in sizes.parts.items():
+        output.say(f"{name:24} {size:>12,} bytes")
+    output.say(
+        f"{file!s:24} {sizes.total:>12,} bytes: x{sizes.dense_bytes / sizes.total:.1f} against the dense net in fp32"
+    )
+    factor = sizes.parameters_dense / sizes.parameters
+    output.say(f"{sizes.parameters:,} of {sizes.parameters_dense:,} parameters are stored: x{factor:.1f} fewer")

@@ -1,0 +1,108 @@
+"""The commands on an experiment's results: `ipbench collect`, `tables`, `figures`, `summary`, `verify`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ipbench import methods, output
+from ipbench.cli.arguments import path, whole
+from ipbench.errors import BadInput
+
+app = typer.Typer()
+
+Results = Annotated[
+    Path, typer.Argument(metavar="RESULTS", help="An experiment's folder, such as results/quickstart.", parser=path)
+]
+
+
+@app.command()
+def collect(
+    results: Results,
+    complete: Annotated[bool, typer.Option("--complete", help="Refuse if a planned run has no usable record.")] = False,
+) -> None:
+    """Gather the records of an experiment into runs.parquet."""
+    from ipbench.analysis import write_runs
+
+    output.progress(write_runs(_folder(results), complete=complete))
+
+
+@app.command()
+def tables(results: Results) -> None:
+    """Write the tables of an experiment, of all the runs there are so far (CSV, Markdown, LaTeX)."""
+    from ipbench.analysis import write_tables
+
+    _up_to_date(results)
+    output.progress("\n".join(map(str, write_tables(results))))
+
+
+@app.command()
+def figures(
+    results: Results,
+    overview: Annotated[bool, typer.Option("--overview", help="Only those over all methods and both spaces.")] = False,
+) -> None:
+    """Draw the figures of an experiment, of all the runs there are so far (SVG, PDF)."""
+    from ipbench.analysis import write_figures
+
+    _up_to_date(results)
+    output.progress("\n".join(map(str, write_figures(results, overview))))
+
+
+@app.command()
+def summary(results: Results) -> None:
+    """Print the result table of an experiment."""
+    from ipbench.analysis import summary as text
+
+    output.say(text(_folder(results)))
+
+
+@app.command()
+def verify(
+    results: Results,
+    sample: Annotated[int, typer.Option(help="How many runs to train again.", parser=whole(1))] = 3,
+    method_file: Annotated[list[str] | None, typer.Option(help="A Python file that declares methods.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    data: Annotated[Path, typer.Option("--data", help="Folder of the data sets.", parser=path)] = Path("data"),
+) -> None:
+    """Train sampled runs again and compare them with what is recorded; RESULTS may be a folder of experiments, too.
+
+    Each run is equal (to the bit), consistent (bits cannot agree here, and its accuracy is as near as that of runs of
+    the same cell), different, or not comparable. Exit code: 0 if all that was compared is equal or consistent, 1 if
+    something is different, 3 if nothing could be compared, 2 for bad input.
+    """
+    methods.load(method_file or [])
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    from ipbench.runs import verify as verifying
+    from ipbench.runs.execute import Environment, choose_device
+
+    environment = Environment(root=data, device=choose_device(device))
+    found = verifying.candidates(results, sample, environment)
+    for line in verifying.announce(found):
+        output.say(line)
+    kinds = []
+    for candidate, verdict in verifying.verify(found, environment):
+        output.say(": ".join(part for part in (candidate.label, verdict.kind, verdict.reason) if part))
+        kinds.append(verdict.kind)
+    output.say(", ".join(f"{kinds.count(kind)} {kind}" for kind in verifying.KINDS))
+    if verifying.DIFFERENT in kinds:
+        raise typer.Exit(1)
+    if not {verifying.EQUAL, verifying.CONSISTENT} & set(kinds):
+        raise typer.Exit(3)
+
+
+def _folder(results: Path) -> Path:
+    """An experiment's folder, recognised by its grid."""
+    if not (results / "grid.json").is_file():
+        raise BadInput(f"{results}: not an experiment's folder, it holds no grid.json (run the experiment first)")
+    return results
+
+
+def _up_to_date(results: Path) -> None:
+    """Bring runs.parquet up to its records. Published results come without records: their parquet is all there is."""
+    from ipbench.analysis import write_runs
+
+    if (_folder(results) / "runs").is_dir() or not (results / "runs.parquet").is_file():
+        write_runs(results)

@@ -1,0 +1,268 @@
+"""The command `ipbench run`: runs from the command line, one after the other."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ipbench import files, methods, numerals, output
+from ipbench.cli.arguments import path, whole
+from ipbench.data import catalog as datasets
+from ipbench.errors import BadInput, BadProduct, valid_choice
+from ipbench.machine.stopping import EXIT_STATUS, Stopped, on_signals, reason
+from ipbench.models import catalog as models
+from ipbench.planning import plain_yaml
+from ipbench.planning.experiment import merged_recipe
+from ipbench.spec import Basis, Run, build
+
+if TYPE_CHECKING:
+    from ipbench.runs.execute import Environment
+
+app = typer.Typer()
+
+DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the data sets.", parser=path)]
+MethodFiles = Annotated[list[str] | None, typer.Option("--method-file", help="A Python file that declares methods.")]
+
+
+@app.command()
+def run(
+    dataset: Annotated[str, typer.Option(help="Data set.")] = "digits",
+    model: Annotated[str | None, typer.Option(help="Model; left out: the data set's default.")] = None,
+    method: Annotated[str, typer.Option(help="Pruning method, see `ipbench methods`.")] = "snip",
+    space: Annotated[str, typer.Option(help="sp or ip.")] = "sp",
+    sparsity: Annotated[
+        list[str] | None,
+        typer.Option(help="From 0 up to, not including, 1; 0.9 if left out; repeat it for several runs."),
+    ] = None,
+    off: Annotated[
+        str | None,
+        typer.Option(help="What a masked coefficient is: zero, frozen or decayed; the method's if left out."),
+    ] = None,
+    allocation: Annotated[str, typer.Option(help="global, uniform or erk.")] = "global",
+    seed: Annotated[list[str] | None, typer.Option(help="Seed; repeat it for several runs.")] = None,
+    mode: Annotated[str, typer.Option(help="strict (bit-equal on one machine) or fast.")] = "strict",
+    option: Annotated[list[str] | None, typer.Option(help="An option of the method, NAME=VALUE.")] = None,
+    basis: Annotated[
+        list[str] | None, typer.Option(help="Of the filter basis, NAME=VALUE, e.g. sharing=stage.")
+    ] = None,
+    recipe: Annotated[list[str] | None, typer.Option(help="Of the recipe, NAME=VALUE, e.g. epochs=3.")] = None,
+    method_file: MethodFiles = None,
+    loader: Annotated[str, typer.Option(help="memory or ffcv; the pixels are the same.")] = "memory",
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Threads that read images: of the FFCV loader, and for folders of images.", parser=whole(1, 1024)
+        ),
+    ] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    threads: Annotated[
+        int, typer.Option(help="CPU threads of torch; 0: one if strict, else all.", parser=whole(0, 1024))
+    ] = 0,
+    data: DataFolder = Path("data"),
+    out: Annotated[Path, typer.Option(help="The folder that takes the records.", parser=path)] = Path("results/single"),
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep where the runs end, for others that continue them.")
+    ] = False,
+    done: Annotated[
+        Path | None, typer.Option(help="A file to write when all runs are finished (for Snakemake).", parser=path)
+    ] = None,
+) -> None:
+    """Train one run, or the same with several sparsities and seeds; the data set's defaults fill what is left out.
+
+    A finished run is not repeated, an interrupted one continues where it was.
+    """
+    methods.load(method_file or [])
+    facts = datasets.dataset(dataset, "--dataset")
+    chosen = methods.get(method, "--method")
+    model = facts.model if model is None else model
+    models.check(model, "--model")
+    valid_choice(loader, ("memory", "ffcv"), "loader", "--loader")
+    if not chosen.prunes and (sparsity or ["0"]) != ["0"]:
+        raise BadInput(f"--sparsity: method {chosen.name} does not prune; leave --sparsity out")
+    values: dict[str, Any] = {
+        "dataset": dataset,
+        "model": model,
+        "method": chosen.name,
+        "recipe": merged_recipe(facts.recipe, _nested(_pairs(recipe, "--recipe")), "--recipe"),
+        "space": space,
+        "basis": build(Basis, _pairs(basis, "--basis"), "--basis"),
+        "off": chosen.off if off is None else off,
+        "allocation": allocation,
+        "options": chosen.check_options(_pairs(option, "--option"), "--option"),
+        "mode": mode,
+    }
+    sparsities = (sparsity or ["0.9"]) if chosen.prunes else ["0"]
+    seeds = [_integer(word, "--seed") for word in seed or ["0"]]
+    runs = [build(Run, {**values, "sparsity": p, "seed": number}, "run") for p, number in product(sparsities, seeds)]
+    datasets.check_recipe(facts, runs[0].recipe, "--recipe")
+    chosen.check_run(runs[0], "run")
+    if len(set(seeds)) < len(seeds):
+        raise BadInput("--seed: the same seed is given twice")
+    if len({item.sparsity for item in runs}) < len(sparsities):
+        raise BadInput("--sparsity: the same sparsity is given twice")
+    runs.sort(key=lambda item: Fraction(item.sparsity))  # a level of a lottery ticket continues those before it
+    _train(runs, out, done, keep, data=data, device=device, threads=threads, loader=loader, workers=workers)
+
+
+def _train(
+    runs: Sequence[Run],
+    out: Path,
+    done: Path | None,
+    keep: bool,
+    *,
+    data: Path,
+    device: str,
+    threads: int,
+    loader: str,
+    workers: int,
+) -> None:
+    """Train runs one after the other; one that fails does not stop the others, a signal does."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # strict mode needs it before CUDA starts
+    from ipbench.machine import distributed
+    from ipbench.runs import execute as running
+
+    # While processes join, a signal still ends this one at once: torchrun ends all if one of them cannot.
+    with output.lenient(), distributed.joined(running.choose_device(device)) as own, on_signals():
+        environment = running.Environment(
+            root=data.absolute(),
+            device=own,
+            threads=threads or (1 if runs[0].mode == "strict" else os.cpu_count() or 1),
+            loader="ffcv" if loader == "ffcv" else "memory",
+            workers=workers,
+        )
+        first = distributed.first()
+        try:
+            _train_in(environment, runs, out, done if first else None, keep, quiet=not first)
+        except Stopped:
+            if first:
+                text = f"stopped by {reason()}; what is trained is saved: the same call goes on there"
+                output.complain(f"ipbench: {text}")
+            raise typer.Exit(EXIT_STATUS) from None
+        except BadInput as error:
+            if first or not error.told:
+                raise
+            raise typer.Exit(2) from None
+        except distributed.Failed:
+            raise typer.Exit(1) from None
+
+
+def _train_in(
+    environment: Environment, runs: Sequence[Run], out: Path, done: Path | None, keep: bool, *, quiet: bool
+) -> None:
+    from ipbench.cli.progress import epochs_bar
+    from ipbench.machine import distributed
+    from ipbench.runs import execute as running
+    from ipbench.store import write_json
+
+    folder, done = out.absolute(), done and done.absolute()  # a method may change the working directory
+    # One of several processes must not go on alone: torchrun ends all. And of a single run, its error says it all.
+    ends_all = distributed.processes() > 1 or len(runs) == 1
+    continued = {parent.id for item in runs for parent in _line(item)}
+    finished: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    for item in runs:
+        label = f"{item.dataset} {item.model} {item.method} {item.space} p={item.sparsity} seed {item.seed}"
+        if any(parent.id in failed for parent in _line(item)):
+            output.complain(f"ipbench: {label}: not trained, for a run that it continues has failed")
+            failed[item.id] = f"p={item.sparsity} seed {item.seed}"
+            continue
+        try:
+            with epochs_bar(label) as on_epoch:
+                record = running.execute(
+                    item, folder, environment, keep=keep or item.id in continued, on_epoch=on_epoch
+                )
+        except BadProduct as error:
+            if ends_all:
+                raise
+            output.complain(f"ipbench: {label}: {error}")
+        except (BadInput, Stopped):
+            raise
+        except OSError as error:
+            if ends_all or error.errno is None:
+                raise
+            output.complain(f"ipbench: {label}: {files.refusal(error)}")
+        except Exception:
+            if distributed.processes() > 1:
+                raise
+            output.complain(traceback.format_exc().rstrip())
+        else:
+            finished.append(
+                {key: record[key] for key in ("id", "cell", "status", "outcome_sha256")} | {"seed": item.seed}
+            )
+            if not quiet:
+                output.progress(f"{label}: {_result(record)}  {running.record_path(out, item)}")
+            continue
+        failed[item.id] = f"p={item.sparsity} seed {item.seed}"
+    if failed:
+        output.complain(f"ipbench: {len(failed)} of {len(runs)} runs failed: {', '.join(failed.values())}")
+        raise typer.Exit(1)
+    if done:
+        write_json(done, {"runs": finished})
+
+
+def _line(item: Run) -> list[Run]:
+    """The runs that a run continues, the nearest first."""
+    found = []
+    parent = methods.parent(item)
+    while parent:
+        found.append(parent)
+        parent = methods.parent(parent)
+    return found
+
+
+def _result(record: dict[str, Any]) -> str:
+    """One run's result in a few words."""
+    if record["status"] != "done":
+        return f"{record['status']}: {record['reason']}"
+    outcome = record["outcome"]
+    left_out = sum(outcome.get("not_prunable", {}).values())
+    return (
+        f"test accuracy {100 * outcome['test_accuracy']:.2f} %, sparsity {outcome['achieved_sparsity']:.4f}, "
+        f"{f'{left_out:,} weights not prunable, ' if left_out else ''}"
+        f"{record['cost']['wall_seconds']:.0f} s"
+    )
+
+
+def _pairs(words: Sequence[str] | None, option: str) -> dict[str, Any]:
+    """NAME=VALUE words as a mapping; values are read as YAML."""
+    result: dict[str, Any] = {}
+    for word in words or []:
+        name, equals, text = word.partition("=")
+        if not equals or not name:
+            raise BadInput(f"{option}: {word!r} is not of the form NAME=VALUE")
+        if name in result:
+            raise BadInput(f"{option}: {name} is given twice")
+        try:
+            result[name] = plain_yaml.read(text)
+        except plain_yaml.NotPlain as error:
+            raise BadInput(f"{option}: the value of {name} is not readable: {text!r:.80}: {error}") from None
+    return result
+
+
+def _nested(values: dict[str, Any]) -> dict[str, Any]:
+    """`augmentation.flip` as a key inside `augmentation`."""
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        outer, dot, inner = name.partition(".")
+        if dot:
+            group = result.setdefault(outer, {})
+            if not isinstance(group, dict):
+                raise BadInput(f"--recipe: {outer} and {name} contradict each other")
+            group[inner] = value
+        else:
+            result[name] = value
+    return result
+
+
+def _integer(word: str, option: str) -> int:
+    try:
+        return numerals.whole(word)
+    except ValueError as error:
+        raise BadInput(f"{option}: {error}") from None

@@ -1,0 +1,1 @@
+"""The machine: GPUs, processes, signals, precision, and where a number came from."""

@@ -1,0 +1,315 @@
+"""How a method is declared: the decorator and its options.
+
+A method that prunes before training is a score: a function of a net and a batch that gives a number per coefficient,
+larger = keep. Any other method is a function of its options that returns its stages as data.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ipbench.data.catalog import dataset, steps_per_epoch
+from ipbench.errors import BadInput, valid_choice
+from ipbench.methods._stages import ONE_RANKING, Continue, Gradual, Prune, Stage, Train, Update, alone
+from ipbench.spec import NAME, OFFS, Off, Option, Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Before", "Method", "before_training", "cross_entropy", "method"]
+
+
+@dataclass(frozen=True)
+class Before:
+    """Pruning before training; the fields are options of every such method, with these defaults."""
+
+    rounds: int = 1
+    per_class: int = 0
+
+    def __call__(self, rounds: int = 1, per_class: int = 0) -> Before:
+        """The same with other defaults.
+
+        Args:
+            rounds: how often to score and prune.
+            per_class: images of each class in the score batch; 0 for as many images as a training batch has.
+        """
+        return Before(rounds, per_class)
+
+
+before_training = Before()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy, so that a method's file needs no import of torch."""
+    from torch.nn import functional
+
+    return functional.cross_entropy(logits, labels)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method."""
+
+    name: str
+    family: str
+    paper: str
+    summary: str
+    options: Mapping[str, Option]
+    file: str
+    line: int
+    build: Callable[..., list[Stage]]
+    off: Off = "zero"
+
+    @property
+    def prunes(self) -> bool:
+        """False for `dense`: a method none of whose stages prunes has sparsity 0 only."""
+        stages = self.stages({})
+        return any(isinstance(stage, Prune) or (isinstance(stage, Train) and stage.update) for stage in stages)
+
+    def parent(self, run: Run) -> Run | None:
+        """The run of whose end this run of the method is a continuation; None if it starts from initial values."""
+        first = self.stages(run.options)[0]
+        return first.parent(run) if isinstance(first, Continue) else None
+
+    def offs(self, wanted: Sequence[str]) -> list[str]:
+        """The off-values of an experiment for this method: a method that says its own is not meant with another one."""
+        return list(wanted) if self.off == "zero" else [self.off]
+
+    def stages(self, options: Mapping[str, Option]) -> list[Stage]:
+        """The stages of a run; `options` are those that differ from the defaults."""
+        return self.build(**{**self.options, **options})
+
+    def check_options(self, given: Mapping[str, Any], where: str) -> dict[str, Option]:
+        """The given options that differ from the defaults, converted to the types of the defaults.
+
+        Raises:
+            BadInput: an unknown option, a value of another type, or one that the method refuses.
+        """
+        result: dict[str, Option] = {}
+        for name, value in given.items():
+            valid_choice(name, self.options, f"option of method {self.name}", where)
+            default = self.options[name]
+            converted = _convert(value, default)
+            if converted is None:
+                kind = type(default).__name__
+                raise BadInput(
+                    f"{where}: option {name} of method {self.name} is of type {kind}, not {value!r:.60}"
+                    f" (its default is {default!r:.60})"
+                )
+            if converted != default:
+                result[name] = converted
+        try:
+            self.stages(result)
+        except BadInput:
+            raise
+        except (Exception, SystemExit) as error:
+            got = ", ".join(f"{name}={value!r:.60}" for name, value in result.items()) or "the defaults"
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise BadInput(f"{where}: method {self.name}: {kind}{' '.join(str(error).split())} (got {got})") from None
+        return result
+
+    def check(self, where: str) -> None:
+        """Whether what was declared is a method.
+
+        Raises:
+            BadInput: its function, called with the defaults of its options, gives no stages.
+        """
+        self.check_options({}, where)
+        stages = self.stages({})
+        if not isinstance(stages, list) or not stages or not all(isinstance(stage, Stage) for stage in stages):
+            raise BadInput(
+                f"{where}: method {self.name!r} must return a list of stages (Prune, Train, Continue, Rewind), not"
+                f" {stages!r:.60}; a score is declared by `when=before_training`"
+            )
+        if any(isinstance(stage, Continue) for stage in stages[1:]):
+            raise BadInput(f"{where}: method {self.name!r}: Continue is the first stage, or none")
+        if self.prunes and not any(isinstance(stage, Prune) or _prunes(stage) for stage in stages):
+            raise BadInput(
+                f"{where}: method {self.name!r}: exchanges coefficients of a net that it does not prune to the run's"
+                " sparsity; put a Prune before"
+            )
+
+    def check_run(self, run: Run, where: str, steps: int | None = None) -> None:
+        """Whether the stages fit the run's recipe and allocation.
+
+        Args:
+            run: of this method.
+            where: where the user wrote it, for the message.
+            steps: of an epoch; left out: what the data set's images give, unless their number is known only later.
+
+        Raises:
+            BadInput: rewinding leaves nothing to train, a training ends before its update changes a mask, or a score
+                means another allocation.
+        """
+        steps = steps or steps_per_epoch(dataset(run.dataset, where), run.recipe)
+        for stage in self.stages(run.options):
+            if isinstance(stage, Prune) and stage.whole_ranking and run.allocation != "global":
+                raise BadInput(f"{where}: method {self.name}: {ONE_RANKING}")
+            if isinstance(stage, Train) and (problem := _misfit(stage, stage.epochs or run.recipe.epochs, steps)):
+                raise BadInput(f"{where}: method {self.name}: {problem}")
+
+    def updates(self, run: Run) -> list[Update]:
+        """How the masks of a run change while it trains."""
+        stages = self.stages(run.options)
+        return [stage.update for stage in stages if isinstance(stage, Train) and stage.update]
+
+    def describe(self) -> dict[str, Any]:
+        """What `ipbench methods --json` prints of it."""
+        options = {name: {"type": type(value).__name__, "default": value} for name, value in self.options.items()}
+        return {
+            "name": self.name,
+            "family": self.family,
+            "paper": self.paper,
+            "summary": self.summary,
+            "off": self.off,
+            "options": options,
+            "stages": [str(stage) for stage in self.stages({})],
+        }
+
+
+def _prunes(stage: Stage) -> bool:
+    """Whether a training ends at the run's sparsity."""
+    return isinstance(stage, Train) and isinstance(stage.update, Gradual)
+
+
+def _misfit(stage: Train, epochs: int, steps: int | None) -> str:
+    """What is wrong with a training of so many epochs, of so many steps each if that is known; empty if nothing."""
+    # Where it is not known, a step a thousandth of an epoch long will do to see whether anything is left.
+    first, total = round(stage.first * (steps or 1000)), epochs * (steps or 1000)
+    if first >= total:
+        return f"rewinding to epoch {stage.first:g} leaves nothing of a training of {epochs} epochs"
+    return stage.update.idle(first, total) if stage.update and steps else ""
+
+
+#: Of scoring; more can only be a slip, and would take days.
+_MOST_ROUNDS = 100_000
+#: Of numbers in options. JSON and YAML have no larger ones on which all readers agree.
+_LARGEST = 2**63
+
+
+def _convert(value: object, default: Option) -> Option | None:
+    """`value` in the type of `default`; None if it is of another kind, or not finite."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) < _LARGEST:
+            return None
+        if isinstance(default, str):
+            value = str(value)  # "0.5" is a number to whoever reads YAML
+        elif isinstance(default, float):
+            value = float(value)
+    if type(value) is not type(default) or (isinstance(value, str) and not value.isprintable()):
+        return None
+    return value
+
+
+REGISTRY: dict[str, Method] = {}
+
+
+def method(
+    *,
+    paper: str,
+    when: Before | None = None,
+    name: str | None = None,
+    family: str | None = None,
+    off: Off = "zero",
+    positive: bool = False,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a method under the name of the decorated function.
+
+    Args:
+        paper: authors, title, venue, arXiv number.
+        when: `before_training` makes the function a score, `score(net, batch, *, options)`, that prunes once before
+            training, or in `before_training(rounds=...)` rounds. Left out, the function takes options and returns the
+            list of stages.
+        name: the name, if it differs from the function's.
+        family: a heading to list it under.
+        off: the off-value that makes the method what it is, taken unless a user names another one.
+        positive: a score promises that nothing is below zero, and something above it in every layer of a net of which
+            nothing is pruned. Where it does not keep that, the run is impossible.
+
+    Keyword-only parameters with defaults are the method's options; the type of a default is the type of the option.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        label = name or function.__name__.rstrip("_")
+        file = inspect.getsourcefile(inspect.unwrap(function)) or "?"
+        if not NAME.fullmatch(label):
+            raise BadInput(
+                f"{file}: {label!r:.80} cannot be the name of a method: use letters, digits, '_', '-' and '.', at most"
+                " 64, the first a letter or digit"
+            )
+        if label in REGISTRY and (REGISTRY[label].file, REGISTRY[label].line) != (file, _line(function)):
+            raise BadInput(
+                f"{file}: there is a method {label!r} already, in {REGISTRY[label].file}, line {REGISTRY[label].line};"
+                " give this one another name"
+            )
+        if not isinstance(paper, str) or not isinstance(family, str | None) or not isinstance(when, Before | None):
+            raise BadInput(
+                f"{file}: method {label!r}: paper and family are texts, `when` is before_training or left out"
+            )
+        valid_choice(off, OFFS, "off-value", f"{file}: method {label!r}")
+        _check_signature(function, label, file, 0 if when is None else 2)
+        options = _options(function, label, file)
+        if taken := {"name", "file", "off", "allocation"} & set(options):
+            raise BadInput(
+                f"{file}: method {label!r}: an experiment uses the word {min(taken)!r} itself; rename the option"
+            )
+        build: Callable[..., list[Stage]] = function
+        if when is not None:
+            if clash := {"rounds", "per_class"} & set(options):
+                raise BadInput(f"{file}: method {label!r} redefines the option {min(clash)!r}")
+            function = alone(function, label, positive)
+            own = tuple(options)
+            options = {**options, "rounds": when.rounds, "per_class": when.per_class}
+
+            def build(*, rounds: int, per_class: int, **values: Option) -> list[Stage]:
+                if not 1 <= rounds <= _MOST_ROUNDS or per_class < 0:
+                    raise ValueError(f"rounds is 1 or more, up to {_MOST_ROUNDS}, and per_class 0 or more")
+                return [Prune(function, label, rounds, per_class, {key: values[key] for key in own}), Train()]
+
+        REGISTRY[label] = Method(
+            name=label,
+            family=family or ("before training" if when is not None else "other"),
+            paper=paper,
+            summary=(inspect.getdoc(function) or "").partition("\n")[0],
+            options=options,
+            file=file,
+            line=_line(function),
+            build=build,
+            off=off,
+        )
+        return function
+
+    return register
+
+
+def _line(function: Callable[..., Any]) -> int:
+    return inspect.unwrap(function).__code__.co_firstlineno
+
+
+def _check_signature(function: Callable[..., Any], label: str, file: str, wanted: int) -> None:
+    """A score takes (net, batch), any other method nothing; whatever else there is are options, behind a star."""
+    parameters = inspect.signature(function).parameters.values()
+    before_star = [entry for entry in parameters if entry.kind is not entry.KEYWORD_ONLY]
+    plain = all(entry.kind not in (entry.VAR_POSITIONAL, entry.VAR_KEYWORD) for entry in before_star)
+    if len(before_star) != wanted or not plain:
+        expected = "(net, batch, *, OPTIONS)" if wanted else "(*, OPTIONS)"
+        raise BadInput(
+            f"{file}: method {label!r}: its function takes {expected}, each option with a default, not"
+            f" {inspect.signature(function)}"
+        )
+
+
+def _options(function: Callable[..., Any], label: str, file: str) -> dict[str, Option]:
+    """The keyword-only parameters of a method's function and their defaults."""
+    options: dict[str, Option] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            if not isinstance(parameter.default, bool | int | float | str):
+                raise BadInput(
+                    f"{file}: option {parameter.name!r} of method {label!r} needs a default: a bool, number or text"
+                )
+            options[parameter.name] = parameter.default
+    return options

@@ -1,0 +1,1 @@
+"""A trained sparse net as one small file."""

@@ -1,0 +1,360 @@
+"""An experiment: one YAML, resolved against what exists, and the grid it expands to.
+
+Cells are the product of all axes; what has no meaning is folded away (`sp` has no filter basis, a method that does not
+prune has sparsity 0), so that no run appears twice.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from ipbench import files, methods
+from ipbench.data import catalog as datasets
+from ipbench.errors import BadInput, valid_choice
+from ipbench.models import catalog as models
+from ipbench.planning import plain_yaml
+from ipbench.planning.jobs import Job, fuse
+from ipbench.spec import (
+    Allocation,
+    Basis,
+    Mode,
+    Name,
+    Number,
+    Off,
+    Recipe,
+    Run,
+    Seed,
+    Space,
+    Sparsity,
+    Text,
+    Value,
+    build,
+    pair_of,
+)
+
+#: Bytes of an experiment's file: a hundred times those of config/, and still read in seconds.
+MOST_BYTES = 2**18
+#: Cells and runs of a grid: ten times what has been planned with it. More can only be a slip, and would take hours.
+MOST_CELLS, MOST_RUNS = 200_000, 1_000_000
+
+
+def _listed(value: object) -> object:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [value for value, count in Counter(values).items() if count > 1]:
+        raise ValueError(f"{twice[0]} appears twice")
+    return values
+
+
+def _method(value: object) -> object:
+    if not isinstance(value, str | dict):
+        raise ValueError("a method is a name, or a mapping with `name` and its options")
+    return value
+
+
+def _seeds(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= 100_000:
+            raise ValueError("a number of seeds is from 1 to 100000")
+        return list(range(value))
+    if not isinstance(value, list | tuple):
+        raise ValueError("seeds are a number of them, from 1 to 100000, or a list")
+    return value
+
+
+#: An axis: one value or a list, not empty, none of it twice.
+_LISTED, _SOME, _ONCE = BeforeValidator(_listed), Field(min_length=1), AfterValidator(_once)
+
+
+class Axes(Value):
+    """What a user writes in `config/NAME.yaml`. Every axis is one value or a list."""
+
+    title: Text = Field("", max_length=200)
+    datasets: Annotated[tuple[Name, ...], _LISTED, _SOME, _ONCE]
+    models: Annotated[tuple[Name, ...], _LISTED, _ONCE] = Field((), description="empty: each data set's default")
+    recipe: Annotated[tuple[dict[str, Any], ...], _LISTED, _SOME] = Field(
+        ({},), description="changes to each data set's default recipe; several mappings are an axis"
+    )
+    methods: Annotated[tuple[Annotated[str | dict[str, Any], BeforeValidator(_method)], ...], _LISTED, _SOME]
+    sparsities: Annotated[tuple[Sparsity, ...], _LISTED, _SOME, _ONCE]
+    spaces: Annotated[tuple[Space, ...], _LISTED, _SOME, _ONCE] = ("sp", "ip")
+    basis: Annotated[tuple[dict[str, Any], ...], _LISTED, _SOME] = ({},)
+    off: Annotated[tuple[Off, ...], _LISTED, _SOME, _ONCE] = ("zero",)
+    allocations: Annotated[tuple[Allocation, ...], _LISTED, _SOME, _ONCE] = ("global",)
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seeds), _SOME, _ONCE] = tuple(range(6))
+    margin: Number = Field(0.5, gt=0, le=100, description="percentage points: a difference inside of them is small")
+    mode: Mode = "strict"
+    loader: Literal["memory", "ffcv"] = "memory"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A named, validated grid."""
+
+    name: str
+    axes: Axes
+    where: str
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], name: str, where: str | None = None) -> Experiment:
+        """Validate what a user wrote, completely: every cell of the grid is built.
+
+        Args:
+            config: the YAML's content; a key `name` in it takes the place of `name`.
+            name: names the folder results/NAME.
+            where: how messages name the source.
+
+        Raises:
+            BadInput: one line with the place, the problem and what is valid.
+        """
+        place = where or f"experiment {name}"
+        if not isinstance(config, dict):
+            raise BadInput(f"{place}: not a mapping of keys to values")
+        values = {key: value for key, value in config.items() if key != "name"}
+        label = config.get("name", name)
+        if isinstance(label, int) and not isinstance(label, bool):
+            label = str(label)  # `name: 2026`
+        build(_Named, {"name": label}, place)
+        experiment = cls(label, build(Axes, values, place), place)
+        _ = experiment.cells
+        return experiment
+
+    @classmethod
+    def load(cls, path: Path) -> Experiment:
+        """Read an experiment from a YAML file; its stem is its name."""
+        try:
+            config = plain_yaml.read(files.read(path, MOST_BYTES).decode())
+        except files.Missing:
+            near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
+            raise BadInput(f"{path}: no such file" + (f" (did you mean {near[0]}?)" if near else "")) from None
+        except (UnicodeDecodeError, plain_yaml.NotPlain) as error:
+            raise BadInput(f"{path}: not readable as YAML: {' '.join(str(error).split())[:200]}") from None
+        return cls.from_config(config, path.stem, str(path))
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the data sets."""
+        return list(self.axes.datasets)
+
+    @property
+    def loader(self) -> str:
+        """ "memory" or "ffcv"."""
+        return self.axes.loader
+
+    @cached_property
+    def cells(self) -> dict[str, Run]:
+        """A run of every cell, by the cell's id: that of the first seed."""
+        axes, where = self.axes, self.where
+        if "ip" not in axes.spaces and any(axes.basis):
+            raise BadInput(
+                f"{where}: basis: it belongs to space ip, and spaces has {axes.spaces[0]} alone; leave it out"
+            )
+        self._check_size()
+        variants, bases = list(self._variants()), self._bases()
+        sides = [(space, basis) for space in axes.spaces for basis in (bases if space == "ip" else [Basis()])]
+        found: dict[str, Run] = {}
+        for data in axes.datasets:
+            facts = datasets.dataset(data, where)
+            recipes = [merged_recipe(facts.recipe, changes, f"{where}: recipe") for changes in axes.recipe]
+            if len(set(recipes)) < len(recipes):
+                raise BadInput(f"{where}: recipe: two of its {len(recipes)} entries are the same recipe for {data}")
+            for recipe in recipes:
+                datasets.check_recipe(facts, recipe, f"{where}: recipe")
+            for model in axes.models or (facts.model,):
+                models.check(model, where)
+                for recipe, (method, options, off, allocation) in product(recipes, variants):
+                    shared: dict[str, Any] = {
+                        "dataset": data, "model": model, "recipe": recipe, "method": method.name, "options": options,
+                        "mode": axes.mode, "seed": axes.seeds[0],
+                    }  # fmt: skip
+                    masked = {"off": off, "allocation": allocation} if method.prunes else {}
+                    sparsities = axes.sparsities if method.prunes else ("0",)
+                    for place, (p, (space, basis)) in enumerate(product(sparsities, sides)):
+                        run = build(Run, {**shared, **masked, "sparsity": p, "space": space, "basis": basis}, where)
+                        if place == 0:  # a recipe and the stages of a method: the same for all that follow
+                            method.check_run(run, where)
+                        found.setdefault(run.cell, run)
+        return found
+
+    def _check_size(self) -> None:
+        """Count the grid before any of it is built; what is folded away afterwards is counted, too."""
+        axes = self.axes
+        off = len(axes.off) * len(axes.allocations)
+        variants = sum(off if isinstance(entry, str) else off * _size(entry) for entry in axes.methods)
+        bases = sum(map(_size, axes.basis)) if "ip" in axes.spaces else 0
+        sides = bases + ("sp" in axes.spaces)
+        nets = len(axes.datasets) * max(1, len(axes.models)) * len(axes.recipe)
+        cells = nets * variants * len(axes.sparsities) * sides
+        for number, most, what in ((cells, MOST_CELLS, "cells"), (cells * len(axes.seeds), MOST_RUNS, "runs")):
+            if number > most:
+                raise BadInput(
+                    f"{self.where}: a grid of {number:,} {what}, and at most {most:,} are planned: nets and recipes"
+                    f" {nets:,} x methods and their options {variants:,} x sparsities {len(axes.sparsities):,} x spaces"
+                    f" and bases {sides:,} x seeds {len(axes.seeds):,}"
+                )
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run once, cell by cell, seeds innermost."""
+        return [run.model_copy(update={"seed": seed}) for run in self.cells.values() for seed in self.axes.seeds]
+
+    @cached_property
+    def continues(self) -> dict[str, str]:
+        """For every cell whose runs continue another cell's, the id of that one. Levels in between have one, too."""
+        return self._lineage[1]
+
+    @cached_property
+    def trained(self) -> dict[str, Run]:
+        """A run of every cell that is trained: those of the grid, then those that only others continue."""
+        return self._lineage[0]
+
+    @cached_property
+    def _lineage(self) -> tuple[dict[str, Run], dict[str, str]]:
+        trained, continues = dict(self.cells), dict[str, str]()
+        known = methods.methods()
+        for cell, run in self.cells.items():
+            while cell not in continues and (parent := known[run.method].parent(run)):
+                continues[cell] = parent.cell
+                cell, run = parent.cell, trained.setdefault(parent.cell, parent)
+                if len(trained) > MOST_CELLS:
+                    raise BadInput(
+                        f"{self.where}: with the levels that its cells continue, more than {MOST_CELLS:,} cells; a"
+                        " larger rate has fewer levels"
+                    )
+        return trained, continues
+
+    def jobs(self, seeds_per_job: int = 6, sparsities_per_job: int = 1) -> list[Job]:
+        """All runs in blocks that one process trains; the sizes of the blocks change no record."""
+        for name, number in (("seeds_per_job", seeds_per_job), ("sparsities_per_job", sparsities_per_job)):
+            if number < 1:
+                raise BadInput(f"{self.where}: {name} is 1 or more, not {number}")
+        return fuse(
+            self.trained,
+            self.continues,
+            self.axes.seeds,
+            seeds_per_job=seeds_per_job,
+            sparsities_per_job=sparsities_per_job,
+            loader=self.loader,
+            method_files=self.method_files,
+        )
+
+    @property
+    def method_files(self) -> tuple[str, ...]:
+        """Files outside the package that declare methods of this experiment."""
+        entries = (entry.get("file") if isinstance(entry, dict) else entry for entry in self.axes.methods)
+        return tuple(dict.fromkeys(str(entry) for entry in entries if entry and str(entry).endswith(".py")))
+
+    @property
+    def helper_files(self) -> list[str]:
+        """The user's modules that the method files import: a change of one is a change of the method."""
+        codes = [methods.code(name) for name in {run.method for run in self.cells.values()}]
+        found = {str(file) for code in codes if code for file in code.files}
+        return sorted(found - {str(Path(file).resolve()) for file in self.method_files})
+
+    def grid(self) -> dict[str, Any]:
+        """What `results/NAME/grid.json` holds: the cells with their axes, runs and SP/IP partners."""
+        cells = []
+        codes = {name: methods.code(name) for name in {run.method for run in self.cells.values()}}
+        families = {name: method.family for name, method in methods.methods().items()}
+        for cell, run in self.cells.items():
+            values = run.model_dump(mode="json", exclude={"seed"})
+            code = codes[run.method]
+            cells.append(
+                {
+                    "id": cell,
+                    **values,
+                    "family": families[run.method],
+                    "pair": pair_of(run),
+                    "seeds": list(self.axes.seeds),
+                    **({"code": code.sha256} if code else {}),
+                }
+            )
+        return {"name": self.name, "title": self.axes.title, "margin": self.axes.margin, "cells": cells}
+
+    def _variants(self) -> Iterable[tuple[methods.Method, dict[str, Any], str, str]]:
+        """Method, options, off and allocation of every method of the experiment; lists of values are axes too."""
+        where = f"{self.where}: methods"
+        for entry in self.axes.methods:
+            if isinstance(entry, dict):
+                if not isinstance(entry.get("name"), str):
+                    raise BadInput(f"{where}: {entry!r:.60} has no name (write `- name: snip` and its options)")
+                if "file" in entry and not str(entry["file"]).endswith(".py"):
+                    raise BadInput(
+                        f"{where}: file is the path of a method file, which ends in .py, not {entry['file']!r:.80}"
+                    )
+        found = methods.load(self.method_files)
+        seen = set()
+        for entry in self.axes.methods:
+            names = found.get(entry, [entry]) if isinstance(entry, str) else [entry["name"]]
+            own = {} if isinstance(entry, str) else {key: entry[key] for key in entry if key not in ("name", "file")}
+            if isinstance(entry, dict) and "file" in entry:
+                valid_choice(names[0], found[entry["file"]], f"method of {entry['file']}", self.where)
+            for name in names:
+                chosen = methods.get(name, self.where)
+                if not chosen.prunes and (vain := {"off", "allocation"} & set(own)):
+                    raise BadInput(
+                        f"{where}: {min(vain)} has no meaning for {name}, which does not prune; leave it out"
+                    )
+                # A method may have its own off-values and allocations in place of the experiment's.
+                given = {"off": chosen.offs(self.axes.off), "allocation": list(self.axes.allocations), **own}
+                for options in _product(given, f"{where}: {name}"):
+                    off, allocation = options.pop("off"), options.pop("allocation")
+                    options = chosen.check_options(options, self.where)
+                    variant = repr((name, options, off, allocation))
+                    if variant in seen:
+                        raise BadInput(
+                            f"{where}: {name} appears twice with the same options, {options or 'its defaults'}"
+                        )
+                    seen.add(variant)
+                    yield chosen, options, off, allocation
+
+    def _bases(self) -> list[Basis]:
+        """Every filter basis of the experiment; lists of values are axes too."""
+        where = f"{self.where}: basis"
+        found = [build(Basis, values, where) for entry in self.axes.basis for values in _product(entry, where)]
+        if len(set(found)) < len(found):
+            raise BadInput(f"{where}: the same filter basis appears twice")
+        return found
+
+
+def _size(entry: dict[str, Any]) -> int:
+    """How many choices `_product` makes."""
+    return prod(len(value) for value in entry.values() if isinstance(value, list))
+
+
+def _product(entry: dict[str, Any], where: str) -> Iterable[dict[str, Any]]:
+    """Every choice of one value of each key."""
+    values = [value if isinstance(value, list) else [value] for value in entry.values()]
+    for key, some in zip(entry, values, strict=True):
+        if not some:
+            raise BadInput(f"{where}: {key} is an empty list; give a value, or leave it out")
+    return (dict(zip(entry, combination, strict=True)) for combination in product(*values))
+
+
+class _Named(Value):
+    name: Name
+
+
+def merged_recipe(default: Recipe, changes: dict[str, Any], where: str) -> Recipe:
+    """A data set's default recipe with some values changed; `augmentation` is merged key by key.
+
+    Raises:
+        BadInput: an unknown key or a value out of range.
+    """
+    values = default.model_dump()
+    for name, value in changes.items():
+        inner = values.get(name)
+        values[name] = {**inner, **value} if isinstance(inner, dict) and isinstance(value, dict) else value
+    return build(Recipe, values, where)

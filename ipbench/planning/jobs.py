@@ -1,0 +1,180 @@
+"""Jobs: what Snakemake schedules. How runs are put together in jobs changes no record, nor where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from ipbench.data import catalog as datasets
+from ipbench.planning import plain_yaml
+from ipbench.spec import Recipe, Run, identity
+
+
+@dataclass(frozen=True)
+class Job:
+    """Runs that one process trains one after the other: cells that differ in their sparsity alone, with several seeds.
+
+    Attributes:
+        path: where the job's product lies in the experiment's folder.
+        cells: a run of each cell, by growing sparsity: a level of a lottery ticket comes after those it continues.
+        seeds: of all these cells.
+        loader: that reads the images.
+        method_files: that declare methods of the experiment.
+        parents: paths of the other jobs whose runs these ones continue.
+        keep: whether others continue these runs, so that their ends must be kept; the same for all of them.
+    """
+
+    path: str
+    cells: tuple[Run, ...]
+    seeds: tuple[int, ...]
+    loader: str
+    method_files: tuple[str, ...]
+    parents: tuple[str, ...]
+    keep: bool
+
+    @property
+    def runs(self) -> list[Run]:
+        """In the order in which they are trained."""
+        return [run.model_copy(update={"seed": seed}) for run in self.cells for seed in self.seeds]
+
+    @property
+    def dataset(self) -> str:
+        """What the runs read."""
+        return self.cells[0].dataset
+
+    @property
+    def label(self) -> str:
+        """What a person reads in a log."""
+        first = self.cells[0]
+        sparsities = _ends([run.sparsity for run in self.cells])
+        return f"{first.dataset} {first.model} {first.method} {first.space} p={sparsities} seeds {_span(self.seeds)}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """Axis options of `ipbench run`: what differs from the defaults."""
+        run = self.cells[0]
+        words = ["--dataset", run.dataset, "--model", run.model, "--method", run.method]
+        for cell in self.cells:
+            words += ["--sparsity", cell.sparsity]
+        words += ["--space", run.space, "--off", run.off, "--allocation", run.allocation, "--mode", run.mode]
+        for name, value in run.options.items():
+            words += ["--option", _pair(name, value)]
+        for name, value in run.basis.differences().items():
+            words += ["--basis", _pair(name, value)]
+        words += _recipe_words(run.dataset, run.recipe)
+        for file in self.method_files:
+            words += ["--method-file", file]
+        if self.keep:
+            words.append("--keep")
+        words += ["--loader", self.loader]
+        for seed in self.seeds:
+            words += ["--seed", str(seed)]
+        return words
+
+
+def fuse(
+    cells: Mapping[str, Run],
+    continues: Mapping[str, str],
+    seeds: Sequence[int],
+    *,
+    seeds_per_job: int,
+    sparsities_per_job: int,
+    loader: str,
+    method_files: tuple[str, ...],
+) -> list[Job]:
+    """Put every cell and seed into one job.
+
+    Args:
+        cells: a run of every cell that is trained, by the cell's id.
+        continues: for every cell whose runs continue those of another one, the id of that one.
+        seeds: of every cell.
+        seeds_per_job: at most so many seeds share a job.
+        sparsities_per_job: at most so many cells that differ in their sparsity alone share a job.
+        loader: of all jobs.
+        method_files: of all jobs.
+    """
+    continued = set(continues.values())
+    groups: dict[str, list[str]] = {}
+    for cell, run in cells.items():
+        alone = sparsities_per_job == 1
+        groups.setdefault(cell if alone else _but_sparsity(run, cell in continued), []).append(cell)
+    blocks = [tuple(seeds[start : start + seeds_per_job]) for start in range(0, len(seeds), seeds_per_job)]
+    shared: dict[str, list[str]] = {}  # for every cell, all cells of its jobs
+    for group in groups.values():
+        group.sort(key=lambda cell: Decimal(cells[cell].sparsity))
+        for start in range(0, len(group), sparsities_per_job):
+            part = group[start : start + sparsities_per_job]
+            shared |= dict.fromkeys(part, part)
+    folders = {part[0]: _folder(cells, part) for part in shared.values()}
+    jobs = []
+    for cell, part in shared.items():
+        if cell != part[0]:
+            continue
+        others = dict.fromkeys(shared[continues[one]][0] for one in part if one in continues)
+        for block in blocks:
+            jobs.append(
+                Job(
+                    path=_path(folders[cell], block),
+                    cells=tuple(cells[one] for one in part),
+                    seeds=block,
+                    loader=loader,
+                    method_files=method_files,
+                    parents=tuple(_path(folders[other], block) for other in others if other != cell),
+                    keep=cell in continued,
+                )
+            )
+    return jobs
+
+
+def _but_sparsity(run: Run, keep: bool) -> str:
+    """What cells of one job have in common. Whether ends are kept, too: no run is to be kept for another one's sake."""
+    return identity({**run.differences(), "sparsity": None, "seed": None, "keep": keep})
+
+
+def _folder(cells: Mapping[str, Run], part: Sequence[str]) -> str:
+    """Where the job files of these cells lie, and how they begin: with the id of the cell, or one of all of them."""
+    run = cells[part[0]]
+    name = part[0] if len(part) == 1 else identity({"cells": list(part)})
+    sparsities = _ends([cells[cell].sparsity for cell in part])
+    return f"jobs/{run.dataset}/{run.model}/{run.method}/{run.space}-{run.off}/{sparsities}/{name}"
+
+
+def _path(folder: str, seeds: Sequence[int]) -> str:
+    return f"{folder}.{_span(seeds)}.json"
+
+
+def _span(seeds: Sequence[int]) -> str:
+    return f"{seeds[0]}-{seeds[-1]}"
+
+
+def _ends(sparsities: Sequence[str]) -> str:
+    return sparsities[0] if len(sparsities) == 1 else f"{sparsities[0]}-{sparsities[-1]}"
+
+
+@lru_cache
+def _recipe_words(dataset: str, recipe: Recipe) -> tuple[str, ...]:
+    """What differs from the data set's default recipe."""
+    usual = _flat(datasets.dataset(dataset).recipe.model_dump(mode="json"))
+    values = _flat(recipe.model_dump(mode="json"))
+    return tuple(
+        word
+        for name, value in values.items()
+        if value != usual[name]
+        for word in ("--recipe", f"{name}={plain_yaml.write(value)}")
+    )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots."""
+    result = {}
+    for name, value in values.items():
+        result.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return result
+
+
+@lru_cache(typed=True)  # 1, 1.0 and true are equal, and not the same word
+def _pair(name: str, value: bool | int | float | str) -> str:
+    return f"{name}={plain_yaml.write(value)}"

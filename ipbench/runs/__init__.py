@@ -1,0 +1,1 @@
+"""A run, from its spec to its record: stages, states, outcomes, and the check of a record."""

@@ -1,0 +1,334 @@
+"""A run, from its spec to its record.
+
+Everything that decides a number is in the `Run`; where it is computed (device, threads, loader) is in the
+`Environment`, which the record's provenance tells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ipbench import methods
+from ipbench.data import digest
+from ipbench.data.loaders import Data
+from ipbench.errors import BadInput, BadProduct
+from ipbench.files import Missing
+from ipbench.machine import distributed
+from ipbench.machine.precision import set_tf32
+from ipbench.machine.process_state import reset
+from ipbench.machine.provenance import provenance
+from ipbench.models.build import build as build_model
+from ipbench.planning.numerics import numerics
+from ipbench.runs.outcome import complete, describe
+from ipbench.runs.stages import execute_stages
+from ipbench.runs.state import End, State, read_end, write_end
+from ipbench.runs.trials import check_share, check_strict
+from ipbench.sparse import measure
+from ipbench.sparse.net import SparseNet
+from ipbench.sparse.selection import Impossible, NotFinite
+from ipbench.spec import Run, canonical_json
+from ipbench.store import read_json, without_nan, write_json
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where and how a run is computed; in strict mode none of it but the device and the threads can change a number.
+
+    Attributes:
+        root: the folder of the data sets.
+        device: "cpu", "cuda" or "cuda:1".
+        threads: of torch on the CPU.
+        loader: "memory" or "ffcv"; both give the same pixels.
+        workers: threads that read images (ffcv, and folders of images).
+    """
+
+    root: Path = Path("data")
+    device: str = "cpu"
+    threads: int = 1
+    loader: Literal["memory", "ffcv"] = "memory"
+    workers: int = 1
+
+
+def choose_device(wanted: str) -> str:
+    """ "auto" to "cuda" if there is a GPU, else "cpu".
+
+    Raises:
+        BadInput: the device does not exist here.
+    """
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise BadInput(f"unknown device {wanted!r}; valid: auto, cpu, cuda, cuda:0, cuda:1, ...") from None
+    if device.type not in ("cpu", "cuda"):
+        raise BadInput(f"unknown device {wanted!r}; valid: auto, cpu, cuda, cuda:0, cuda:1, ...")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadInput(f"device {wanted!r} is not here: torch sees {torch.cuda.device_count()} GPUs")
+    return wanted
+
+
+def set_mode(mode: str, environment: Environment) -> None:
+    """Set torch's switches for `strict` (bit-equal on one machine) or `fast`, and the GPU that this process uses."""
+    strict, device = mode == "strict", torch.device(environment.device)
+    if device.type == "cuda":
+        torch.cuda.init()
+        torch.cuda.set_device(torch.cuda.current_device() if device.index is None else device.index)
+    torch.set_num_threads(environment.threads)
+    # Not `use_deterministic_algorithms`: it does the same and imports torch's compiler, which takes four seconds.
+    torch.set_deterministic_debug_mode("error" if strict else "default")
+    # New memory would be filled with NaN, a kernel for every tensor: it finds mistakes, and changes no number.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = not strict
+    set_tf32(not strict, not strict)
+
+
+def begin_anew(run: Run, environment: Environment) -> None:
+    """Make this process one in which nothing has run before: other runs, other methods and their state."""
+    reset(run.seed)
+    methods.renew()
+    reset(run.seed)  # a method's file may have changed something when it was run
+    set_mode(run.mode, environment)
+
+
+def channels_last(mode: str, environment: Environment) -> bool:
+    """Whether nets and images lie in torch's channels-last memory format: faster, and sums are formed in another order.
+
+    Always on GPUs; on CPUs in `fast` mode alone, so that strict runs stay what they were.
+    """
+    return mode == "fast" or torch.device(environment.device).type == "cuda"
+
+
+def record_path(results: Path, run: Run) -> Path:
+    """Where the record of a run lies."""
+    return results / "runs" / run.cell / f"{run.seed}.json"
+
+
+def state_path(results: Path, run: Run) -> Path:
+    """Where the resume state of a run lies until its record is written."""
+    return results / "state" / run.cell / f"{run.seed}.safetensors"
+
+
+def end_path(results: Path, run: Run) -> Path:
+    """Where the end of a run lies that others continue from."""
+    return results / "ends" / run.cell / f"{run.seed}.safetensors"
+
+
+def finished(
+    results: Path, run: Run, environment: Environment | None = None, *, keep: bool = False
+) -> dict[str, Any] | None:
+    """The record of a run if it is there, whole, and of the present numerics, method code and images.
+
+    Args:
+        results: the experiment's folder.
+        run: which.
+        environment: where its images are; left out, they are not compared.
+        keep: ask for the end of the run, too, where there is one to keep.
+
+    Raises:
+        BadProduct: it is there but cannot be trusted.
+    """
+    path = record_path(results, run)
+    try:
+        record = read_json(path)
+    except Missing:
+        return None
+    if not _is_of(record, run):
+        raise BadProduct(f"{path}: not the record of run {run.id}; delete it to have it made again")
+    missing = keep and record["status"] == "done" and not end_path(results, run).exists()
+    return None if missing or _stale(record["provenance"], run, environment) else record
+
+
+def _is_of(record: Mapping[str, Any], run: Run) -> bool:
+    """Whether a record is that of a run and whole, by what it holds and not by what it is called."""
+    try:
+        of_run = (record["id"], Run.model_validate(record["run"]).id) == (run.id, run.id)
+        outcome = hashlib.sha256(canonical_json(record["outcome"]).encode()).hexdigest()
+        known = record["status"] in ("done", "diverged", "impossible") and "numerics" in dict(record["provenance"])
+    except (KeyError, TypeError, ValueError, RecursionError):  # a pydantic error is a ValueError
+        return False
+    return of_run and known and record["outcome_sha256"] == outcome
+
+
+def _stale(provenance: dict[str, Any], run: Run, environment: Environment | None) -> bool:
+    """Whether a record was made of something else than what is there now."""
+    code = methods.code(run.method)
+    if provenance["numerics"] != numerics(run) or provenance.get("method") != (code.sha256 if code else None):
+        return True
+    if environment is None or provenance.get("data") is None:  # records of version 0.1 do not tell their images
+        return False
+    try:
+        return bool(provenance["data"] != digest.of(run.dataset, environment.root, environment.loader))
+    except BadProduct:
+        raise
+    except BadInput:  # a finished run needs no images
+        return False
+
+
+def execute(
+    run: Run,
+    results: Path,
+    environment: Environment,
+    *,
+    keep: bool = False,
+    on_epoch: Callable[[int, int], None] = lambda epoch, epochs: None,
+) -> dict[str, Any]:
+    """Train one run and write its record; a finished one is read, an interrupted one continued.
+
+    Args:
+        run: what to train. If it continues another run, that one is executed first, unless it is finished.
+        results: the experiment's folder.
+        environment: where and how.
+        keep: keep the end of the run for others that continue it.
+        on_epoch: called with the epochs finished and all epochs, for a progress bar.
+
+    Returns:
+        The record (docs/design.md lists its keys).
+    """
+
+    def found() -> dict[str, Any] | None:
+        if record := finished(results, run, environment, keep=keep):
+            state_path(results, run).unlink(missing_ok=True)  # left by a process that was killed before it came to this
+        return record
+
+    record: dict[str, Any] | None = distributed.by_first(found)
+    if record:
+        return record
+    parent = methods.parent(run)
+    before = execute(parent, results, environment, keep=True, on_epoch=on_epoch) if parent else None
+    begin, begin_cpu = time.perf_counter(), time.process_time()
+    begin_anew(run, environment)
+    with distributed.together():
+        data = open_data(run, environment)
+        there = content(run, environment)
+        net = build_net(run, data, environment)
+        check_share(net, data)
+        check_strict(net, data)
+    measure.begin_peak(environment.device)  # of this run alone, though a job trains several
+    state = State(state_path(results, run), run, {**there, **versions(environment)})
+    status, reason, outcome = "done", None, {}
+
+    def save() -> None:
+        spent = time.perf_counter() - begin, time.process_time() - begin_cpu
+        distributed.by_first(lambda: state.save(net, *spent))
+
+    try:
+        if before and before["status"] != "done":
+            raise {"impossible": Impossible, "diverged": NotFinite}[before["status"]](
+                f"the run that this one continues ({before['cell']}) is {before['status']}: {before['reason']}"
+            )
+        state.load(net)
+        execute_stages(
+            net,
+            data,
+            state,
+            fresh=lambda: build_net(run, data, environment),
+            start=lambda: read_end(end_path(results, parent), parent, there) if parent else End({}, {}),
+            save=save,
+            on_epoch=on_epoch,
+        )
+        outcome = complete(net, data, state)
+        if keep:
+            facts = {"training_flops": outcome["training_flops"]}
+            facts |= {"faded": net.faded} if run.off == "decayed" else {}
+            end = End(net.tensors(), net.masks, state.point, facts)
+            distributed.by_first(lambda: write_end(end_path(results, run), run, end, there))
+    except Impossible as error:
+        status, reason, outcome = "impossible", str(error), {}
+    except NotFinite as error:
+        status, reason, outcome = "diverged", str(error), describe(net, data, state)
+    record = {
+        "id": run.id,
+        "cell": run.cell,
+        "run": run.model_dump(mode="json"),
+        "status": status,
+        "reason": reason,
+        "outcome": (outcome := without_nan(outcome)),
+        "outcome_sha256": hashlib.sha256(canonical_json(outcome).encode()).hexdigest(),
+        **({"activity": vars(state.activity)} if methods.get(run.method).updates(run) else {}),
+        "cost": {
+            "wall_seconds": round(state.seconds + time.perf_counter() - begin, 3),
+            "cpu_seconds": round(state.cpu_seconds + time.process_time() - begin_cpu, 3),
+            "peak_memory_bytes": measure.peak_memory(environment.device),
+        },
+        "provenance": {
+            "numerics": numerics(run),
+            **there,
+            **handed_on(provenance(environment.device), before),
+            "threads": environment.threads,
+            **handed_on({"processes": in_turn(state.processes)}, before),
+            "mode": run.mode,
+            "loader": environment.loader,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    }
+
+    def write() -> dict[str, Any]:
+        write_json(record_path(results, run), record)
+        state.path.unlink(missing_ok=True)
+        return record
+
+    written: dict[str, Any] = distributed.by_first(write)
+    return written
+
+
+def open_data(run: Run, environment: Environment) -> Data:
+    """What a run reads; of several processes each reads its part."""
+    return Data(
+        run.dataset,
+        run.recipe,
+        run.seed,
+        root=environment.root,
+        loader=environment.loader,
+        workers=environment.workers,
+        device=environment.device,
+        channels_last=channels_last(run.mode, environment),
+        rank=distributed.rank(),
+        world=distributed.processes(),
+    )
+
+
+def content(run: Run, environment: Environment) -> dict[str, str]:
+    """What a run's names stand for here: the digests of its images and, of a user's method, of its code."""
+    code = methods.code(run.method)
+    images = digest.of(run.dataset, environment.root, environment.loader)
+    return {"data": images, **({"method": code.sha256} if code else {})}
+
+
+def in_turn(numbers: Sequence[int]) -> int | str:
+    """A number, or "1 then 2" where it was another one before."""
+    return numbers[0] if len(numbers) == 1 else " then ".join(map(str, numbers))
+
+
+def handed_on(here: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a record tells of these: "2.14.1 then 2.15.0" where the run that it continues was made by something else."""
+    told = before["provenance"] if before else {}
+    result = dict(here)
+    for name in {*here} & {"torch", "torchvision", "device", "processes"}:
+        there = told.get(name)
+        if there is not None and there != here[name]:
+            result[name] = there if str(there).endswith(f" then {here[name]}") else f"{there} then {here[name]}"
+    return result
+
+
+def versions(environment: Environment) -> dict[str, Any]:
+    """What one training is not continued across: the release of torch, the kind of device."""
+    return {
+        "torch": str(torch.__version__).partition("+")[0],
+        "device": torch.device(environment.device).type,
+    }
+
+
+def build_net(run: Run, data: Data, environment: Environment) -> SparseNet:
+    """The net of a run with its initial values, in the run's space and on the device."""
+    net = SparseNet(build_model(run.model, data.shape, data.classes, run.seed, run.recipe.init), run, data.shape)
+    net = net.to(environment.device)
+    return net.to(memory_format=torch.channels_last) if channels_last(run.mode, environment) else net

@@ -1,0 +1,165 @@
+"""The deterministic part of a record: what was kept, what it costs, how well it classifies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from ipbench.data.loaders import Batch, Data
+from ipbench.runs.state import State
+from ipbench.sparse import measure, spaces
+from ipbench.sparse.net import Gradient, SparseNet
+from ipbench.store import tensors_digest
+from ipbench.training.loop import Progress, evaluate, gradient_norm, require_finite, require_finite_net
+
+
+def starting_gradient_norm(net: SparseNet, data: Data) -> float:
+    """Norm of the loss gradient in the trained coefficients before the first step, on the score batch."""
+    batch = data.score_batch()
+    with net.scratch() as twin:
+
+        def gradients(part: Batch) -> list[Gradient]:
+            return twin.gradients(functional.cross_entropy(twin(part.images), part.labels))
+
+        for _, c, gradient in twin.averaged(gradients, batch):
+            c.grad = torch.empty_like(c).copy_(gradient)  # in its layout, in whose order the norm is summed
+    twin.mask_gradients(0.0)
+    return float(gradient_norm(twin))
+
+
+def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
+    """The part of the outcome that needs no evaluation: what was kept, what it costs, how the training went."""
+    kept = {name: int(mask.sum()) for name, mask in net.masks.items()}
+    total, counted = sum(kept.values()), net.counted
+    images = state.trained_steps * net.run.recipe.batch_size
+    macs_dense = counted.macs
+    facts = dict(state.facts)
+    inherited = facts.pop("inherited_flops", 0)
+    others = counted.parameters - net.prunable
+    with_basis = [name for name, layer in net.layers.items() if spaces.filter_basis(layer) is not None]
+    return {
+        "curves": _curves(state.progress),
+        "selected_epoch": state.progress.best_epoch,
+        **facts,
+        **({"notes": dict(net.notes)} if net.notes else {}),
+        "achieved_sparsity": 1 - (total + net.basis_entries) / net.prunable,
+        "coefficients_kept": total,
+        "basis_entries": net.basis_entries,
+        "prunable": net.prunable,
+        "parameters": total + net.basis_entries + others,
+        "parameters_dense": counted.parameters,
+        "layers": [
+            {"name": name, "shape": list(mask.shape), "size": mask.numel(), "kept": kept[name]}
+            for name, mask in net.masks.items()
+        ],
+        "collapsed_layers": [name for name, count in kept.items() if count == 0],
+        "spatial_zeros_end": measure.spatial_zeros(net.spatial_weights()),
+        "basis_drift": {
+            name: float((basis.matrix.detach() - net.basis_start[name]).norm()) for name, basis in net.bases.items()
+        },
+        "basis_condition": {name: _condition(basis.matrix) for name, basis in net.bases.items()},
+        "macs_dense": macs_dense,
+        "macs_sparse": measure.sparse_macs(counted.layers, kept),
+        "macs_sparse_two_stage": measure.two_stage_macs(counted.layers, kept, with_basis),
+        "training_flops": measure.training_flops(macs_dense, images) + inherited,
+        **measure.stored_bytes(
+            [(mask.numel(), kept[name]) for name, mask in net.masks.items()], net.basis_entries, counted.other_values
+        ),
+        **({"faded": net.faded} if net.run.off == "decayed" else {}),
+        **({"not_prunable": counted.not_prunable} if counted.not_prunable else {}),
+        **({"unused_layers": counted.unseen} if counted.unseen else {}),
+        "masks_sha256": tensors_digest(net.masks),
+        "weights_sha256": tensors_digest(net.tensors()),
+    }
+
+
+def _condition(basis: torch.Tensor) -> float:
+    """The condition number of a filter basis; nan of one that is not finite, as a diverged run leaves it."""
+    matrix = basis.detach().double().cpu()
+    return float(torch.linalg.cond(matrix)) if bool(matrix.isfinite().all()) else math.nan
+
+
+def _curves(progress: Progress) -> dict[str, list[float]]:
+    """The curves, with the number of each epoch where a rewound training left out the first ones."""
+    trained = len(progress.curves["train_loss"])
+    left_out = progress.epoch - trained
+    return {
+        **progress.curves,
+        **({"epoch": [float(left_out + 1 + place) for place in range(trained)]} if left_out else {}),
+    }
+
+
+def assess(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
+    """Accuracy and loss of the net at the end, and the test accuracy of the selected one.
+
+    That is the net of the epoch with the best validation accuracy. Where a stage has changed the net after its last
+    training, or there was none, it is the net at the end, and the validation accuracy is of that.
+
+    Raises:
+        NotFinite: a loss is not finite.
+    """
+    recipe, progress = net.run.recipe, state.progress
+    test_accuracy, test_loss = evaluate(net, data.test(), recipe)
+    train_accuracy, train_loss = evaluate(net, data.train_plain(), recipe)
+    selected, selected_loss = test_accuracy, test_loss
+    if progress.best_epoch != progress.epoch:
+        last = {name: tensor.clone() for name, tensor in net.tensors().items()}
+        net.load_tensors(progress.best)
+        selected, selected_loss = evaluate(net, data.test(), recipe)
+        net.load_tensors(last)
+    # An accuracy can be taken of logits that are not numbers; the loss tells.
+    require_finite({"test loss": test_loss, "training loss": train_loss}, "of the net at the end")
+    require_finite({"test loss": selected_loss}, f"of the net that is selected, of epoch {progress.best_epoch},")
+    return {
+        "test_accuracy": test_accuracy,
+        "test_accuracy_selected": selected,
+        "test_loss": test_loss,
+        "validation_accuracy": _validation_accuracy(net, data, progress),
+        "train_accuracy": train_accuracy,
+        "train_loss": train_loss,
+    }
+
+
+def _validation_accuracy(net: SparseNet, data: Data, progress: Progress) -> float:
+    """Of the net as it is: that of the last epoch, unless the net has changed since."""
+    if progress.best:
+        return progress.curves["validation_accuracy"][-1]
+    accuracy, loss = evaluate(net, data.validation(), net.run.recipe)
+    if not math.isnan(accuracy):
+        require_finite({"validation loss": loss}, "of the net at the end")
+    return accuracy
+
+
+#: What may be missing in the outcome of a finished run, as null: everything of a validation part that is not there, the
+#: condition of a singular filter basis, and what a method writes down itself. Losses of a validation part that is there
+#: have been checked where they were taken.
+_MAY_BE_MISSING = (
+    "validation_accuracy", "curves.validation_accuracy", "curves.validation_loss", "basis_condition", "notes",
+)  # fmt: skip
+
+
+def complete(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
+    """The outcome of a run whose stages are finished.
+
+    Raises:
+        NotFinite: a number of it, a parameter or a buffer is not finite: the run has diverged.
+    """
+    require_finite_net(net, "at the end")
+    outcome = {**describe(net, data, state), **assess(net, data, state)}
+    for name, value in _numbers(outcome):
+        if not any(f"{name}.".startswith(f"{missing}.") for missing in _MAY_BE_MISSING):
+            require_finite({name: value}, "of the record")
+    return outcome
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """All floating-point numbers inside, each with its place: keys and positions joined by dots."""
+    if isinstance(value, float):
+        yield name, value
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        yield from _numbers(part, f"{name}.{key}" if name else str(key))

@@ -1,0 +1,164 @@
+"""Executing the stages of a run's method, the finished ones left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from ipbench import methods
+from ipbench.data.loaders import Data
+from ipbench.errors import BadInput
+from ipbench.machine.distributed import averaging, from_first, together
+from ipbench.machine.precision import full_precision
+from ipbench.machine.process_state import method_code
+from ipbench.machine.stopping import Stopped
+from ipbench.runs.outcome import starting_gradient_norm
+from ipbench.runs.state import End, State
+from ipbench.sparse import measure
+from ipbench.sparse.net import SparseNet
+from ipbench.sparse.selection import Impossible
+from ipbench.spec import Recipe
+from ipbench.training.loop import Progress, Sgd, require_finite, require_finite_net, train, train_steps, within_budget
+from ipbench.training.pruning import pruned_masks
+
+
+def execute_stages(
+    net: SparseNet,
+    data: Data,
+    state: State,
+    *,
+    fresh: Callable[[], SparseNet],
+    start: Callable[[], End],
+    save: Callable[[], None],
+    on_epoch: Callable[[int, int], None],
+) -> None:
+    """Run the stages of the run's method from where `state` stands; it is saved after each of them, and after
+    epochs where it is due.
+
+    Args:
+        net: as it was built, or as `state` was loaded into it; changed in place.
+        data: what the run reads.
+        state: changed in place.
+        fresh: makes the net of the run anew, with its initial values.
+        start: the end of the run that this one continues.
+        save: writes `state` and `net`.
+        on_epoch: called with the epochs finished and all epochs of a training.
+
+    Raises:
+        Impossible: a budget cannot be met, or no update changed a mask.
+        NotFinite: a score, a loss, a parameter or a buffer is not finite.
+        BadInput: a training would begin behind the last step of its recipe, or end before its update changes a mask;
+            or the net that the method leaves is above its budget.
+        Stopped: a signal asked for it; `state` is saved.
+    """
+    method = methods.get(net.run.method)
+    method.check_run(net.run, net.run.dataset, data.steps_per_epoch)
+    for place, stage in enumerate(method.stages(net.run.options)):
+        if place < state.stage:
+            continue
+        if isinstance(stage, methods.Train):
+            _train(net, data, state, stage, place, save, on_epoch)
+        else:
+            _change(net, data, state, stage, fresh, start)
+            state.progress.forget_best()
+        state.stage = place + 1
+        save()
+    if not within_budget(net):
+        kept = sum(int(mask.sum()) for mask in net.masks.values())
+        raise BadInput(
+            f"method {method.name}: left the net above its budget: {kept:,} coefficients are trained, and sparsity"
+            f" {net.run.sparsity} lets {net.budget:,} stay"
+        )
+    if method.updates(net.run) and net.run.sparsity != "0" and not state.activity.mask_updates:
+        raise Impossible(f"method {method.name} changed no mask at any step of its training")
+
+
+def _change(
+    net: SparseNet,
+    data: Data,
+    state: State,
+    stage: methods.Continue | methods.Prune | methods.Rewind,
+    fresh: Callable[[], SparseNet],
+    start: Callable[[], End],
+) -> None:
+    """Execute a stage that changes the net at once."""
+    if isinstance(stage, methods.Continue):
+        end = start()
+        net.load_tensors(end.net)
+        net.masks = {name: end.masks[name].to(mask.device) for name, mask in net.masks.items()}
+        state.point = end.point
+        state.facts["inherited_flops"] = end.facts["training_flops"]
+    elif isinstance(stage, methods.Prune):
+        with together(), full_precision(), method_code(net.run.method, net.run.seed, state.stage):
+            masks = pruned_masks(net, stage, data)
+        net.prune(from_first(masks))
+    else:
+        state.point = state.point or rewinding_point(fresh(), data, stage.epochs)
+        net.load_tensors(state.point)
+        net.prune(net.masks)
+
+
+def rewinding_point(net: SparseNet, data: Data, epochs: float) -> dict[str, Tensor]:
+    """Where the dense training of this net stands after so many epochs; keyed as it is, it is simply trained again.
+
+    Args:
+        net: with its initial values and nothing pruned; trained in place.
+        data: what the run reads.
+        epochs: of the recipe; a fraction is rounded to whole steps.
+
+    Raises:
+        NotFinite: the training has diverged.
+    """
+    recipe, steps = net.run.recipe, data.steps_per_epoch
+    last = round(epochs * steps)
+    optimiser, forward = Sgd(net, recipe, {}), averaging(net)
+    for begin in range(0, last, steps):
+        train_steps(net, data, recipe, optimiser, begin, min(begin + steps, last), forward=forward)
+    require_finite_net(net, f"in the dense training, at epoch {epochs:g}")
+    return {name: tensor.clone() for name, tensor in net.tensors().items()}
+
+
+def _train(
+    net: SparseNet,
+    data: Data,
+    state: State,
+    stage: methods.Train,
+    place: int,
+    save: Callable[[], None],
+    on_epoch: Callable[[int, int], None],
+) -> None:
+    if not state.inside:
+        state.progress, state.inside = Progress(), True
+    if "gradient_norm_start" not in state.facts:
+        state.facts["spatial_zeros_start"] = measure.spatial_zeros(net.spatial_weights())
+        with together(), full_precision():
+            state.facts["gradient_norm_start"] = starting_gradient_norm(net, data)
+        require_finite({"gradient norm": state.facts["gradient_norm_start"]}, "before the training")
+    recipe = stage_recipe(net.run.recipe, stage)
+    on_epoch(state.progress.epoch, recipe.epochs)
+
+    def after_epoch(progress: Progress) -> None:
+        # After the last epoch, the end of the stage is saved at once.
+        if progress.epoch < recipe.epochs and state.due():
+            save()
+        on_epoch(progress.epoch, recipe.epochs)
+
+    first = round(stage.first * data.steps_per_epoch)
+    try:
+        train(
+            net, data, recipe, state.progress, update=stage.update, activity=state.activity, first=first,
+            after_epoch=after_epoch,
+        )  # fmt: skip
+    except Stopped:
+        save()
+        raise
+    state.steps += state.progress.steps
+    state.inside = False
+
+
+def stage_recipe(recipe: Recipe, stage: methods.Train) -> Recipe:
+    """The run's recipe with the epochs and the learning rate of a training stage."""
+    epochs = stage.epochs or recipe.epochs
+    changes = {"epochs": epochs, "lr": recipe.lr * stage.lr, "warmup": min(recipe.warmup, epochs)}
+    return recipe.model_copy(update=changes)

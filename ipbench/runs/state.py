@@ -1,0 +1,226 @@
+"""What a restarted process or a later run needs to go on from: resume states and ends of runs, on disk."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ipbench.errors import BadProduct
+from ipbench.files import Missing
+from ipbench.machine.distributed import by_first, processes, tensors_by_first
+from ipbench.planning.numerics import numerics
+from ipbench.sparse.net import SparseNet
+from ipbench.spec import Run
+from ipbench.store import read_tensors, without_nan, write_tensors
+from ipbench.training.loop import Begun, Progress
+from ipbench.training.updates import Activity
+
+#: Between two states that are saved after an epoch: more often would cost more than a kill does.
+SECONDS_BETWEEN_STATES = 60.0
+
+
+class State:
+    """The state of a run between two epochs or stages, or where a signal stopped it, on disk under `path`.
+
+    Attributes:
+        stage: the first stage that is not finished.
+        inside: whether that stage is a training that has begun; `progress` is of it then, else of the last one.
+        progress: of a training.
+        steps: trained in finished trainings of this run.
+        point: the tensors that a rewinding stage went back to.
+        facts: numbers taken once, at the start of the first training, or handed on by the run this one continues.
+        activity: what updates have done to the masks.
+        seconds: of the clock, spent by former processes.
+        cpu_seconds: of the processor, spent by former processes.
+        processes: how many trained together, one number after the other.
+    """
+
+    def __init__(self, path: Path, run: Run, here: Mapping[str, Any] | None = None) -> None:
+        """A new run.
+
+        Args:
+            path: of the file.
+            run: whose state it is.
+            here: what else must be the same for a file to be continued: images, code, versions.
+        """
+        self.path = path
+        self.identity = {"kind": "state", "layout": _LAYOUT, "run": run.id, "numerics": numerics(run), **(here or {})}
+        self.stage = 0
+        self.inside = False
+        self.progress = Progress()
+        self.steps = 0
+        self.point: dict[str, Tensor] = {}
+        self.facts: dict[str, Any] = {}
+        self.activity = Activity()
+        self.seconds = 0.0
+        self.cpu_seconds = 0.0
+        self.processes = [processes()]
+        self._saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the state is worth saving after an epoch: the last one is a while ago. All processes agree."""
+        due: bool = by_first(lambda: time.monotonic() - self._saved >= SECONDS_BETWEEN_STATES)
+        return due
+
+    @property
+    def trained_steps(self) -> int:
+        """Steps trained in this run, those of an unfinished training included."""
+        return self.steps + (self.progress.steps if self.inside else 0)
+
+    def save(self, net: SparseNet, seconds: float, cpu_seconds: float) -> None:
+        """Write everything to the file, with what this process has spent."""
+        progress = self.progress
+        groups = {
+            "net": net.tensors(),
+            "mask": net.masks,
+            "momentum": progress.momentum,
+            "best": progress.best,
+            "point": self.point,
+            "generator": progress.begun.generator,
+        }
+        facts = {
+            **self.identity,
+            "stage": self.stage,
+            "inside": self.inside,
+            "steps": self.steps,
+            "progress": {name: getattr(progress, name) for name in _NUMBERS},
+            "begun": {name: getattr(progress.begun, name) for name in _BEGUN},
+            "facts": self.facts,
+            "activity": vars(self.activity),
+            "faded": net.faded,
+            "notes": net.notes,
+            "seconds": self.seconds + seconds,
+            "cpu_seconds": self.cpu_seconds + cpu_seconds,
+            "processes": self.processes,
+        }
+        write_tensors(self.path, _joined(groups), without_nan(facts))
+        self._saved = time.monotonic()
+
+    def load(self, net: SparseNet) -> None:
+        """Continue where the file stands, if it is of this run, these numerics, images, code and versions.
+
+        Of several processes, the first one reads it.
+        """
+        found = tensors_by_first(self._read)
+        if found is None:
+            return
+        tensors, facts = found
+        groups = _split(tensors)
+        net.load_tensors(groups["net"])
+        net.masks = {name: groups["mask"][name].to(mask.device) for name, mask in net.masks.items()}
+        self.stage, self.inside, self.steps = facts["stage"], facts["inside"], facts["steps"]
+        self.facts, self.point = facts["facts"], groups["point"]
+        self.activity = Activity(**facts["activity"])
+        net.faded, net.notes = _nan(facts["faded"]), facts["notes"]
+        self.seconds, self.cpu_seconds = facts["seconds"], facts["cpu_seconds"]
+        before = facts["processes"]
+        self.processes = before if before[-1] == processes() else [*before, processes()]
+        numbers = facts["progress"]
+        curves = {name: [_nan(value) for value in values] for name, values in numbers["curves"].items()}
+        numbers |= {"curves": curves, "best_accuracy": _nan(numbers["best_accuracy"])}
+        begun = facts["begun"]
+        self.progress = Progress(
+            **numbers,
+            momentum=groups["momentum"],
+            best=groups["best"],
+            begun=Begun(begun["steps"], [*map(_nan, begun["losses"])], _nan(begun["norm"]), groups["generator"]),
+        )
+
+    def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The file, if there is one of this run and numerics."""
+        try:
+            tensors, facts = read_tensors(self.path)
+        except Missing:  # none yet, or another process finished the same run meanwhile
+            return None
+        same = {name: facts.get(name) for name in self.identity} == self.identity
+        return (tensors, facts) if same else None
+
+
+@dataclass(frozen=True)
+class End:
+    """Where a run ended: what another run continues from.
+
+    Attributes:
+        net: parameters and buffers.
+        masks: by layer.
+        point: where rewinding went back to; empty if the run did not rewind.
+        facts: `training_flops`, all that was spent from the initial values on, and of the off-value `decayed` `faded`.
+    """
+
+    net: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    point: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+def write_end(path: Path, run: Run, end: End, content: Mapping[str, str] | None = None) -> None:
+    """Write the end of a run; `content`: digests of its images and code."""
+    groups = {"net": end.net, "mask": end.masks, "point": end.point}
+    write_tensors(path, _joined(groups), {**_identity_of_end(run), **(content or {}), "facts": end.facts})
+
+
+def read_end(path: Path, run: Run, content: Mapping[str, str] | None = None) -> End:
+    """Read the end of a run; of several processes, the first one reads it.
+
+    Args:
+        path: of the file.
+        run: whose end it must be.
+        content: digests of the images and the code that it must be of; ends of version 0.1 tell none.
+
+    Raises:
+        BadProduct: the file is missing, damaged, or of another run or numerics, of other images or other code.
+    """
+    identity = _identity_of_end(run)
+
+    def read() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, facts = read_tensors(path)
+        told = {name: value for name, value in (content or {}).items() if name in facts}
+        if told != {name: facts[name] for name in told}:
+            raise BadProduct(
+                f"{path}: the end of run {run.id} on other images or of other code; delete it to have it made again"
+            )
+        if {name: facts.get(name) for name in identity} != identity:
+            raise BadProduct(
+                f"{path}: not the end of run {run.id} with numerics {numerics(run)}; delete it to have it made again"
+            )
+        return tensors, facts
+
+    found = tensors_by_first(read)
+    assert found
+    tensors, facts = found
+    groups = _split(tensors)
+    return End(groups["net"], groups["mask"], groups["point"], facts["facts"])
+
+
+def _identity_of_end(run: Run) -> dict[str, Any]:
+    return {"kind": "end", "run": run.id, "numerics": numerics(run)}
+
+
+#: Of a state's file; one of another layout is left alone, and its run begins anew.
+_LAYOUT = 2
+_GROUPS = ("net", "mask", "momentum", "best", "point", "generator")
+_NUMBERS = ("epoch", "steps", "curves", "best_epoch", "best_accuracy")
+_BEGUN = ("steps", "losses", "norm")
+
+
+def _joined(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{group}/{name}": tensor for group, values in groups.items() for name, tensor in values.items()}
+
+
+def _split(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
+    for label, tensor in tensors.items():
+        group, _, name = label.partition("/")
+        groups[group][name] = tensor
+    return groups
+
+
+def _nan(value: Any) -> float:
+    """JSON has no word for nan: it was written as null."""
+    return math.nan if value is None else float(value)

@@ -1,0 +1,1 @@
+"""Sparse nets: prunable layers, spaces, selection of what is kept, scores, counts."""

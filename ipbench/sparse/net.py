@@ -1,0 +1,300 @@
+"""`SparseNet`: a module in a space, with masks. It is what a method sees.
+
+It shows coefficients, their gradients and masks, and nothing that tells one space from the other.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ipbench import keys
+from ipbench.data.loaders import Batch
+from ipbench.sparse import measure, spaces
+from ipbench.sparse.layers import check_prunable, prunable_weights
+from ipbench.sparse.selection import budget
+from ipbench.spec import PASS_PIXELS, Run
+
+#: Name, coefficients and gradient of a layer.
+Gradient = tuple[str, nn.Parameter, Tensor]
+
+
+def passes(batch: Batch) -> int:
+    """How many passes of nearly equal size the images of a batch are taken in."""
+    count, _, *pixels = batch.images.shape
+    most = max(2, PASS_PIXELS // math.prod(pixels))
+    return max(1, min(-(-count // most), count // 2))
+
+
+class Group(NamedTuple):
+    """Parameters by name that share a weight decay and a factor of the learning rate."""
+
+    parameters: dict[str, nn.Parameter]
+    weight_decay: float
+    factor: float
+
+
+class SparseNet(nn.Module):
+    """A net whose prunable coefficients carry masks.
+
+    Attributes:
+        net: the module itself.
+        layers: its prunable weights by the name of their layer, in the order of the net; a tensor that several modules
+            share is one of them.
+        masks: boolean tensors in the shape of the coefficients; True = trained. All True at the start.
+        faded: what is left of a masked coefficient's initial value where the off-value is one; 1 unless it decays.
+        notes: what a method wants to have in the record: plain values by name.
+        bases: the filter bases by name (empty in `sp`).
+        counted: parameters, MACs and shapes of the plain net.
+    """
+
+    def __init__(self, net: nn.Module, run: Run, shape: tuple[int, int, int]) -> None:
+        """Put `net` into the run's space.
+
+        Args:
+            net: freshly initialised, on the CPU; changed in place.
+            run: gives space, basis, off-value, sparsity and seed.
+            shape: of one image, (C, H, W).
+
+        Raises:
+            BadInput: a weight that cannot be pruned, or counted.
+        """
+        super().__init__()
+        self.run = run
+        self.layers = prunable_weights(net)
+        check_prunable(net, self.layers)
+        self.counted = measure.count(net, shape)
+        self.bases: dict[str, spaces.FilterBasis] = {}
+        if run.space == "ip":
+            spaces.check_held_by_modules(net, self.layers, run.basis)
+            self.bases = spaces.enter_interspace(self.layers, run.basis, run.seed, self.counted.stages)
+        self.net = net
+        self.masks = {name: torch.ones_like(c, dtype=torch.bool) for name, c in self.coefficients.items()}
+        self.faded = 1.0
+        self.notes: dict[str, object] = {}
+        # Nets are small beside their activations: a copy of the start is kept for off-values, drift and rewinding.
+        self.start = {name: c.detach().clone() for name, c in self.coefficients.items()}
+        self.basis_start = {name: basis.matrix.detach().clone() for name, basis in self.bases.items()}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of shape (N, classes) of images of shape (N, C, H, W)."""
+        logits: Tensor = self.net(images)
+        return logits
+
+    def _apply(self, function, recurse=True):  # type: ignore[no-untyped-def]
+        # What `to(device)` and `double()` call: masks and starts move along with the parameters.
+        super()._apply(function, recurse)
+        self.masks = {name: function(mask) for name, mask in self.masks.items()}
+        self.start = {name: function(value) for name, value in self.start.items()}
+        self.basis_start = {name: function(value) for name, value in self.basis_start.items()}
+        return self
+
+    @property
+    def coefficients(self) -> dict[str, nn.Parameter]:
+        """The prunable tensors by layer name, in the order of the net."""
+        return {name: spaces.coefficients(layer) for name, layer in self.layers.items()}
+
+    @property
+    def prunable(self) -> int:
+        """Number of prunable weights of the dense standard net."""
+        return sum(mask.numel() for mask in self.masks.values())
+
+    @property
+    def basis_entries(self) -> int:
+        """Entries of all trained FBs: what `ip` pays for inside the budget."""
+        return sum(basis.matrix.numel() for basis in self.bases.values() if isinstance(basis.matrix, nn.Parameter))
+
+    @property
+    def budget(self) -> int:
+        """How many coefficients the run's sparsity lets stay.
+
+        Raises:
+            Impossible: the FBs alone use it up.
+        """
+        return budget(self.prunable, self.run.density, self.basis_entries)
+
+    def gradients(self, loss: Tensor, *, create_graph: bool = False) -> list[Gradient]:
+        """Name, coefficients and dense gradient of `loss` for every prunable layer, masked entries included.
+
+        Args:
+            loss: a scalar.
+            create_graph: keep the graph, to differentiate the gradients again.
+        """
+        coefficients = self.coefficients
+        values = torch.autograd.grad(loss, list(coefficients.values()), create_graph=create_graph, allow_unused=True)
+        return [
+            (name, c, torch.zeros_like(c) if gradient is None else gradient)
+            for (name, c), gradient in zip(coefficients.items(), values, strict=True)
+        ]
+
+    def uniform(self, layer: str, purpose: keys.Purpose = "score", *parts: int) -> Tensor:
+        """Keyed uniform numbers in [0, 1) in the shape of a layer's coefficients; the same in both spaces.
+
+        Args:
+            layer: its name.
+            purpose: what they are for; two purposes share no numbers.
+            parts: for several draws, e.g. the step of the training.
+        """
+        like = self.masks[layer]
+        generator = keys.generator(self.run.seed, purpose, layer, *parts)
+        return torch.rand(like.shape, generator=generator, dtype=torch.float64).to(like.device)
+
+    def magnitudes(self, scaled: bool = False) -> dict[str, Tensor]:
+        """|c| of every layer; `scaled`: |c| * ||g|| with the norm of the coefficient's basis filter (1 without an FB).
+
+        Scaled, it does not depend on how a filter's size is divided between coefficients and FB.
+        """
+        result = {}
+        for name, c in self.coefficients.items():
+            basis = spaces.filter_basis(self.layers[name]) if scaled else None
+            norms = None if basis is None else basis.detach().norm(dim=1).view(c.shape[2:])
+            result[name] = c.detach().abs() if norms is None else c.detach().abs() * norms
+        return result
+
+    @contextmanager
+    def linearised(self) -> Iterator[Self]:
+        """This net in double precision and evaluation mode, with the absolute value of all parameters and buffers.
+
+        SynFlow (Tanaka et al., NeurIPS 2020) sends ones through it: in double precision, since the sum over all paths
+        overflows in single precision for nets of some twenty layers. At the end of the block all is as before.
+        """
+        values = {name: tensor.clone() for name, tensor in self.tensors().items()}
+        training, kind = self.training, next(self.parameters()).dtype
+        self.double().eval()
+        with torch.no_grad():
+            for tensor in self.tensors().values():
+                if tensor.is_floating_point():
+                    tensor.abs_()
+        try:
+            yield self
+        finally:
+            self.to(kind).train(training)
+            self.load_tensors(values)
+
+    @contextmanager
+    def scratch(self, training: bool = True) -> Iterator[Self]:
+        """A copy for scores: nothing they do (gradients, running statistics) reaches the net; dropout starts anew.
+
+        Attention is computed without fused kernels, which have no second derivatives.
+
+        Args:
+            training: the mode of the copy.
+        """
+        # What a net started from is never changed in place: no need to copy it a hundred times for SynFlow.
+        shared = {id(values): values for values in (self.start, self.basis_start, self.notes)}
+        with self._dropout_anew(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            yield copy.deepcopy(self, shared).train(training)
+
+    @contextmanager
+    def _dropout_anew(self) -> Iterator[None]:
+        """The generators that dropout draws from at the beginning of the stream for scores; as they were at the end."""
+        device = next(self.parameters()).device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(keys.key(self.run.seed, "dropout", "score") >> 1)
+            yield
+
+    def averaged(self, gradients: Callable[[Batch], list[Gradient]], batch: Batch) -> list[Gradient]:
+        """The mean over all images of what `gradients` gives for a part of them, in passes of bounded size.
+
+        A pass has at most `PASS_PIXELS` pixels (height times width times images), but two images at least. Parts are
+        weighted by their images, so a mean over images is that of the whole batch; only norms in training mode see a
+        pass alone. Whatever is computed so draws the same dropout.
+
+        Args:
+            gradients: a function of a batch, as `self.gradients` of a mean loss.
+            batch: all images.
+        """
+        number = passes(batch)
+        with self._dropout_anew():
+            if number == 1:
+                return gradients(batch)
+            parts = zip(batch.images.tensor_split(number), batch.labels.tensor_split(number), strict=True)
+            sums: dict[str, Tensor] = {}
+            for images, labels in parts:
+                share = len(labels) / len(batch.labels)
+                for name, _, gradient in gradients(Batch(images, labels)):
+                    part = gradient.detach() * share
+                    sums[name] = sums[name] + part if name in sums else part
+        return [(name, c, sums[name]) for name, c in self.coefficients.items()]
+
+    def prune(self, masks: Mapping[str, Tensor]) -> None:
+        """Take over `masks` and set everything they leave out to its off-value."""
+        self.masks = {name: masks[name].to(mask.device) for name, mask in self.masks.items()}
+        with torch.no_grad():
+            for name, c in self.coefficients.items():
+                c.copy_(torch.where(self.masks[name], c, self.off_values(name, self.faded)))
+
+    def off_values(self, layer: str, faded: float) -> Tensor:
+        """What a layer's masked coefficients are: zero, or `faded` times their initial values."""
+        return torch.zeros_like(self.start[layer]) if self.run.off == "zero" else self.start[layer] * faded
+
+    def fade(self, factor: float) -> None:
+        """Set everything outside the masks to `factor` times its initial value."""
+        self.faded = factor
+        self.prune(self.masks)
+
+    def clear(self, momentum: Mapping[str, Tensor]) -> None:
+        """Set momentum buffers, by parameter name, to zero wherever the mask is."""
+        layers = {id(c): name for name, c in self.coefficients.items()}
+        with torch.no_grad():
+            for name, parameter in self.net.named_parameters():
+                if name in momentum and id(parameter) in layers:
+                    momentum[name].mul_(self.masks[layers[id(parameter)]])
+
+    def zero(self, masks: Mapping[str, Tensor]) -> None:
+        """Set every coefficient that `masks` leaves out to zero; the net's own masks stay."""
+        with torch.no_grad():
+            for name, c in self.coefficients.items():
+                c.mul_(masks[name])
+
+    def mask_gradients(self, weight_decay: float) -> None:
+        """Make the gradients what a step of SGD may use: decay added, then zero wherever the mask is.
+
+        Decay is added here, not by the optimiser, which would move frozen coefficients. With a momentum buffer that is
+        zero where the mask is, every step of SGD leaves those coefficients as they are, bit for bit.
+        """
+        coefficients = self.coefficients
+        with_gradient = [name for name, c in coefficients.items() if c.grad is not None]
+        gradients: list[Tensor] = [coefficients[name].grad for name in with_gradient]  # type: ignore[misc]
+        with torch.no_grad():
+            if weight_decay:
+                torch._foreach_add_(gradients, [coefficients[name] for name in with_gradient], alpha=weight_decay)
+            torch._foreach_mul_(gradients, [self.masks[name] for name in with_gradient])
+
+    def parameter_groups(self, weight_decay: float) -> list[Group]:
+        """What SGD treats alike: coefficients (decayed by `mask_gradients`), filter bases, everything else."""
+        coefficients = {id(c) for c in self.coefficients.values()}
+        bases = {id(basis.matrix) for basis in self.bases.values()}
+        parts: tuple[dict[str, nn.Parameter], ...] = ({}, {}, {})
+        for name, parameter in self.net.named_parameters():
+            parts[0 if id(parameter) in coefficients else 1 if id(parameter) in bases else 2][name] = parameter
+        options = self.run.basis
+        groups = [
+            Group(parts[0], 0.0, 1.0),
+            Group(parts[1], options.weight_decay, options.lr),
+            Group(parts[2], weight_decay, 1.0),
+        ]
+        return [group for group in groups if group.parameters]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers of the net, each once, and nothing else: its state."""
+        state: dict[str, Tensor] = dict(self.net.named_parameters())
+        state.update(self.net.named_buffers())
+        return {name: tensor.detach() for name, tensor in state.items()}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over a state that `tensors` gave."""
+        with torch.no_grad():
+            for name, tensor in self.tensors().items():
+                tensor.copy_(tensors[name])
+
+    def spatial_weights(self) -> list[Tensor]:
+        """The weights of all convolutions with K > 1 as the convolution sees them, detached."""
+        return [layer.weight.detach() for layer in self.layers.values() if max(layer.kernel, default=1) > 1]
