@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from ipbench.data.catalog import dataset, steps_per_epoch
 from ipbench.errors import BadInput, valid_choice
-from ipbench.methods._stages import ONE_RANKING, Continue, Gradual, Prune, Stage, Train, Update, alone
+from ipbench.methods._scores import alone
+from ipbench.methods._stages import ONE_RANKING, Continue, Prune, Stage, Train
 from ipbench.spec import NAME, OFFS, Off, Option, Run
+from ipbench.updaters.updater import MaskUse, Update
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,9 +67,8 @@ class Method:
 
     @property
     def prunes(self) -> bool:
-        """False for `dense`: a method none of whose stages prunes has sparsity 0 only."""
-        stages = self.stages({})
-        return any(isinstance(stage, Prune) or (isinstance(stage, Train) and stage.update) for stage in stages)
+        """False for `dense`: a method none of whose stages changes masks has sparsity 0 only."""
+        return any(isinstance(stage, Prune) or _masks(stage) != "stay" for stage in self.stages({}))
 
     def parent(self, run: Run) -> Run | None:
         """The run of whose end this run of the method is a continuation; None if it starts from initial values."""
@@ -126,7 +127,7 @@ class Method:
             )
         if any(isinstance(stage, Continue) for stage in stages[1:]):
             raise BadInput(f"{where}: method {self.name!r}: Continue is the first stage, or none")
-        if self.prunes and not any(isinstance(stage, Prune) or _prunes(stage) for stage in stages):
+        if self.prunes and not any(isinstance(stage, Prune) or _masks(stage) == "pruned" for stage in stages):
             raise BadInput(
                 f"{where}: method {self.name!r}: exchanges coefficients of a net that it does not prune to the run's"
                 " sparsity; put a Prune before"
@@ -152,9 +153,10 @@ class Method:
                 raise BadInput(f"{where}: method {self.name}: {problem}")
 
     def updates(self, run: Run) -> list[Update]:
-        """How the masks of a run change while it trains."""
+        """How the masks of a run change while it trains; updates that leave them alone are not among them."""
         stages = self.stages(run.options)
-        return [stage.update for stage in stages if isinstance(stage, Train) and stage.update]
+        updates = [stage.update for stage in stages if isinstance(stage, Train) and stage.update]
+        return [update for update in updates if update.masks != "stay"]
 
     def describe(self) -> dict[str, Any]:
         """What `ipbench methods --json` prints of it."""
@@ -170,9 +172,9 @@ class Method:
         }
 
 
-def _prunes(stage: Stage) -> bool:
-    """Whether a training ends at the run's sparsity."""
-    return isinstance(stage, Train) and isinstance(stage.update, Gradual)
+def _masks(stage: Stage) -> MaskUse:
+    """What becomes of masks while a stage trains."""
+    return stage.update.masks if isinstance(stage, Train) and stage.update else "stay"
 
 
 def _misfit(stage: Train, epochs: int, steps: int | None) -> str:

@@ -17,10 +17,14 @@ from ipbench.runs.outcome import starting_gradient_norm
 from ipbench.runs.state import End, State
 from ipbench.sparse import measure
 from ipbench.sparse.net import SparseNet
+from ipbench.sparse.scoring import share_memory
 from ipbench.sparse.selection import Impossible
+from ipbench.sparse.view import TrainedView
 from ipbench.spec import Recipe
 from ipbench.training.loop import Progress, Sgd, require_finite, require_finite_net, train, train_steps, within_budget
 from ipbench.training.pruning import pruned_masks
+from ipbench.training.updates import Hooks
+from ipbench.updaters.updater import Steps, Updater, overrides
 
 
 def execute_stages(
@@ -93,6 +97,7 @@ def _change(
         with together(), full_precision(), method_code(net.run.method, net.run.seed, state.stage):
             masks = pruned_masks(net, stage, data)
         net.prune(from_first(masks))
+        share_memory(net)
     else:
         state.point = state.point or rewinding_point(fresh(), data, stage.epochs)
         net.load_tensors(state.point)
@@ -129,7 +134,7 @@ def _train(
     on_epoch: Callable[[int, int], None],
 ) -> None:
     if not state.inside:
-        state.progress, state.inside = Progress(), True
+        state.progress, state.inside, state.remembered = Progress(), True, None
     if "gradient_norm_start" not in state.facts:
         state.facts["spatial_zeros_start"] = measure.spatial_zeros(net.spatial_weights())
         with together(), full_precision():
@@ -145,16 +150,42 @@ def _train(
         on_epoch(progress.epoch, recipe.epochs)
 
     first = round(stage.first * data.steps_per_epoch)
+    steps = Steps(recipe.epochs * data.steps_per_epoch, data.steps_per_epoch, first)
+    hooks = hooks_of(net, stage, recipe, steps, state)
     try:
-        train(
-            net, data, recipe, state.progress, update=stage.update, activity=state.activity, first=first,
-            after_epoch=after_epoch,
-        )  # fmt: skip
+        train(net, data, recipe, state.progress, hooks=hooks, first=first, after_epoch=after_epoch)
     except Stopped:
         save()
         raise
-    state.steps += state.progress.steps
-    state.inside = False
+    state.flops += state.progress.flops
+    state.inside, state.updater = False, None
+
+
+def hooks_of(net: SparseNet, stage: methods.Train, recipe: Recipe, steps: Steps, state: State) -> Hooks | None:
+    """What is done beside the steps of a training; as `state` remembers it, if that was cut off.
+
+    Raises:
+        BadInput: it begins as no updater, or decays single coefficients where decay is what masked ones follow.
+    """
+    if stage.update is None:
+        return None
+    view = TrainedView(net, recipe.weight_decay)
+    with method_code(net.run.method, net.run.seed, state.stage):
+        updater = stage.update.begin(view, steps)
+    if not isinstance(updater, Updater):
+        raise BadInput(
+            f"method {net.run.method}: {type(stage.update).__name__}.begin must return an Updater, not {updater!r:.60}"
+        )
+    if net.run.off == "decayed" and overrides(updater, "decay"):
+        raise BadInput(
+            f"method {net.run.method}: {type(updater).__name__} sets the weight decay of single coefficients, so that"
+            " off: decayed has no meaning; take zero or frozen"
+        )
+    if state.remembered is not None:
+        updater.load(state.remembered)
+        state.remembered = None
+    state.updater = updater
+    return Hooks(net, updater, view, state.activity)
 
 
 def stage_recipe(recipe: Recipe, stage: methods.Train) -> Recipe:
