@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ipbench.data.catalog import dataset, steps_per_epoch
+from ipbench.data.catalog import check_recipe, dataset, steps_per_epoch
 from ipbench.errors import BadInput, valid_choice
 from ipbench.methods._scores import alone
 from ipbench.methods._stages import ONE_RANKING, Continue, Prune, Stage, Train
@@ -145,11 +145,10 @@ class Method:
             BadInput: rewinding leaves nothing to train, a training ends before its update changes a mask, or a score
                 means another allocation.
         """
-        steps = steps or steps_per_epoch(dataset(run.dataset, where), run.recipe)
         for stage in self.stages(run.options):
             if isinstance(stage, Prune) and stage.whole_ranking and run.allocation != "global":
                 raise BadInput(f"{where}: method {self.name}: {ONE_RANKING}")
-            if isinstance(stage, Train) and (problem := _misfit(stage, stage.epochs or run.recipe.epochs, steps)):
+            if isinstance(stage, Train) and (problem := _misfit(stage, run, f"{where}: method {self.name}", steps)):
                 raise BadInput(f"{where}: method {self.name}: {problem}")
 
     def updates(self, run: Run) -> list[Update]:
@@ -177,12 +176,32 @@ def _masks(stage: Stage) -> MaskUse:
     return stage.update.masks if isinstance(stage, Train) and stage.update else "stay"
 
 
-def _misfit(stage: Train, epochs: int, steps: int | None) -> str:
-    """What is wrong with a training of so many epochs, of so many steps each if that is known; empty if nothing."""
+def _misfit(stage: Train, run: Run, where: str, steps: int | None) -> str:
+    """What is wrong with a training of a run; empty if nothing.
+
+    Args:
+        stage: the training.
+        run: whose.
+        where: for messages.
+        steps: of an epoch of the run's recipe, if the caller knows it.
+
+    Raises:
+        BadInput: what it changes of the recipe makes none, or none for the data set.
+    """
+    recipe, facts = stage.recipe_of(run.recipe, where), dataset(run.dataset, where)
+    if stage.recipe:
+        check_recipe(facts, recipe, where)
+    if steps is None or recipe.batch_size != run.recipe.batch_size:
+        steps = steps_per_epoch(facts, recipe)
+    if stage.until == "done" and recipe.schedule != "constant":
+        return (
+            f"a training that ends when its updater is done has a constant schedule, not {recipe.schedule}: its length"
+            ' is not known before (recipe={"schedule": "constant"})'
+        )
     # Where it is not known, a step a thousandth of an epoch long will do to see whether anything is left.
-    first, total = round(stage.first * (steps or 1000)), epochs * (steps or 1000)
+    first, total = round(stage.first * (steps or 1000)), recipe.epochs * (steps or 1000)
     if first >= total:
-        return f"rewinding to epoch {stage.first:g} leaves nothing of a training of {epochs} epochs"
+        return f"rewinding to epoch {stage.first:g} leaves nothing of a training of {recipe.epochs} epochs"
     return stage.update.idle(first, total) if stage.update and steps else ""
 
 

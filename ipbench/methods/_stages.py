@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from ipbench.methods._scores import alone
-from ipbench.spec import Option, Run
+from ipbench.spec import Option, Recipe, Run, build
 from ipbench.updaters import Update
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ ONE_RANKING = (
     "solves for the mask of the whole net, which only allocation global keeps; uniform and erk would keep another one"
 )
 
+#: What of a recipe no stage can change: it is decided before the first one.
+_OF_THE_RUN = {"init", "train_examples", "validation"}
 #: Decimals of a level's sparsity: a round number of a level is a number one can write.
 _LEVEL_DECIMALS = 6
 #: Of what a level prunes: below it, a lottery ticket would take hundreds of trainings.
@@ -65,26 +67,63 @@ class Train:
         epochs: instead of the recipe's, if above 0.
         lr: a factor of the recipe's learning rate.
         first: epochs of the schedule that are left out at its start (rewinding).
+        recipe: values of the run's recipe that are others in this training, e.g. `{"weight_decay": 0.0}`; of
+            `augmentation`, too, some. Which images are held out, and how the net was initialised, are the run's.
+        until: "end": the training has all its epochs, whatever its updater says. "done": it ends with the first epoch
+            at whose end the updater is `done`, and its epochs are the most it may have. Nothing is then known of the
+            end when the training begins, so the schedule must be constant.
     """
 
     update: Update | None = None
     epochs: int = 0
     lr: float = 1.0
     first: float = 0.0
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    until: Literal["end", "done"] = "end"
 
     def __post_init__(self) -> None:
         if not 0 <= self.epochs <= 10_000 or not 0 < self.lr <= 1000 or self.first < 0:
             raise ValueError("epochs is from 0 to 10000, lr above 0 and up to 1000, first 0 or more")
         if not isinstance(self.update, Update | None):
             raise ValueError(
-                f"Train takes an update such as Gradual(...) or {type(self.update).__name__}.spec(...) of an updater's"
-                f" class, not {self.update!r:.60}"
+                "Train takes an update such as Gradual(...), or Mine.spec(...) of an updater's class Mine, not"
+                f" {self.update!r:.60}"
             )
+        if self.until not in ("end", "done") or (self.until == "done" and self.update is None):
+            raise ValueError('until is "end", or "done" in a training with an updater')
+        if fixed := _OF_THE_RUN & set(self.recipe):
+            raise ValueError(f"the recipe of a training cannot change {min(fixed)}, which is decided for the whole run")
+        if "epochs" in self.recipe and self.epochs:
+            raise ValueError("epochs is given twice, and in the recipe of the training, too")
+
+    def recipe_of(self, recipe: Recipe, where: str = "") -> Recipe:
+        """The recipe of this training; a warm-up is at most as long as the training.
+
+        Args:
+            recipe: of the run.
+            where: where the user wrote it, for the message.
+
+        Raises:
+            BadInput: the values that are others make no recipe.
+        """
+        if self.recipe:
+            values = {**recipe.model_dump(), **self.recipe}
+            if isinstance(own := self.recipe.get("augmentation"), Mapping):
+                values["augmentation"] = {**recipe.augmentation.model_dump(), **own}
+            if "warmup" not in self.recipe and isinstance(values["epochs"], int):
+                values["warmup"] = min(recipe.warmup, values["epochs"])
+            recipe = build(Recipe, values, f"{where}: recipe of a training" if where else "recipe of a training")
+        epochs = self.epochs or recipe.epochs
+        return recipe.model_copy(
+            update={"epochs": epochs, "lr": recipe.lr * self.lr, "warmup": min(recipe.warmup, epochs)}
+        )
 
     def __str__(self) -> str:
         parts = [f"from epoch {self.first:g}"] if self.first else []
         parts += [f"{self.epochs} epochs"] if self.epochs else []
         parts += [f"lr x {self.lr:g}"] if self.lr != 1 else []
+        parts += [f"{name} {value}" for name, value in self.recipe.items()]
+        parts += ["until done"] if self.until == "done" else []
         words = ["train", f"({', '.join(parts)})" if parts else "", str(self.update) if self.update else ""]
         return " ".join(word for word in words if word)
 

@@ -61,5 +61,5 @@ def unpacked_by_owner(tensors: Mapping[str, Tensor], device: torch.device) -> di
 def _number(value: float, who: str) -> Tensor:
     try:
         return torch.tensor(value, dtype=_KINDS[type(value)])
-    except (RuntimeError, OverflowError):
+    except (RuntimeError, OverflowError, ValueError):
         raise BadInput(f"{who} is {value}: whole numbers of at most 64 bits can be remembered") from None

@@ -15,6 +15,7 @@ from ipbench.machine.process_state import method_code
 from ipbench.machine.stopping import Stopped
 from ipbench.runs.outcome import starting_gradient_norm
 from ipbench.runs.state import End, State
+from ipbench.runs.trials import check_share
 from ipbench.sparse import measure
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.scoring import share_memory
@@ -140,7 +141,10 @@ def _train(
         with together(), full_precision():
             state.facts["gradient_norm_start"] = starting_gradient_norm(net, data)
         require_finite({"gradient norm": state.facts["gradient_norm_start"]}, "before the training")
-    recipe = stage_recipe(net.run.recipe, stage)
+    recipe = stage.recipe_of(net.run.recipe)
+    if stage.recipe:
+        data = data.under(recipe)
+        check_share(net, data)
     on_epoch(state.progress.epoch, recipe.epochs)
 
     def after_epoch(progress: Progress) -> None:
@@ -153,7 +157,10 @@ def _train(
     steps = Steps(recipe.epochs * data.steps_per_epoch, data.steps_per_epoch, first)
     hooks = hooks_of(net, stage, recipe, steps, state)
     try:
-        train(net, data, recipe, state.progress, hooks=hooks, first=first, after_epoch=after_epoch)
+        train(
+            net, data, recipe, state.progress, hooks=hooks, until_done=stage.until == "done", first=first,
+            after_epoch=after_epoch,
+        )  # fmt: skip
     except Stopped:
         save()
         raise
@@ -186,10 +193,3 @@ def hooks_of(net: SparseNet, stage: methods.Train, recipe: Recipe, steps: Steps,
         state.remembered = None
     state.updater = updater
     return Hooks(net, updater, view, state.activity)
-
-
-def stage_recipe(recipe: Recipe, stage: methods.Train) -> Recipe:
-    """The run's recipe with the epochs and the learning rate of a training stage."""
-    epochs = stage.epochs or recipe.epochs
-    changes = {"epochs": epochs, "lr": recipe.lr * stage.lr, "warmup": min(recipe.warmup, epochs)}
-    return recipe.model_copy(update=changes)

@@ -185,8 +185,8 @@ def train(
     optimiser, forward = Sgd(net, recipe, progress.momentum), distributed.averaging(net)
     steps = data.steps_per_epoch
     for epoch in range(max(progress.epoch, first // steps), recipe.epochs):
-        if until_done and hooks and hooks.finished():
-            break
+        if until_done and hooks and not progress.begun.steps and hooks.finished():
+            break  # an epoch that was cut off is trained to its end first
         begin = max(first, epoch * steps)
         end = (epoch + 1) * steps
         progress.momentum = optimiser.momentum

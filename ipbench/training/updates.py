@@ -81,7 +81,7 @@ class Hooks:
 
     def after_backward(self, batch: Batch, step: int, momentum: Mapping[str, Tensor]) -> bool:
         """Let masks be revised, and clear the momentum of what is masked; returns whether weights are trained."""
-        if not self.has("after_backward"):
+        if not self.has("after_backward") or not self.updater.due(step):
             return True
         before = self.net.masks
         with torch.no_grad(), self._code("after_backward", step):

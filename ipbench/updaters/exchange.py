@@ -35,6 +35,10 @@ class Exchange(Updater):
         """`update`: fractions, and what to grow by."""
         self.update, self.steps = update, steps
 
+    def due(self, step: int) -> bool:
+        """Whether this step exchanges."""
+        return self.update.due(step, self.steps.total)
+
     def after_backward(self, net: TrainedView, batch: Batch, step: int) -> bool:
         """Exchange by the dense gradients; at such a step no weights are trained.
 
@@ -42,8 +46,6 @@ class Exchange(Updater):
             NotFinite: a gradient or a growth score is not finite.
             BadInput: growth does not give one score per coefficient.
         """
-        if not self.update.due(step, self.steps.total):
-            return True
         whole = sparse_net(net)
         with together():
             masks = self.exchanged(whole, step)

@@ -24,6 +24,10 @@ class GradualPruning(Updater):
         """`update`: when, and by what score."""
         self.update, self.steps = update, steps
 
+    def due(self, step: int) -> bool:
+        """Whether this step prunes."""
+        return self.update.due(step, self.steps.total)
+
     def after_backward(self, net: TrainedView, batch: Batch, step: int) -> bool:
         """Prune as far as the cubic has come; weights are trained at every step.
 
@@ -31,11 +35,9 @@ class GradualPruning(Updater):
             NotFinite: a score is not finite.
             Impossible: the budget cannot be met.
         """
-        update, total = self.update, self.steps.total
-        if not update.due(step, total):
-            return True
+        update = self.update
         # The filter bases are paid for from the first step on.
-        keep = net.budget_at(update.share(step, total))
+        keep = net.budget_at(update.share(step, self.steps.total))
         if keep >= sum(int(mask.sum()) for mask in net.masks.values()):
             return True
         whole = sparse_net(net)

@@ -142,6 +142,10 @@ class Updater:
         """A context around the forward and backward pass of a step, for gates on channels of single images."""
         return nullcontext()
 
+    def due(self, step: int) -> bool:
+        """Whether `after_backward` has anything to do at this step; where it has not, it is not called."""
+        return True
+
     def after_backward(self, net: TrainedView, batch: Batch, step: int) -> bool:
         """Called when the dense gradients are at hand, as `c.grad` of the coefficients.
 
