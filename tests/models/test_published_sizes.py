@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from ipbench.measure import count
 from ipbench.models.build import outline
+from ipbench.sparse.measure import count
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,10 @@ if __name__ == "__main__":
     from snakemake.cli import main
     from snakemake.report import html_reporter  # noqa: F401
 
-    from ipbench import experiment, lease, methods, numerics  # noqa: F401
+    from ipbench import methods
     from ipbench.analysis import plan  # noqa: F401
+    from ipbench.machine import lease  # noqa: F401
+    from ipbench.planning import experiment, numerics  # noqa: F401
 
     methods.methods()  # of the package, found by scanning
     for line in sys.stdin:
