@@ -43,6 +43,9 @@ class PaddedShortcut(nn.Module):
     Maps (B, channels, H, W) to (B, width, ceil(H / stride), ceil(W / stride)).
     """
 
+    #: The attribute that counts zero channels: slicing cuts it with the channels that they are added to.
+    appends_channels = "extra"
+
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
         self.extra = width - channels
