@@ -151,7 +151,8 @@ def _not_foldable(net: SparseNet, layer: str) -> str:
     module = weight.module
     if len(weight.uses) > 1 or not isinstance(module, (nn.Linear, *CONVOLUTIONS)):
         return "its weight is shared, or is not that of a convolution or linear layer"
-    if isinstance(module, TRANSPOSED) or (weight.kernel and (isinstance(module.padding, str) or any(module.padding))):
+    padding = getattr(module, "padding", ())
+    if isinstance(module, TRANSPOSED) or isinstance(padding, str) or any(padding):
         return "its padding makes it another number at the border"
     return "" if isinstance(module.bias, Tensor) else "it has no bias to put it into"
 

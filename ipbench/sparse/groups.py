@@ -29,8 +29,8 @@ from ipbench.errors import BadInput
 from ipbench.sparse.channel_rules import rule_of, unknown
 from ipbench.sparse.channels import Group, Groups, Member
 from ipbench.sparse.coupling import coupled
-from ipbench.sparse.layers import RECURRENT, prunable_weights
-from ipbench.sparse.spaces import Interspace
+from ipbench.sparse.layers import RECURRENT, Use, prunable_weights
+from ipbench.sparse.spaces import Interspace, leave_interspace
 from ipbench.sparse.trace import Trace
 from ipbench.sparse.trial import breaking, stir
 
@@ -84,16 +84,14 @@ def _plain_copy(net: nn.Module) -> nn.Module:
         return tensor.to("cpu", kind, copy=True)
 
     plain = _replica(net, here)
-    first: dict[int, nn.Parameter] = {}
+    uses: dict[int, list[Use]] = {}  # of each coefficients: tied weights stay tied
     for module in plain.modules():
-        if not parametrize.is_parametrized(module):
-            continue
-        assert isinstance(module.parametrizations, nn.ModuleDict)
-        for name, made in list(module.parametrizations.items()):
+        for name in module.parametrizations if parametrize.is_parametrized(module) else ():
+            made = module.parametrizations[name]
             if isinstance(made, parametrize.ParametrizationList) and isinstance(made[0], Interspace):
-                shared = id(made.original)
-                parametrize.remove_parametrizations(module, name)
-                setattr(module, name, first.setdefault(shared, getattr(module, name)))  # tied weights stay tied
+                uses.setdefault(id(made.original), []).append(Use(module, name))
+    for held in uses.values():
+        leave_interspace(held, getattr(*held[0]).detach())
     stir(plain, all_values=any(tensor.is_meta for tensor in (*net.parameters(), *net.buffers())))
     return plain
 
