@@ -22,6 +22,8 @@ MODELS = {
     "resnet18-cifar": (3, 32, 32),
     "resnet20-cifar": (3, 32, 32),
     "resnet56-cifar": (3, 32, 32),
+    "mobilenet-v1": (3, 32, 32),
+    "googlenet-cifar": (3, 32, 32),
     "resnet18": (3, 64, 64),
     "resnet50": (3, 64, 64),
     "mobilenet_v2": (3, 64, 64),

@@ -32,6 +32,7 @@ def run(data="fashion-mnist", model="small-vgg", method="snip", **values):
         (run(data="tiny-imagenet", method="grasp"), 1),
         (run(data="imagenet", model="resnet50", method="random"), 1),  # the norm of the first gradient
         (run(data="imagenet", model="vit_b_16", method="snip"), 2),
+        (run(data="cifar100", model="vgg19"), 1),
         (run(data="imagenet", model="resnet50", method="of_a_user"), 0),  # whose code is told by a digest
     ],
 )

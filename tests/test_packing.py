@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +26,9 @@ from ipbench.packing.net import inspect, pack, plain_state, unpack
 from ipbench.runs.execute import Environment, end_path, execute, record_path
 from ipbench.runs.state import End, read_end
 from ipbench.sparse.net import SparseNet
+from ipbench.sparse.structure import Structure
 from ipbench.spec import Basis, Recipe, Run
+from ipbench.store import tensors_digest
 
 RECIPE = Recipe(epochs=1, batch_size=100, train_examples=300)
 
@@ -79,6 +82,136 @@ def test_what_is_unpacked_gives_the_same_outputs_bit_for_bit(tmp_path, trained, 
     plain = build(run.model, (1, 8, 8), 10, 12345)  # another seed: everything comes from the file
     plain.load_state_dict(plain_state(again))
     assert torch.allclose(plain.eval()(images), net(images), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "masks"),
+    [
+        ("sp", "e2a0c0c318568a18", "e8be1d4c36c3248b"),
+        ("ip", "11bd9d4ae9ac5695", "a0d385f8dab28a58"),
+    ],
+)
+def test_files_of_format_1_are_read(name, weights, masks):
+    """Packed by version 0.2.0; the digests are those of the trained nets."""
+    path = Path(__file__).parent / "golden" / f"format-1-{name}.ipb"
+    net = unpack(path)
+    assert tensors_digest(net.tensors()).startswith(weights) and tensors_digest(net.masks).startswith(masks)
+    assert path.read_bytes()[8:10] == b"\1\0" and "structure" not in inspect(path)[0]
+
+
+def test_a_net_of_which_no_channel_is_cut_is_written_as_before(tmp_path):
+    """Byte by byte, so that version 0.2.0 reads it."""
+    old = Path(__file__).parent / "golden" / "format-1-sp.ipb"
+    run = make_run(model="lenet-300-100", sparsity="0.99")
+    net = unpack(old)
+    pack(tmp_path / "net.ipb", run, End(net.tensors(), net.masks))
+    assert (tmp_path / "net.ipb").read_bytes() == old.read_bytes()
+
+
+@pytest.fixture(params=["sp", "ip"])
+def sliced(request):
+    """A net without half of the channels, the run it is of, and images."""
+    space = {"space": "ip", "basis": Basis(sharing="network", init="orthonormal")} if request.param == "ip" else {}
+    return sliced_net(make_run(**space))
+
+
+def sliced_net(run: Run) -> SparseNet:
+    net = with_random_masks(run)
+    kept = {group.name: tuple(range(0, group.units, 2)) for group in net.groups.free}
+    net.cut(Structure({**kept, "stage1.conv1": (3, 31)}))
+    return net
+
+
+def end_of(net: SparseNet) -> End:
+    return End(net.tensors(), net.masks, structure=net.structure)
+
+
+def test_a_sliced_net_comes_back_bit_for_bit(tmp_path, sliced):
+    path, images = tmp_path / "net.ipb", torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    written = pack(path, sliced.run, end_of(sliced))
+    again = unpack(path)
+    assert again.structure == sliced.structure and path.read_bytes()[8:10] == b"\2\0"
+    assert torch.equal(again(images), sliced(images)) and tensors_digest(again.masks) == tensors_digest(sliced.masks)
+    header, sizes = inspect(path)
+    assert sizes == written and sizes.total == path.stat().st_size
+    assert header["structure"]["stage1.conv1"] == (32, "10000001") and header["shapes"]["stage1.conv1.weight"] == (
+        2,
+        1,
+        3,
+        3,
+    )
+    kept = sum(int(mask.sum()) for mask in sliced.masks.values())
+    assert sizes.parameters == kept + sliced.basis_entries + sliced.now.parameters - sliced.now.prunable
+    assert sizes.parameters_dense == sliced.counted.parameters
+
+
+def test_a_sliced_net_of_frozen_values_comes_back(tmp_path):
+    net = sliced_net(make_run(off="frozen"))
+    pack(tmp_path / "net.ipb", net.run, end_of(net))
+    again = unpack(tmp_path / "net.ipb")
+    assert tensors_digest(again.tensors()) == tensors_digest(net.tensors())
+    assert tensors_digest(again.start) == tensors_digest(net.start)
+
+
+@pytest.fixture(scope="module")
+def sliced_file(tmp_path_factory) -> bytes:
+    net = sliced_net(make_run())
+    path = tmp_path_factory.mktemp("sliced") / "net.ipb"
+    pack(path, net.run, end_of(net))
+    return path.read_bytes()
+
+
+def with_structure(**changes):
+    """Spoils the structure that a header tells."""
+
+    def spoil(content: bytes) -> bytes:
+        length = int.from_bytes(content[10:14], "little")
+        header = json.loads(content[14 : 14 + length])
+        return changed_header(content, **{name: {**header[name], **change} for name, change in changes.items()})
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (with_structure(structure={"stage1.conv1": [32, "c0000000"]}), None),
+        (with_structure(structure={"stage1.conv1": [32, "00000000"]}), "not a part of 32 units"),
+        (with_structure(structure={"stage1.conv1": [32, "ffffffff"]}), "not a part of 32 units"),
+        (with_structure(structure={"stage1.conv1": [30, "10000001"]}), "not a part of 30 units"),
+        (with_structure(structure={"stage1.conv1": [32, "1000"]}), "not a part of 32 units"),
+        (with_structure(structure={"stage1.conv1": [32, "zz000001"]}), "hexadecimal"),
+        (with_structure(structure={"stage1.conv1": [40, "1000000100"]}), "channel group stage1.conv1 has 32 units"),
+        (with_structure(structure={"stage1.conv1": [32, "e0000000"]}), "other shapes than the header says"),
+        (with_structure(structure={"stage1.conv1": [2**40, "80"]}), "not a part of"),
+        (with_structure(structure={"nowhere": [8, "80"]}), "unknown channel group 'nowhere'"),
+        (with_structure(structure={"classifier": [10, "8000"]}), "classifier cannot be cut: .*the net returns"),
+        (with_structure(shapes={"stage1.conv1.weight": [3, 1, 3, 3]}), "other shapes than the header says"),
+        (with_structure(shapes={"stage1.conv1.weight": [64, 1, 3, 3]}), "is cut from none of its tensors"),
+        (with_structure(shapes={"stage1.conv1.weight": [2, 1, 3]}), "is cut from none of its tensors"),
+        (with_structure(shapes={"stage1.conv1.weight": [0, 1, 3, 3]}), "header: shapes"),
+        (with_structure(shapes={"nothing.weight": [1]}), "is cut from none of its tensors"),
+        (with_structure(shapes={"classifier.bias": [9]}), "ends too early|is too long"),
+        (lambda c: reseal(c[:8] + (1).to_bytes(2, "little") + c[10:]), "header: unknown key 'shapes'|unknown key"),
+    ],
+)  # fmt: skip
+def test_a_structure_that_cannot_be_is_one_line(tmp_path, sliced_file, spoil, message):
+    path = tmp_path / "net.ipb"
+    path.write_bytes(spoil(sliced_file))
+    if message is None:  # other channels of the same number: a file that is whole, of another net
+        assert unpack(path).structure.kept["stage1.conv1"] == (0, 1)
+        return
+    with pytest.raises(BadProduct, match=message) as error:
+        unpack(path)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+def test_a_layer_of_which_nothing_is_kept_comes_back(tmp_path):
+    run = make_run(model="lenet-300-100")
+    net = with_random_masks(run)
+    net.prune({**net.masks, "fc1": torch.zeros_like(net.masks["fc1"])})
+    pack(tmp_path / "net.ipb", run, End(net.tensors(), net.masks))
+    assert tensors_digest(unpack(tmp_path / "net.ipb").tensors()) == tensors_digest(net.tensors())
 
 
 def test_the_storage_claim_of_freezenet(tmp_path):
@@ -140,7 +273,7 @@ def with_nan(content: bytes) -> bytes:
         (lambda c: c[:-1], "checksum does not match, the file was cut off or altered"),
         (lambda c: c[: len(c) // 2], "checksum does not match"),
         (lambda c: c[:100] + bytes([c[100] ^ 1]) + c[101:], "checksum does not match"),
-        (lambda c: reseal(c[:8] + (2).to_bytes(2, "little") + c[10:]), "packed in format 2; this version"),
+        (lambda c: reseal(c[:8] + (3).to_bytes(2, "little") + c[10:]), "packed in format 3; this version"),
         (lambda c: reseal(c[:10] + (2**31).to_bytes(4, "little") + c[14:]), "header is not readable"),
         (lambda c: reseal(c[:-36] + c[-32:]), "ends too early"),
         (lambda c: reseal(c[:-32] + b"more" + c[-32:]), "too long"),

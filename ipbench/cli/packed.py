@@ -67,6 +67,8 @@ def inspect(
     output.say(
         " ".join(f"{name}={header[name]}" for name in ("dataset", "model", "run", "seed", "space", "off", "values"))
     )
+    for name, (units, digits) in header.get("structure", {}).items():
+        output.say(f"{name}: {int(digits, 16).bit_count()} of {units} channels")
     _print_sizes(sizes, file)
 
 
@@ -77,11 +79,16 @@ def unpack(
         Path, typer.Option(help="A safetensors file with the state of the plain torch module.", parser=path)
     ],
 ) -> None:
-    """Write a packed net as the state of the plain torch module: spatial weights, whatever the space."""
+    """Write a packed net as the state of the plain torch module: spatial weights, whatever the space.
+
+    Of a net whose channels were cut, the file's facts tell which are left of every channel group.
+    """
     from ipbench.packing import net as packing
     from ipbench.store import write_tensors
 
-    write_tensors(out, packing.plain_state(packing.unpack(file)), {"packed": file.name})
+    net = packing.unpack(file)
+    structure = {"structure": net.structure.to_json()} if net.structure else {}
+    write_tensors(out, packing.plain_state(net), {"packed": file.name, **structure})
     output.progress(out)
 
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
 from ipbench.methods._scores import alone
-from ipbench.spec import Option, Recipe, Run, build
+from ipbench.spec import COEFFICIENTS, Option, Recipe, Run, build
 from ipbench.updaters import Update
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Continue:
         if level != "0":
             return run.model_copy(update={"sparsity": level})
         plain = {"method": "dense", "sparsity": "0", "off": "zero", "allocation": "global", "options": {}}
-        return run.model_copy(update=plain)
+        return run.model_copy(update=plain | {"pattern": COEFFICIENTS, "budget": "parameters"})
 
     def _level_before(self, density: Fraction) -> str:
         """Sparsity of the last level that keeps more than `density`, as a run writes it."""

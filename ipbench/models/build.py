@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from ipbench import keys
 from ipbench.errors import BadInput
-from ipbench.models import catalog, lenet, resnet, vgg
+from ipbench.models import catalog, googlenet, lenet, mobilenet, resnet, vgg
 from ipbench.models.initialise import initialise
 
 Shape = tuple[int, int, int]
@@ -29,10 +29,15 @@ _OWN: dict[str, _Own] = {
     "small-vgg": _Own(vgg.small_vgg),
     "vgg16": _Own(vgg.vgg16, smallest=32),
     "vgg16-d": _Own(vgg.vgg16_d, smallest=32),
+    "vgg19": _Own(vgg.vgg19, smallest=16),
+    "googlenet-cifar": _Own(googlenet.googlenet_cifar),
+    "mobilenet-v1": _Own(mobilenet.mobilenet_v1),
     "resnet18-cifar": _Own(resnet.resnet18_cifar),
     "resnet34-cifar": _Own(resnet.resnet34_cifar),
     "resnet20-cifar": _Own(partial(resnet.resnet_cifar, n=3)),
+    "resnet32-cifar": _Own(partial(resnet.resnet_cifar, n=5)),
     "resnet56-cifar": _Own(partial(resnet.resnet_cifar, n=9)),
+    "resnet110-cifar": _Own(partial(resnet.resnet_cifar, n=18)),
 }
 
 

@@ -17,10 +17,15 @@ MODELS: dict[str, str] = {
     "small-vgg": "six 3x3 convolutions with batch norm, widths 32 to 128, for quick runs; inputs of any size",
     "vgg16": "VGG-16 for CIFAR: 13 convolutions with batch norm, one linear layer; inputs of 32 px or more",
     "vgg16-d": "the VGG-16 of SNIP and FreezeNet: vgg16 with biases and three linear layers; inputs of 32 px or more",
+    "vgg19": "VGG-19 for CIFAR: 16 convolutions with batch norm, one linear layer; inputs of 16 px or more",
+    "googlenet-cifar": "GoogLeNet with a 3x3 stem and batch norm, as it is pruned on CIFAR-10; inputs of any size",
+    "mobilenet-v1": "MobileNet of width 1 with a 3x3 stem of stride 1; inputs of any size; 3.2 M parameters",
     "resnet34-cifar": "ResNet-34 with the stem of resnet18-cifar; inputs of any size",
     "resnet18-cifar": "ResNet-18 with a 3x3 stem of stride 1 and no max pooling; inputs of any size",
     "resnet20-cifar": "the CIFAR ResNet of He et al. with n = 3, parameter-free shortcuts; 0.27 M parameters",
+    "resnet32-cifar": "the CIFAR ResNet of He et al. with n = 5, parameter-free shortcuts; 0.46 M parameters",
     "resnet56-cifar": "the CIFAR ResNet of He et al. with n = 9, parameter-free shortcuts; 0.85 M parameters",
+    "resnet110-cifar": "the CIFAR ResNet of He et al. with n = 18, parameter-free shortcuts; 1.73 M parameters",
 }
 
 

@@ -15,8 +15,8 @@ Shortcut = Callable[[int, int, int], nn.Module]
 def resnet_cifar(shape: tuple[int, int, int], classes: int, n: int) -> nn.Module:
     """The CIFAR ResNet with 6n + 2 layers (sec. 4.2): three stages of n blocks, widths 16, 32, 64, option A shortcuts.
 
-    For three channels and 10 classes 269,722 parameters with n = 3 (ResNet-20) and 853,018 with n = 9 (ResNet-56).
-    Maps (B, C, H, W) to logits (B, classes).
+    For three channels and 10 classes 269,722 parameters with n = 3 (ResNet-20), 464,154 with n = 5 (ResNet-32),
+    853,018 with n = 9 (ResNet-56) and 1,727,962 with n = 18 (ResNet-110). Maps (B, C, H, W) to logits (B, classes).
     """
     return _resnet(shape[0], classes, widths=(16, 32, 64), blocks=(n, n, n), shortcut=PaddedShortcut)
 
@@ -42,6 +42,9 @@ class PaddedShortcut(nn.Module):
 
     Maps (B, channels, H, W) to (B, width, ceil(H / stride), ceil(W / stride)).
     """
+
+    #: The attribute that counts zero channels: slicing cuts it with the channels that they are added to.
+    appends_channels = "extra"
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Plain stacks of 3x3 convolutions with batch norm: VGG-16 for CIFAR and a small one for quick runs."""
+"""Plain stacks of 3x3 convolutions with batch norm: VGGs for CIFAR and a small one for quick runs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ def vgg16(shape: tuple[int, int, int], classes: int) -> nn.Module:
     Batch norm after every convolution, no convolution biases, one linear layer. 14,715,584 prunable weights for three
     channels and 10 classes. Maps (B, C, H, W), H and W at least 32, to logits (B, classes).
     """
-    channels = shape[0]
-    stages: OrderedDict[str, nn.Module] = OrderedDict()
-    for number, (width, depth) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1):
-        stage = _stage(channels, width, [1] * depth)
-        stage.add_module("pool", nn.MaxPool2d(2))
-        stages[f"stage{number}"] = stage
-        channels = width
-    return _with_classifier(stages, channels, classes)
+    return _vgg(shape[0], classes, depths=(2, 2, 3, 3, 3), poolings=5)
+
+
+def vgg19(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """VGG-19 (configuration E) as usual for CIFAR where pruning is studied: as `vgg16`, without its last max pooling.
+
+    The mean over what is left of the image (2x2 of 32 px) takes its place, as in the nets of GReg (Wang et al., ICLR
+    2021). 20,035,018 parameters for three channels and 10 classes. Maps (B, C, H, W), H and W at least 16, to logits
+    (B, classes).
+    """
+    return _vgg(shape[0], classes, depths=(2, 2, 4, 4, 4), poolings=4)
 
 
 def vgg16_d(shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -55,6 +58,18 @@ def small_vgg(shape: tuple[int, int, int], classes: int) -> nn.Module:
     stages: OrderedDict[str, nn.Module] = OrderedDict()
     for number, (width, stride) in enumerate(((32, first), (64, 2), (128, 2)), start=1):
         stages[f"stage{number}"] = _stage(channels, width, [stride, 1])
+        channels = width
+    return _with_classifier(stages, channels, classes)
+
+
+def _vgg(channels: int, classes: int, depths: Sequence[int], poolings: int) -> nn.Sequential:
+    """Five stages of so many convolutions, the first `poolings` of them with max pooling, and one linear layer."""
+    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, (width, depth) in enumerate(zip((64, 128, 256, 512, 512), depths, strict=True), start=1):
+        stage = _stage(channels, width, [1] * depth)
+        if number <= poolings:
+            stage.add_module("pool", nn.MaxPool2d(2))
+        stages[f"stage{number}"] = stage
         channels = width
     return _with_classifier(stages, channels, classes)
 

@@ -7,31 +7,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from ipbench.data import catalog as datasets
 from ipbench.errors import BadInput, BadProduct
 from ipbench.models import catalog as models
-from ipbench.models.build import outline as outline_model
 from ipbench.packing import mask_code as sparse_code
-from ipbench.sparse import measure
-from ipbench.sparse.layers import prunable_weights
-from ipbench.sparse.spaces import basis_labels
+from ipbench.packing.outline import Outline, outline_of
 from ipbench.spec import Recipe, Run, Value, build
 
 MAGIC = b"IPBPACK\0"
-VERSION = 1
+#: The formats that are read. The second one has a structure; a net of which no channel is cut is written in the first.
+VERSIONS = 1, 2
 #: How kept coefficients are stored.
 VALUES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 #: A net of more parameters is built only if its file has at least a byte for every hundred of them.
@@ -66,6 +63,7 @@ class Sizes:
 
 
 Whole = Annotated[int, Field(ge=0, strict=True)]
+Side = Annotated[int, Field(ge=1, strict=True)]
 
 
 class Header(Value):
@@ -85,42 +83,40 @@ class Header(Value):
     start: str = ""
 
 
-@dataclass(frozen=True)
-class _Outline:
-    """What the file of a net must hold.
+class SlicedHeader(Header):
+    """That of a net whose channels were cut.
 
     Attributes:
-        sizes: entries by layer.
-        basis_entries: of all trained FBs.
-        others: bytes of biases, norms and buffers.
-        parameters: of the dense standard net.
+        structure: of every channel group that is cut the number of its units, and which of them stay: a bit for each,
+            the first one the highest of the first byte, in hexadecimal digits.
+        shapes: of the tensors that are smaller than in the dense net, by name.
     """
 
-    sizes: dict[str, int]
-    basis_entries: int
-    others: int
-    parameters: int
+    structure: dict[str, tuple[Side, str]]
+    shapes: dict[str, tuple[Side, ...]]
 
 
-def _outline(run: Run) -> _Outline:
-    """What a run's net consists of, without its values."""
-    facts = datasets.dataset(run.dataset)
-    net = outline_model(run.model, facts.shape, facts.classes)
-    layers = prunable_weights(net)
-    kernels: dict[str, int] = {}
-    if run.space == "ip" and run.basis.train:
-        staged = run.basis.sharing == "stage"
-        stages = measure.count(net, facts.shape).stages if staged else None
-        labels = basis_labels(layers, run.basis, stages)
-        kernels = {label: math.prod(layers[name].kernel) for name, label in labels.items()}
-    pruned = {id(layer.weight) for layer in layers.values()}
-    named = {**dict(net.named_parameters()), **dict(net.named_buffers())}
-    return _Outline(
-        {name: layer.weight.numel() for name, layer in layers.items()},
-        sum(entries**2 for entries in kernels.values()),
-        sum(_size(tensor) for tensor in named.values() if id(tensor) not in pruned),
-        sum(parameter.numel() for parameter in net.parameters()),
-    )
+def units_kept(header: Header) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Of every channel group that is cut, how many units it has in the dense net, and those that stay.
+
+    Raises:
+        ValueError: the digits are not those of so many units, a part of which stays.
+    """
+    result = {}
+    for name, (units, digits) in header.structure.items() if isinstance(header, SlicedHeader) else ():
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8))
+        kept = tuple(np.flatnonzero(bits).tolist())
+        if len(bits) != -(-units // 8) * 8 or not kept or kept[-1] >= units or len(kept) == units:
+            raise ValueError(f"channel group {name:.80}: {digits!r:.80} is not a part of {units} units")
+        result[name] = units, kept
+    return result
+
+
+def coded_units(units: int, kept: Sequence[int]) -> tuple[int, str]:
+    """What a header holds of a channel group; `units_kept` reads it."""
+    bits = np.zeros(units, dtype=bool)
+    bits[list(kept)] = True
+    return units, np.packbits(bits).tobytes().hex()
 
 
 @contextmanager
@@ -164,23 +160,8 @@ def claims(path: Path, file: IO[bytes], size: int) -> tuple[Header, Sizes]:
         BadProduct: it is truncated, altered, of another version, or claims what cannot be.
     """
     header, length = _header(path, file, size)
-    try:
-        run = run_of(header)
-        outline = _outline(run)
-    except BadInput as error:
-        raise BadProduct(f"{path}: its net cannot be built here: {error}") from None
-    if header.values not in VALUES:
-        raise BadProduct(f"{path}: its values are of type {header.values!r:.40}; valid: {', '.join(VALUES)}")
-    if len(header.layers) != len(outline.sizes):
-        raise BadProduct(
-            f"{path}: {len(header.layers)} layers: it does not fit a {header.model}, which has {len(outline.sizes)}"
-        )
-    for (name, entries), (count, bits, coded) in zip(outline.sizes.items(), header.layers, strict=True):
-        if not sparse_code.valid(bits, entries, count, coded):
-            raise BadProduct(
-                f"{path}: layer {name}: {coded} bytes with {bits} remainder bits are not a Rice code "
-                f"of {count} in {entries}"
-            )
+    outline = _claimed(path, header)
+    _check_layers(path, header, outline.sizes)
     sizes = _sizes(header, length, outline)
     if wrong := sizes.total - size:
         raise BadProduct(
@@ -191,14 +172,50 @@ def claims(path: Path, file: IO[bytes], size: int) -> tuple[Header, Sizes]:
     return header, sizes
 
 
+def _claimed(path: Path, header: Header) -> Outline:
+    """What the net of a header consists of, cut as it claims.
+
+    Whether these shapes are those that the structure leaves is seen when the net is built; here, that they are none
+    that a cut could not leave, so that the bytes of the file can be counted.
+    """
+    try:
+        outline = outline_of(run_of(header))
+    except BadInput as error:
+        raise BadProduct(f"{path}: its net cannot be built here: {error}") from None
+    if not isinstance(header, SlicedHeader):
+        return outline
+    try:
+        units_kept(header)
+        return outline.cut(header.shapes)
+    except ValueError as error:
+        raise BadProduct(f"{path}: does not hold a {header.model}: {error}") from None
+
+
+def _check_layers(path: Path, header: Header, layers: Mapping[str, int]) -> None:
+    """Whether values and masks can be those of a net with so many entries in each layer."""
+    if header.values not in VALUES:
+        raise BadProduct(f"{path}: its values are of type {header.values!r:.40}; valid: {', '.join(VALUES)}")
+    if len(header.layers) != len(layers):
+        raise BadProduct(
+            f"{path}: {len(header.layers)} layers: it does not fit a {header.model}, which has {len(layers)}"
+        )
+    for (name, entries), (count, bits, coded) in zip(layers.items(), header.layers, strict=True):
+        if not sparse_code.valid(bits, entries, count, coded):
+            raise BadProduct(
+                f"{path}: layer {name}: {coded} bytes with {bits} remainder bits are not a Rice code "
+                f"of {count} in {entries}"
+            )
+
+
 def _header(path: Path, file: IO[bytes], size: int) -> tuple[Header, int]:
     """The header of a file whose checksum is right, and its length."""
     fixed = file.read(FIXED)
     if not fixed.startswith(MAGIC):
         raise BadProduct(f"{path}: not a packed net (`ipbench pack` writes them)")
     version = int.from_bytes(fixed[len(MAGIC) : len(MAGIC) + 2], "little")
-    if len(fixed) == FIXED and version != VERSION:
-        raise BadProduct(f"{path}: packed in format {version}; this version of ipbench reads format {VERSION}")
+    if len(fixed) == FIXED and version not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
+        raise BadProduct(f"{path}: packed in format {version}; this version of ipbench reads formats {known}")
     if size > LARGEST_FILE:
         raise BadProduct(f"{path}: {size:,} bytes; no packed net has more than {LARGEST_FILE:,}")
     if size < FIXED + CHECKSUM or not _intact(file, size):
@@ -210,7 +227,8 @@ def _header(path: Path, file: IO[bytes], size: int) -> tuple[Header, int]:
     try:
         if length > min(LARGEST_HEADER, size - FIXED - CHECKSUM):
             raise ValueError
-        return build(Header, json.loads(file.read(length)), f"{path}: header"), length
+        kind = SlicedHeader if version > 1 else Header
+        return build(kind, json.loads(file.read(length)), f"{path}: header"), length
     except (ValueError, RecursionError):
         raise BadProduct(f"{path}: its header is not readable") from None
     except BadInput as error:
@@ -253,7 +271,7 @@ def run_of(header: Header) -> Run:
     )
 
 
-def _sizes(header: Header, length: int, outline: _Outline) -> Sizes:
+def _sizes(header: Header, length: int, outline: Outline) -> Sizes:
     """The bytes by part that a header of this length claims."""
     kept = sum(count for count, _, _ in header.layers)
     parts = {
@@ -261,12 +279,8 @@ def _sizes(header: Header, length: int, outline: _Outline) -> Sizes:
         "masks": sum(coded for _, _, coded in header.layers),
         "values": kept * VALUES[header.values].itemsize,
         "filter bases": 4 * outline.basis_entries,
-        "biases, norms, buffers": outline.others,
+        "biases, norms, buffers": sum(tensor.entries * tensor.bytes for tensor in outline.others.values()),
         "checksum": CHECKSUM,
     }
-    stored = kept + outline.basis_entries + outline.parameters - sum(outline.sizes.values())
+    stored = kept + outline.basis_entries + sum(t.entries for t in outline.others.values() if t.trained)
     return Sizes(parts, 4 * outline.parameters, outline.parameters, stored)
-
-
-def _size(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +25,22 @@ from ipbench.packing.file import (
     CHECKSUM,
     MAGIC,
     VALUES,
-    VERSION,
+    Header,
     Sizes,
+    SlicedHeader,
     claims,
+    coded_units,
     opened,
     plausible,
     read,
     run_of,
     too_large,
+    units_kept,
 )
 from ipbench.runs.state import End
 from ipbench.sparse.net import SparseNet
+from ipbench.sparse.spaces import plain_name
+from ipbench.sparse.structure import Structure
 from ipbench.spec import Run, canonical_json
 from ipbench.store import tensors_digest, write_bytes
 
@@ -54,14 +61,7 @@ def pack(path: Path, run: Run, end: End, values: str = "fp32") -> Sizes:
     kind = VALUES[valid_choice(values, VALUES, "type of values", "--values")]
     net = _fresh(run)
     start_digest = tensors_digest(net.start)
-    try:
-        net.load_tensors(end.net)
-        net.masks = {name: end.masks[name] for name in net.masks}
-        faded = _faded(net, end)
-    except (KeyError, IndexError, RuntimeError):
-        raise BadProduct(f"{path}: the tensors to pack are not those of a {run.model} in space {run.space}") from None
-    if faded is None:
-        raise BadProduct(f"{path}: what the masks leave out does not have its off-value; it cannot be packed")
+    faded = _restored(path, net, end)
     kept = {name: c.detach()[net.masks[name]] for name, c in net.coefficients.items()}
     for name, tensor in (*kept.items(), *_bases(net).items(), *_others(net).items()):
         _check_fits(name, tensor, tensor.dtype)
@@ -69,23 +69,68 @@ def pack(path: Path, run: Run, end: End, values: str = "fp32") -> Sizes:
         _check_fits(name, tensor, kind)
     codes = {name: sparse_code.encode(mask.flatten().numpy()) for name, mask in net.masks.items()}
     layers = [[len(kept[name]), bits, len(code)] for name, (bits, code) in codes.items()]
-    text = canonical_json(_header(run, values, layers, faded, start_digest)).encode()
+    header = _header(run, values, layers, faded, start_digest) | _cuts(net)
     parts = {
-        "header": MAGIC + VERSION.to_bytes(2, "little") + len(text).to_bytes(4, "little") + text,
+        "header": _beginning(header),
         "masks": b"".join(code for _, code in codes.values()),
         "values": b"".join(_bytes(tensor.to(kind)) for tensor in kept.values()),
         "filter bases": b"".join(map(_bytes, _bases(net).values())),
         "biases, norms, buffers": b"".join(map(_bytes, _others(net).values())),
     }
+    zeroed = sum(int(((tensor != 0) & (tensor.to(kind) == 0)).sum()) for tensor in kept.values())
+    return _written(path, net, parts, sum(map(len, kept.values())), zeroed)
+
+
+def _restored(path: Path, net: SparseNet, end: End) -> float:
+    """Bring a new net to where a run ended; returns what is left of the initial values outside the masks.
+
+    Raises:
+        BadProduct: the end is not of this net, or what its masks leave out has not its off-value.
+    """
+    try:
+        net.restore(end.structure, end.net, end.masks)
+    except (BadInput, ValueError):
+        run = net.run
+        raise BadProduct(f"{path}: the tensors to pack are not those of a {run.model} in space {run.space}") from None
+    faded = _faded(net, end)
+    if faded is None:
+        raise BadProduct(f"{path}: what the masks leave out does not have its off-value; it cannot be packed")
+    return faded
+
+
+def _beginning(header: Mapping[str, Any]) -> bytes:
+    """All that stands before the masks."""
+    text = canonical_json(dict(header)).encode()
+    version = 2 if "structure" in header else 1
+    return MAGIC + version.to_bytes(2, "little") + len(text).to_bytes(4, "little") + text
+
+
+def _written(path: Path, net: SparseNet, parts: Mapping[str, bytes], kept: int, zeroed: int) -> Sizes:
+    """Write the parts of a file and their checksum; returns their sizes."""
     content = b"".join(parts.values())
     dense = net.counted.parameters
     if not plausible(dense, len(content) + CHECKSUM):
-        raise BadInput(too_large(path, run.model, dense, len(content) + CHECKSUM))
+        raise BadInput(too_large(path, net.run.model, dense, len(content) + CHECKSUM))
     write_bytes(path, content + hashlib.sha256(content).digest())
     lengths = {name: len(part) for name, part in parts.items()} | {"checksum": CHECKSUM}
-    stored = sum(map(len, kept.values())) + net.basis_entries + dense - net.prunable
-    zeroed = sum(int(((tensor != 0) & (tensor.to(kind) == 0)).sum()) for tensor in kept.values())
-    return Sizes(lengths, 4 * dense, dense, stored, zeroed)
+    maskable = sum(mask.numel() for mask in net.masks.values())
+    others = sum(parameter.numel() for parameter in net.net.parameters()) - maskable - net.basis_entries
+    return Sizes(lengths, 4 * dense, dense, kept + net.basis_entries + others, zeroed)
+
+
+def _cuts(net: SparseNet) -> dict[str, Any]:
+    """What a header says of the channels that are cut; nothing of a net of which none is."""
+    if not net.structure:
+        return {}
+    structure = {name: coded_units(net.groups[name].units, units) for name, units in net.structure.kept.items()}
+    return {"structure": structure, "shapes": {name: list(shape) for name, shape in _smaller(net).items()}}
+
+
+def _smaller(net: SparseNet) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors that a cut has made smaller, by their names in the plain net."""
+    shapes = {plain_name(name): tuple(tensor.shape) for name, tensor in net.tensors().items()}
+    dense = net.groups.shapes
+    return {name: shape for name, shape in shapes.items() if name in dense and shape != dense[name]}
 
 
 def _header(run: Run, values: str, layers: list[list[int]], faded: float, start: str) -> dict[str, Any]:
@@ -114,36 +159,72 @@ def unpack(path: Path) -> SparseNet:
         BadProduct: the file is missing, truncated, altered, of another version, or its net cannot be built here.
     """
     header, body = read(path)
-    net, place = _fresh(run_of(header)), 0
-
-    def take(kind: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-        nonlocal place
-        size = math.prod(shape) * kind.itemsize
-        place += size
-        return _tensor(body[place - size : place], kind, shape)
-
+    net = _fresh(run_of(header))
     if header.off != "zero" and tensors_digest(net.start)[:32] != header.start:
         raise BadProduct(
             f"{path}: the initial values drawn here are not those of the machine that packed it; try its torch version"
         )
-    kind = VALUES[header.values]
+    _cut(path, net, header)
     try:
-        for (name, mask), (count, bits, size) in zip(net.masks.items(), header.layers, strict=True):
-            coded = sparse_code.decode(body[place : place + size], bits, mask.numel(), count)
-            net.masks[name] = torch.from_numpy(coded).view(mask.shape)
-            place += size
+        masks, tensors = _contents(net, header, body)
     except ValueError as error:
         raise BadProduct(f"{path}: does not hold a {header.model}: {error}") from None
-    net.fade(header.faded)  # what is left out takes its off-value
-    with torch.no_grad():
-        for (name, c), (count, _, _) in zip(net.coefficients.items(), header.layers, strict=True):
-            c[net.masks[name]] = take(kind, (count,)).to(c.dtype)
-        for tensor in (*_bases(net).values(), *_others(net).values()):
-            tensor.copy_(take(tensor.dtype, tuple(tensor.shape)))
-    for name, tensor in net.tensors().items():
+    for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise BadProduct(f"{path}: {name} holds values that are not finite")
+    net.restore(net.structure, tensors, masks, header.faded)
     return net.eval()
+
+
+def _cut(path: Path, net: SparseNet, header: Header) -> None:
+    """Cut a new net to what the header says is left of it.
+
+    Raises:
+        BadProduct: it has no such channels, or its tensors would be of other shapes than the header says.
+    """
+    if not isinstance(header, SlicedHeader):
+        return
+    told = units_kept(header)
+    try:
+        structure = Structure({name: kept for name, (_, kept) in told.items()})
+        structure.check(net.groups)
+        if wrong := [name for name, (units, _) in told.items() if net.groups[name].units != units]:
+            raise ValueError(f"channel group {wrong[0]} has {net.groups[wrong[0]].units} units")
+        net.cut(structure)
+        if _smaller(net) != header.shapes:
+            raise ValueError("its structure leaves tensors of other shapes than the header says")
+    except (BadInput, ValueError) as error:
+        raise BadProduct(f"{path}: does not hold a {header.model}: {error}") from None
+
+
+def _contents(net: SparseNet, header: Header, body: bytes) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Masks and tensors that a file holds behind its header.
+
+    Args:
+        net: with the header's structure; what it started from is the off-value.
+        header: of the file.
+        body: as long as the header says.
+
+    Raises:
+        ValueError: the bytes of a mask are not those of one.
+    """
+    stream = BytesIO(body)
+    masks = {}
+    for (name, mask), (count, bits, size) in zip(net.masks.items(), header.layers, strict=True):
+        coded = sparse_code.decode(stream.read(size), bits, mask.numel(), count)
+        masks[name] = torch.from_numpy(coded).view(mask.shape)
+    kind, places = VALUES[header.values], {id(c): name for name, c in net.net.named_parameters()}
+    tensors = {}
+    for (name, c), (count, _, _) in zip(net.coefficients.items(), header.layers, strict=True):
+        values = net.off_values(name, header.faded)
+        values[masks[name]] = _taken(stream, kind, (count,)).to(c.dtype)
+        tensors[places[id(c)]] = values
+    for basis in net.bases.values():
+        if isinstance(basis.matrix, nn.Parameter):
+            tensors[places[id(basis.matrix)]] = _taken(stream, basis.matrix.dtype, tuple(basis.matrix.shape))
+    for name, tensor in _others(net).items():
+        tensors[name] = _taken(stream, tensor.dtype, tuple(tensor.shape))
+    return masks, {**net.tensors(), **tensors}  # bases that were not trained are in no file
 
 
 def inspect(path: Path) -> tuple[dict[str, Any], Sizes]:
@@ -229,5 +310,11 @@ def _bytes(tensor: Tensor) -> bytes:
     return data
 
 
-def _tensor(data: bytes, kind: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    return torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy()).view(kind).view(shape)
+def _taken(stream: BytesIO, kind: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """The next tensor of a file."""
+    data = stream.read(math.prod(shape) * kind.itemsize)
+    return (
+        torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy()).view(kind).view(shape)
+        if data
+        else torch.empty(shape, dtype=kind)
+    )

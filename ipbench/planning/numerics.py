@@ -60,12 +60,17 @@ def _selects_any_epoch(run: Run) -> bool:
     return run.method == "gmp" and run.sparsity == "0"
 
 
+def _names_another_net(run: Run) -> bool:
+    return run.model == "vgg19"
+
+
 CHANGES = (
     Change("0.2.0", "COPS: every score sees the net as if it were taken alone; several controls", _combines_scores),
     Change("0.2.0", "attention projections are counted and pruned", _has_attention),
     Change("0.2.0", "every round of a score draws the same dropout", _draws_dropout_again),
     Change("0.2.0", "gradual pruning of nothing: every epoch may be the selected one", _selects_any_epoch),
     Change("0.2.0", "scores of many images are taken in passes", _scores_in_passes),
+    Change("0.2.0", "vgg19 is the net for CIFAR, no longer torchvision's", _names_another_net),
 )
 
 

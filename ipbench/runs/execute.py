@@ -239,7 +239,7 @@ def execute(
         if keep:
             facts = {"training_flops": outcome["training_flops"]}
             facts |= {"faded": net.faded} if run.off == "decayed" else {}
-            end = End(net.tensors(), net.masks, state.point, facts)
+            end = End(net.tensors(), net.masks, state.point, facts, net.structure)
             distributed.by_first(lambda: write_end(end_path(results, run), run, end, there))
     except Impossible as error:
         status, reason, outcome = "impossible", str(error), {}

@@ -90,8 +90,7 @@ def _change(
     """Execute a stage that changes the net at once."""
     if isinstance(stage, methods.Continue):
         end = start()
-        net.load_tensors(end.net)
-        net.masks = {name: end.masks[name].to(mask.device) for name, mask in net.masks.items()}
+        net.restore(end.structure, end.net, end.masks)
         state.point = end.point
         state.facts["inherited_flops"] = end.facts["training_flops"]
     elif isinstance(stage, methods.Prune):
@@ -101,7 +100,7 @@ def _change(
         share_memory(net)
     else:
         state.point = state.point or rewinding_point(fresh(), data, stage.epochs)
-        net.load_tensors(state.point)
+        net.load_tensors(net.cut_from_dense(state.point))
         net.prune(net.masks)
 
 

@@ -17,6 +17,7 @@ from ipbench.machine.distributed import by_first, processes, tensors_by_first
 from ipbench.planning.numerics import numerics
 from ipbench.runs.memory import packed, packed_by_owner, unpacked, unpacked_by_owner
 from ipbench.sparse.net import SparseNet
+from ipbench.sparse.structure import Structure
 from ipbench.spec import Run
 from ipbench.store import read_tensors, without_nan, write_tensors
 from ipbench.training.loop import Begun, Progress
@@ -37,7 +38,7 @@ class State:
         flops: of the finished trainings of this run, each summed with the net as it then was.
         updater: that is at work in the training; None between trainings, and where there is none.
         remembered: what the updater of the training that a file was saved in remembers, for its `load`.
-        point: the tensors that a rewinding stage went back to.
+        point: the tensors that a rewinding stage went back to, of the dense net.
         facts: numbers taken once, at the start of the first training, or handed on by the run this one continues.
         activity: what updates have done to the masks.
         seconds: of the clock, spent by former processes.
@@ -101,6 +102,7 @@ class State:
             "begun": {name: getattr(progress.begun, name) for name in _BEGUN},
             "facts": self.facts,
             "activity": vars(self.activity),
+            "structure": net.structure.to_json(),
             "faded": net.faded,
             "notes": net.notes,
             "seconds": self.seconds + seconds,
@@ -120,8 +122,8 @@ class State:
             return
         tensors, facts = found
         groups = _split(tensors)
-        net.load_tensors(groups["net"])
-        net.masks = {name: groups["mask"][name].to(mask.device) for name, mask in net.masks.items()}
+        structure = Structure.from_json(facts["structure"])
+        net.restore(structure, groups["net"], groups["mask"], _nan(facts["faded"]))
         self.stage, self.inside, self.flops = facts["stage"], facts["inside"], facts["flops"]
         device = next(net.parameters()).device
         net.state.clear()
@@ -129,7 +131,7 @@ class State:
         self.remembered = unpacked(groups["updater"], device) if self.inside else None
         self.facts, self.point = facts["facts"], groups["point"]
         self.activity = Activity(**facts["activity"])
-        net.faded, net.notes = _nan(facts["faded"]), facts["notes"]
+        net.notes = facts["notes"]
         self.seconds, self.cpu_seconds = facts["seconds"], facts["cpu_seconds"]
         before = facts["processes"]
         self.processes = before if before[-1] == processes() else [*before, processes()]
@@ -161,20 +163,23 @@ class End:
     Attributes:
         net: parameters and buffers.
         masks: by layer.
-        point: where rewinding went back to; empty if the run did not rewind.
+        point: where rewinding went back to, of the dense net; empty if the run did not rewind.
         facts: `training_flops`, all that was spent from the initial values on, and of the off-value `decayed` `faded`.
+        structure: what is left of the net's channels.
     """
 
     net: dict[str, Tensor]
     masks: dict[str, Tensor]
     point: dict[str, Tensor] = field(default_factory=dict)
     facts: dict[str, float] = field(default_factory=dict)
+    structure: Structure = field(default_factory=Structure)
 
 
 def write_end(path: Path, run: Run, end: End, content: Mapping[str, str] | None = None) -> None:
     """Write the end of a run; `content`: digests of its images and code."""
     groups = {"net": end.net, "mask": end.masks, "point": end.point}
-    write_tensors(path, _joined(groups), {**_identity_of_end(run), **(content or {}), "facts": end.facts})
+    told = {"structure": end.structure.to_json(), "facts": end.facts}
+    write_tensors(path, _joined(groups), {**_identity_of_end(run), **(content or {}), **told})
 
 
 def read_end(path: Path, run: Run, content: Mapping[str, str] | None = None) -> End:
@@ -207,7 +212,8 @@ def read_end(path: Path, run: Run, content: Mapping[str, str] | None = None) -> 
     assert found
     tensors, facts = found
     groups = _split(tensors)
-    return End(groups["net"], groups["mask"], groups["point"], facts["facts"])
+    structure = Structure.from_json(facts.get("structure", {}))  # ends of version 0.2.0 tell none
+    return End(groups["net"], groups["mask"], groups["point"], facts["facts"], structure)
 
 
 def _identity_of_end(run: Run) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ipbench import keys
 from ipbench.data.loaders import Batch
-from ipbench.sparse import measure, spaces
-from ipbench.sparse.layers import check_prunable, prunable_weights
+from ipbench.sparse import dead, measure, slicing, spaces
+from ipbench.sparse.channels import Groups
+from ipbench.sparse.dead import Constant
+from ipbench.sparse.layers import Use, check_prunable, prunable_weights
 from ipbench.sparse.selection import budget
+from ipbench.sparse.structure import Structure, groups_of, restricted
 from ipbench.spec import PASS_PIXELS, Run
 
 #: Name, coefficients and gradient of a layer.
@@ -54,7 +57,10 @@ class SparseNet(nn.Module):
         state: what scores remember from one call to the next: by the name of a score, tensors and numbers by name. It
             lies in the run's state file.
         bases: the filter bases by name (empty in `sp`).
-        counted: parameters, MACs and shapes of the plain net.
+        counted: parameters, MACs and shapes of the plain dense net.
+        now: the same of the net as it is, whose channels may have been cut.
+        structure: the units of the channel groups that are left.
+        shape: of one image, (C, H, W).
     """
 
     def __init__(self, net: nn.Module, run: Run, shape: tuple[int, int, int]) -> None:
@@ -72,13 +78,20 @@ class SparseNet(nn.Module):
         self.run = run
         self.layers = prunable_weights(net)
         check_prunable(net, self.layers)
-        self.counted = measure.count(net, shape)
+        self.shape = shape
+        self.counted = self.now = measure.count(net, shape)
+        named = {id(tensor): name for name, tensor in net.named_parameters()}
+        #: Names of the weights in the plain net, by layer.
+        self.weights = {name: named[id(layer.weight)] for name, layer in self.layers.items()}
+        self.structure = Structure()
+        self._groups: Groups | None = None
         self.bases: dict[str, spaces.FilterBasis] = {}
         if run.space == "ip":
             spaces.check_held_by_modules(net, self.layers, run.basis)
             self.bases = spaces.enter_interspace(self.layers, run.basis, run.seed, self.counted.stages)
         self.net = net
         self.masks = {name: torch.ones_like(c, dtype=torch.bool) for name, c in self.coefficients.items()}
+        self._dense = {name: mask.shape for name, mask in self.masks.items()}
         self.faded = 1.0
         self.notes: dict[str, object] = {}
         self.state: dict[str, dict[str, Tensor | int | float | bool]] = {}
@@ -107,7 +120,7 @@ class SparseNet(nn.Module):
     @property
     def prunable(self) -> int:
         """Number of prunable weights of the dense standard net."""
-        return sum(mask.numel() for mask in self.masks.values())
+        return sum(shape.numel() for shape in self._dense.values())
 
     @property
     def basis_entries(self) -> int:
@@ -140,14 +153,16 @@ class SparseNet(nn.Module):
     def uniform(self, layer: str, purpose: keys.Purpose = "score", *parts: int) -> Tensor:
         """Keyed uniform numbers in [0, 1) in the shape of a layer's coefficients; the same in both spaces.
 
+        Those of a net that was cut are the ones that its coefficients had in the dense net.
+
         Args:
             layer: its name.
             purpose: what they are for; two purposes share no numbers.
             parts: for several draws, e.g. the step of the training.
         """
-        like = self.masks[layer]
         generator = keys.generator(self.run.seed, purpose, layer, *parts)
-        return torch.rand(like.shape, generator=generator, dtype=torch.float64).to(like.device)
+        numbers = torch.rand(self._dense[layer], generator=generator, dtype=torch.float64)
+        return self._cut_from_dense({self.weights[layer]: numbers})[self.weights[layer]].to(self.masks[layer].device)
 
     def magnitudes(self, scaled: bool = False) -> dict[str, Tensor]:
         """|c| of every layer; `scaled`: |c| * ||g|| with the norm of the coefficient's basis filter (1 without an FB).
@@ -191,7 +206,9 @@ class SparseNet(nn.Module):
             training: the mode of the copy.
         """
         # What a net started from is never changed in place: no need to copy it a hundred times for SynFlow.
-        shared = {id(values): values for values in (self.start, self.basis_start, self.notes, self.state)}
+        kept = (self.start, self.basis_start, self.notes, self.state)
+        shared: dict[int, object] = {id(values): values for values in kept}
+        shared[id(self._groups)] = self._groups
         with self._dropout_anew(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             yield copy.deepcopy(self, shared).train(training)
 
@@ -226,6 +243,105 @@ class SparseNet(nn.Module):
                     part = gradient.detach() * share
                     sums[name] = sums[name] + part if name in sums else part
         return [(name, c, sums[name]) for name, c in self.coefficients.items()]
+
+    @property
+    def groups(self) -> Groups:
+        """The channel groups of the plain dense net, found when first asked for."""
+        if self._groups is None:
+            self._groups = groups_of(self.plain(), self.shape)
+        return self._groups
+
+    def plain(self) -> nn.Module:
+        """A copy as the plain module: spatial weights in place of coefficients and filter bases."""
+        copies: dict[int, Any] = {}
+        net = copy.deepcopy(self.net, copies)
+        for layer in self.layers.values():
+            if spaces.filter_basis(layer) is not None:
+                uses = [Use(copies[id(use.module)], use.parameter) for use in layer.uses]
+                spaces.leave_interspace(uses, layer.weight.detach().clone())
+        return net
+
+    def cut(self, structure: Structure) -> None:
+        """Cut the channels that `structure` leaves out: parameters and buffers, masks and what they started from.
+
+        Parameters become new ones: what an optimiser holds of the old ones is of no use any more.
+
+        Raises:
+            BadInput: the net cannot be cut like this; nothing has changed then.
+            ValueError: `structure` is of another net, or has a unit that this net has not any more.
+        """
+        if structure == self.structure:
+            return
+        structure.check(self.groups)
+        removed = structure.removed(self.groups, self.structure)
+        chosen = slicing.plan(restricted(self.groups, self.structure), removed)
+        slicing.slice_net(self.net, chosen)
+        self.masks = {name: chosen.take(self.weights[name], mask) for name, mask in self.masks.items()}
+        self.start = {name: chosen.take(self.weights[name], value) for name, value in self.start.items()}
+        self.structure = structure
+        self.now = measure.count(self.net, self.shape)
+
+    def slice(self, constant: Constant = "drop") -> None:
+        """Cut every channel that is dead: one that is zero, or that nothing reads.
+
+        A channel is dead if the masks leave nothing of the filters that make it (where the off-value is zero), or
+        nothing of the filters' parts that read it, in all layers that share it. Of a group of which all channels are
+        dead one stays.
+
+        Args:
+            constant: what becomes of the constant that a channel of the first kind may still send on, by its biases and
+                norms; see `dead.settled`.
+
+        Raises:
+            BadInput: the constant is refused, or cannot be folded; the message names the layer.
+        """
+        if self.run.off != "zero":
+            return
+        groups = restricted(self.groups, self.structure)
+        silent, unread = dead.silent(groups, self.masks), dead.unread(groups, self.masks)
+        gone = {name: silent[name] | unread[name] for name in silent}
+        sending = {name: silent[name] & ~unread[name] for name in silent}
+        with dead.settled(self, groups, sending, constant):
+            self.cut(self.structure.without(self.groups, gone))
+
+    def restore(
+        self, structure: Structure, tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor], faded: float = 1.0
+    ) -> None:
+        """Take over a state: the one way in which a net becomes what another one of its kind was.
+
+        Args:
+            structure: what was left of that net; this one has at least that.
+            tensors: as `tensors()` gave them.
+            masks: by layer.
+            faded: as the attribute.
+
+        Raises:
+            BadInput: the net cannot be cut like this.
+            ValueError: structure, tensors or masks are not those of such a net.
+        """
+        self.cut(structure)
+        own = {**self.tensors(), **{f"mask of {name}": mask for name, mask in self.masks.items()}}
+        given = {**tensors, **{f"mask of {name}": mask for name, mask in masks.items()}}
+        for name, tensor in own.items():
+            if name not in given or given[name].shape != tensor.shape:
+                what = f"is of shape {list(given[name].shape)}" if name in given else "is missing"
+                raise ValueError(f"{name} {what}; {list(tensor.shape)} is wanted")
+        self.load_tensors(tensors)
+        self.masks = {name: masks[name].to(mask.device) for name, mask in self.masks.items()}
+        self.faded = faded
+
+    def cut_from_dense(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state of the dense net, as `tensors()` gives it, cut to what is left of this one."""
+        plain = {name: spaces.plain_name(name) for name in tensors}
+        cut = self._cut_from_dense({plain[name]: tensor for name, tensor in tensors.items()})
+        return {name: cut[plain[name]] for name in tensors}
+
+    def _cut_from_dense(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same by names of the plain net."""
+        if not self.structure:
+            return dict(tensors)
+        chosen = slicing.plan(self.groups, self.structure.removed(self.groups))
+        return {name: chosen.take(name, tensor) for name, tensor in tensors.items()}
 
     def prune(self, masks: Mapping[str, Tensor]) -> None:
         """Take over `masks` and set everything they leave out to its off-value."""

@@ -11,7 +11,8 @@ module with convolutions, transposed ones too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from torch.nn.utils import parametrize
 from ipbench import keys
 from ipbench.errors import BadInput
 from ipbench.machine.precision import product
-from ipbench.sparse.layers import Weight
+from ipbench.sparse.layers import Use, Weight
 from ipbench.spec import Basis
 
 
@@ -141,6 +142,31 @@ def enter_interspace(
             parametrize.register_parametrization(module, parameter, interspace)
             _parametrisation(module, parameter).original = coefficients(layer)
     return bases
+
+
+def leave_interspace(uses: Sequence[Use], weight: Tensor) -> None:
+    """Make a weight of a copied net a plain parameter again.
+
+    Not `parametrize.remove_parametrizations`: it takes the property `weight` from the class, which a module shares with
+    its copies.
+
+    Args:
+        uses: every place where the copy holds the weight; changed in place.
+        weight: the filters.
+    """
+    plain = nn.Parameter(weight)
+    for module, parameter in uses:
+        assert isinstance(module.parametrizations, nn.ModuleDict) and list(module.parametrizations) == [parameter]
+        del module.parametrizations
+        module.__class__ = type(module).__bases__[0]
+        others = dict(module._parameters)
+        module._parameters.clear()
+        module._parameters.update({parameter: plain, **others})  # a weight stands before its bias
+
+
+def plain_name(tensor: str) -> str:
+    """What a parameter or buffer is called in the plain net: of coefficients, the name of the weight."""
+    return re.sub(r"(^|\.)parametrizations\.([^.]+)\.original$", r"\1\2", tensor)
 
 
 def check_held_by_modules(net: nn.Module, layers: Mapping[str, Weight], options: Basis) -> None:

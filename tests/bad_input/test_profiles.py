@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,12 +64,11 @@ def test_one_line_and_no_file(bad: Call, checkout: Checkout) -> None:
     profile.write_text(yaml.safe_dump(settings | ({} if bad.profile is None else {"config": bad.profile})))
     before = _files(checkout.folder)
     words = ["--dry-run", *(["--config", *bad.config] if bad.config else [])]
-    command = checkout.command(*words, profile="profiles/mine", config=bad.file)
-    done = subprocess.run(command, cwd=checkout.folder, capture_output=True, text=True, timeout=300)
+    done = checkout.snakemake(*words, profile="profiles/mine", config=bad.file)
     lines = [
-        line for line in done.stderr.splitlines() if not line.startswith(("Using profile", "Assuming unrestricted"))
+        line for line in done.stdout.splitlines() if not line.startswith(("Using profile", "Assuming unrestricted"))
     ]
-    assert done.returncode == 2 and len(lines) == 1 and lines[0].startswith("Error: "), done.stderr
+    assert done.returncode == 2 and len(lines) == 1 and lines[0].startswith("Error: "), done.stdout
     assert all(word in lines[0] for word in bad.says), lines[0]
     assert _files(checkout.folder) == before
 

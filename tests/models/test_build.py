@@ -5,6 +5,7 @@ from torch import nn
 from ipbench.errors import BadInput
 from ipbench.models import catalog
 from ipbench.models.build import _OWN, _Own, build, outline
+from ipbench.models.googlenet import Inception
 from ipbench.models.resnet import PaddedShortcut
 from ipbench.sparse.measure import count
 
@@ -25,7 +26,9 @@ def test_ours_take_grey_and_colour_and_odd_sizes(name, shape):
     assert net(torch.zeros(2, *shape)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", ["lenet-300-100", "small-vgg", "resnet18-cifar", "resnet20-cifar"])
+@pytest.mark.parametrize(
+    "name", ["lenet-300-100", "small-vgg", "resnet18-cifar", "resnet20-cifar", "googlenet-cifar", "mobilenet-v1"]
+)
 @pytest.mark.parametrize("side", [1, 7, 8, 16])
 def test_small_images(name, side):
     assert build(name, (1, side, side), 3, seed=0).eval()(torch.zeros(1, 1, side, side)).shape == (1, 3)
@@ -40,8 +43,13 @@ def test_small_images(name, side):
         ("vgg16-d", (3, 32, 32), 15_239_872 + 5_258 + 10_496),
         ("resnet18-cifar", (3, 32, 32), 11_173_962),
         ("resnet34-cifar", (3, 32, 32), 21_282_122),
+        ("vgg19", (3, 32, 32), 20_035_018),
+        ("googlenet-cifar", (3, 32, 32), 6_158_346),
+        ("mobilenet-v1", (3, 32, 32), 3_217_226),
         ("resnet20-cifar", (3, 32, 32), 269_722),
+        ("resnet32-cifar", (3, 32, 32), 464_154),
         ("resnet56-cifar", (3, 32, 32), 853_018),
+        ("resnet110-cifar", (3, 32, 32), 1_727_962),
     ],
 )
 def test_parameters(name, shape, expected):
@@ -55,6 +63,53 @@ def test_small_vgg_strides(side, first):
     assert [conv.stride for conv in convs] == [first, (1, 1), (2, 2), (1, 1), (2, 2), (1, 1)]
     assert [conv.out_channels for conv in convs] == [32, 32, 64, 64, 128, 128]
     assert all(conv.bias is None for conv in convs)
+
+
+def test_vgg19_ends_with_a_mean():
+    net = outline("vgg19", (3, 32, 32), 10)
+    stages = list(net.children())[:5]
+    assert [sum(isinstance(layer, nn.Conv2d) for layer in stage) for stage in stages] == [2, 2, 4, 4, 4]
+    assert [stage[-1].__class__.__name__ for stage in stages] == ["MaxPool2d"] * 4 + ["ReLU"]
+    assert net[:5](torch.zeros(1, 3, 32, 32, device="meta")).shape == (1, 512, 2, 2)
+
+
+def test_mobilenet_by_its_table():
+    """Sizes and channels after the stem and after each pointwise convolution (arXiv:1704.04861, table 1), 224 px."""
+    net, x, sizes = outline("mobilenet-v1", (3, 112, 112), 1000), torch.zeros(1, 3, 112, 112, device="meta"), []
+    for part in list(net.children())[:14]:
+        x = part(x)
+        sizes.append(tuple(x.shape[1:3]))
+    assert sizes == [
+        (32, 112), (64, 112), (128, 56), (128, 56), (256, 28), (256, 28), (512, 14),
+        *[(512, 14)] * 5, (1024, 7), (1024, 7),
+    ]  # fmt: skip
+    assert all(net.get_submodule(f"block{k}.depthwise").groups == net.get_submodule(f"block{k}.depthwise").in_channels
+               for k in range(1, 14))  # fmt: skip
+
+
+def test_inception_puts_its_branches_side_by_side():
+    """Each branch alone: constant by its last norm's bias, in the order 1x1, 3x3, 5x5, pooling."""
+    block = Inception(3, 1, 2, 2, 2, 1, 3).eval()
+    branches = (block.branch1x1, block.branch3x3, block.branch5x5, block.branch_pool)
+    for number, branch in enumerate(branches, start=1):
+        norm = [layer for layer in branch if isinstance(layer, nn.BatchNorm2d)][-1]
+        nn.init.zeros_(norm.weight)
+        nn.init.constant_(norm.bias, number)
+    y = block(torch.rand(1, 3, 5, 4))
+    assert y.shape == (1, block.width, 5, 4)
+    assert y[0, :, 2, 2].tolist() == [1, 2, 2, 3, 4, 4, 4]
+
+
+def test_googlenet_by_its_table():
+    """Channels and sizes after each inception block (arXiv:1409.4842, table 1); sizes are those of 32 px."""
+    net, x, sizes = outline("googlenet-cifar", (3, 32, 32), 10), torch.zeros(1, 3, 32, 32, device="meta"), []
+    for part in list(net.children())[:-3]:
+        x = part(x)
+        if isinstance(part, Inception):
+            sizes.append(tuple(x.shape[1:3]))
+    assert sizes == [
+        (256, 32), (480, 32), (512, 16), (512, 16), (512, 16), (528, 16), (832, 16), (832, 8), (1024, 8),
+    ]  # fmt: skip
 
 
 def test_padded_shortcut():
@@ -122,6 +177,7 @@ def test_torchvision_without_auxiliary_outputs(name):
     ("name", "shape", "words"),
     [
         ("lenet5-caffe", (1, 8, 8), "at least 16 x 16 pixels .got 8 x 8."),
+        ("vgg19", (3, 15, 32), "at least 16 x 16 pixels .got 15 x 32."),
         ("vgg16", (3, 32, 28), "at least 32 x 32 pixels .got 32 x 28."),
         ("resnet18", (1, 32, 32), "takes images of 3 channels .got 1."),
         ("vit_b_32", (3, 32, 32), "cannot take images of 32 x 32 pixels: Wrong image height"),

@@ -7,12 +7,16 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
+
+from tests.workflow import snakemake_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,15 +58,16 @@ class Checkout:
         self, *arguments: str, env: dict[str, str] | None = None, **options: Any
     ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake here; stdout and stderr together in `stdout`."""
-        return subprocess.run(
-            self.command(*arguments, **options),
-            cwd=self.folder,
-            env={**os.environ, **(env or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-        )
+        command, environment = self.command(*arguments, **options), {**os.environ, **(env or {})}
+        if "PYTHONPATH" in (env or {}):  # what is there is imported when Python starts
+            return subprocess.run(
+                command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                timeout=600,
+            )  # fmt: skip
+        with tempfile.NamedTemporaryFile("r") as log:
+            words = command[command.index("snakemake") + 1 :]
+            code = snakemake_server.call(words, self.folder, environment, Path(log.name))
+            return subprocess.CompletedProcess(command, code, stdout=log.read())
 
     def done(self, *arguments: str, **options: Any) -> str:
         """Run Snakemake and expect it to succeed; returns what it printed."""
@@ -99,11 +104,17 @@ def checkout(tmp_path: Path) -> Checkout:
 
 
 @pytest.fixture(scope="session")
-def first_call(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """The tiny experiment, run once; not to be changed."""
-    checkout = check_out(tmp_path_factory.mktemp("first"))
-    checkout.done()
-    return checkout
+def first_call(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Checkout:
+    """The tiny experiment, run once, for all workers of pytest-xdist together; not to be changed."""
+    base = tmp_path_factory.getbasetemp()
+    place = (base if worker_id == "master" else base.parent) / "first"
+    with FileLock(f"{place}.lock", timeout=600):
+        if not (place / "done").exists():
+            shutil.rmtree(place, ignore_errors=True)  # of a worker that failed here
+            place.mkdir()
+            check_out(place).done()
+            (place / "done").touch()
+    return Checkout(place)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from ipbench.planning.experiment import Axes
@@ -38,6 +39,16 @@ def test_constraints_name_versions_only() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert len(lines) > 100
     assert all(re.fullmatch(r"[a-z0-9._-]+==[\w.+!]+( ; .+)?", line) for line in lines)
+
+
+def test_hooks_are_checks_of_make_lint_and_fetch_nothing() -> None:
+    lint = (ROOT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
+    (place,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert place["repo"] == "local" and len(place["hooks"]) == 4
+    for hook in place["hooks"]:
+        assert hook["language"] == "system"
+        words = hook["entry"].removeprefix(".venv/bin/").removesuffix(" --force-exclude")
+        assert f"$(BIN)/{words}" in lint, words
 
 
 def test_the_link_for_the_profile_is_there() -> None:

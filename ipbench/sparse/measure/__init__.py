@@ -1,4 +1,4 @@
-"""The one place that counts: parameters, multiply-accumulates (MACs), bytes, zeros and memory.
+"""The one place that counts: parameters, multiply-accumulates (MACs), bytes, zeros, time and memory.
 
 Conventions. A MAC is one multiplication and one addition, 2 FLOPs. MACs are those of convolutions (transposed ones
 too), linear layers, attention projections and recurrent layers, and of every other matrix product or convolution of the
@@ -17,6 +17,7 @@ from ipbench.sparse.measure.sizes import (
     training_flops,
     two_stage_macs,
 )
+from ipbench.sparse.measure.timing import forward_memory, latency
 
 __all__ = [
     "Count",
@@ -24,6 +25,8 @@ __all__ = [
     "begin_peak",
     "count",
     "entropy_bits",
+    "forward_memory",
+    "latency",
     "peak_memory",
     "sparse_macs",
     "spatial_zeros",

@@ -1,0 +1,160 @@
+"""Which channels of a net belong together.
+
+The public interface, in this file, `slicing.py` and `sliced_counts.py`:
+
+    groups = channel_groups(net, (3, 32, 32))       # Groups; `groups.free`, `groups.frozen`, each frozen one says why
+    group = groups["stage1.block1.conv1"]           # .units, .members, .producers, .consumers, .reason
+    cut = plan(groups, {group.name: [0, 3]})        # Cut: checked, plain data, JSON by to_json / from_json
+    mask_net(net, cut)                              # in place: the same units zero everywhere, shapes as before
+    slice_net(net, cut)                             # in place: smaller tensors; equals the masked net to rounding
+    dead(groups, net)                               # group -> units all of whose filters are zero
+    cut.take("stage1.block1.conv1.weight", values)  # the same slices of a mask or a momentum
+    cost = SlicedCost(net, shape, groups)           # cost.parameters(units), cost.macs(units) by kept units per group
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_leaves
+
+from ipbench.errors import BadInput
+from ipbench.sparse.channel_rules import rule_of, unknown
+from ipbench.sparse.channels import Group, Groups, Member
+from ipbench.sparse.coupling import coupled
+from ipbench.sparse.layers import RECURRENT, Use, prunable_weights
+from ipbench.sparse.spaces import Interspace, leave_interspace
+from ipbench.sparse.trace import Trace
+from ipbench.sparse.trial import breaking, stir
+
+__all__ = ["Group", "Groups", "Member", "channel_groups"]
+
+#: Images of the passes that are traced: norms in training mode need two.
+_IMAGES = 2
+
+
+def channel_groups(net: nn.Module, shape: Sequence[int] | Sequence[Sequence[int]]) -> Groups:
+    """The groups of coupled channels of a net: what can be removed only together, and what not at all.
+
+    A copy of the net is run on two images in evaluation and in training mode, and it is followed which channel every
+    entry of every tensor belongs to (`trace`, `channel_rules`). Then a copy loses half of the units and is compared
+    with zeros in their place (`trial`): what is written into a forward freezes the channels that it would break.
+
+    Args:
+        net: any module, in either space, on any device, also without values (`meta`); it stays as it is.
+        shape: of one image, e.g. (C, H, W); a sequence of shapes for a net with several inputs.
+
+    Returns:
+        Groups in the order of the net; the same on every machine. The channels of the image and of what the net returns
+        cannot be removed.
+
+    Raises:
+        BadInput: the net cannot be run so, or has weights that cannot be told apart (`prunable_weights`).
+    """
+    plain = _plain_copy(net)
+    prunable_weights(plain)
+    sides: Any = shape if shape and not isinstance(shape[0], int) else [shape]
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand((_IMAGES, *part), generator=generator) for part in sides]
+    groups = coupled(_traced(plain, images))
+    broken = breaking(plain, groups, images)
+    found = [
+        replace(group, reason=f"layer {group.producers[0].layer}: {broken[group.name]}")
+        if group.name in broken
+        else group
+        for group in groups
+    ]
+    return replace(groups, groups=tuple(found))
+
+
+def _plain_copy(net: nn.Module) -> nn.Module:
+    """A copy on the CPU in single precision and space `sp`, with values that hide nothing."""
+
+    def here(tensor: Tensor) -> Tensor:
+        kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        if tensor.is_meta:
+            return torch.zeros(tensor.shape, dtype=kind)
+        return tensor.to("cpu", kind, copy=True)
+
+    plain = _replica(net, here)
+    uses: dict[int, list[Use]] = {}  # of each coefficients: tied weights stay tied
+    for module in plain.modules():
+        if not parametrize.is_parametrized(module):
+            continue
+        assert isinstance(module.parametrizations, nn.ModuleDict)
+        for name, made in module.parametrizations.items():
+            if isinstance(made, parametrize.ParametrizationList) and isinstance(made[0], Interspace):
+                uses.setdefault(id(made.original), []).append(Use(module, name))
+    for held in uses.values():
+        leave_interspace(held, getattr(*held[0]).detach())
+    stir(plain, all_values=any(tensor.is_meta for tensor in (*net.parameters(), *net.buffers())))
+    return plain
+
+
+def _replica(net: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A copy of a net with other tensors in place of its own."""
+    tensors: dict[int, Tensor] = {
+        id(tensor): nn.Parameter(make(tensor.detach()), requires_grad=False) for tensor in net.parameters()
+    }
+    tensors.update((id(tensor), make(tensor)) for tensor in net.buffers())
+    return copy.deepcopy(net, tensors)
+
+
+def _traced(net: nn.Module, images: Sequence[Tensor]) -> Trace:
+    """The trace of a net in both modes.
+
+    Labels do not depend on values: the net is traced without any, which takes no time. A forward that asks for values
+    is traced with them.
+    """
+    shadow = _replica(net, lambda tensor: tensor.to("meta"))
+    try:
+        return _traced_once(shadow, [image.to("meta") for image in images])
+    except Exception:  # whatever a forward raises; it raises it again below if it is the net's own
+        return _traced_once(copy.deepcopy(net), images)
+
+
+def _traced_once(net: nn.Module, images: Sequence[Tensor]) -> Trace:
+    trace = Trace(net, rule_of, unknown)
+    _freeze_states(trace, net)
+    returned = []
+    with torch.random.fork_rng(devices=[]):
+        for training in (False, True):
+            net.train(training)
+            try:
+                with trace.watching(images):
+                    returned += [leaf for leaf in tree_leaves(net(*images)) if isinstance(leaf, Tensor)]
+            except Exception as error:  # whatever a forward raises
+                mode = "training" if training else "evaluation"
+                line = (str(error).splitlines() or [type(error).__name__])[0]
+                sides = ", ".join(str(tuple(image.shape)) for image in images)
+                raise BadInput(f"the net cannot be run on images of shape {sides} in {mode} mode: {line}") from error
+    for tensor in returned:
+        trace.freeze(trace.labels(tensor), "the net returns its channels")
+    return trace
+
+
+def _freeze_states(trace: Trace, net: nn.Module) -> None:
+    """Modules that know their own width: attention, and recurrent layers but for their inputs."""
+    held = {held.name: held for held in trace.held}
+    for path, module in net.named_modules():
+        if not isinstance(module, (*RECURRENT, nn.MultiheadAttention)):
+            continue
+        for name, _ in module.named_parameters():
+            entry = held.get(f"{path}.{name}" if path else name)
+            if entry is None:
+                continue
+            inputs = isinstance(module, RECURRENT) and name in ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse")
+            for axis, nodes in enumerate(entry.axes):
+                if not (inputs and axis == 1):
+                    trace.freeze(nodes, f"{type(module).__name__} {path} has one width for all of its states")
+            if entry.elements is not None:
+                trace.freeze(
+                    np.asarray(entry.elements), f"{type(module).__name__} {path} has one width for all of its states"
+                )

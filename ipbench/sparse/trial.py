@@ -1,0 +1,142 @@
+"""A trial of groups: is the net without some units the net with zeros in their place?
+
+What a trace cannot see is written into a net's forward: a size, a number of groups. So a copy loses units of all groups
+at once and is compared with its masked twin; where they differ, it is searched which groups it is.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ipbench.sparse.channels import Groups
+from ipbench.sparse.slicing import mask_net, plan, slice_net
+
+#: Largest difference of outputs as a share of the largest output. Norms of few values in training mode enlarge
+#: rounding: what single precision leaves open, double precision decides.
+_TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-6}
+
+
+def breaking(net: nn.Module, groups: Groups, images: Sequence[Tensor]) -> dict[str, str]:
+    """The groups whose units cannot be removed although the trace says so, each with a reason.
+
+    Args:
+        net: in single precision; it stays as it is.
+        groups: those to try are its free ones.
+        images: what the net is given.
+    """
+    found: dict[str, str] = {}
+    while names := [group.name for group in groups.free if group.name not in found]:
+        bad = _search(net, groups, names, images)
+        if not bad:
+            break
+        found |= bad
+    return found
+
+
+def _search(net: nn.Module, groups: Groups, names: list[str], images: Sequence[Tensor]) -> dict[str, str]:
+    """Which of some groups break the net, by halves; all of them if it breaks only if they are cut together."""
+    reason = _difference(net, groups, names, images)
+    if not reason:
+        return {}
+    if len(names) == 1:
+        return {names[0]: reason}
+    half = len(names) // 2
+    found = _search(net, groups, names[:half], images) | _search(net, groups, names[half:], images)
+    return found or dict.fromkeys(names, reason)
+
+
+def _difference(net: nn.Module, groups: Groups, names: list[str], images: Sequence[Tensor]) -> str:
+    """What goes wrong without about half of the units of some groups; empty if nothing does."""
+    generator = np.random.default_rng(0)
+    removed = {}
+    for name in names:
+        units = groups[name].units
+        removed[name] = np.sort(generator.permutation(units)[: max(1, units // 2)])
+    cut = plan(groups, removed)
+    for kind, tolerance in _TOLERANCES.items():
+        twin = copy.deepcopy(net).to(kind)
+        inputs = [image.to(kind) for image in images]
+        mask_net(twin, cut)
+        wanted = outputs(twin, inputs)
+        try:
+            slice_net(twin, cut)
+            found = outputs(twin, inputs)
+        except Exception as error:  # whatever a forward raises
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            return f"a size is written into a forward, without some channels it fails: {line:.120}"
+        if all(_near(one, two, tolerance) for one, two in zip(wanted, found, strict=True)):
+            return ""
+    return "a number is written into a forward, without some channels it gives something else"
+
+
+def _near(one: Tensor, two: Tensor, tolerance: float) -> bool:
+    return one.shape == two.shape and bool((one - two).abs().max() <= tolerance * one.abs().max())
+
+
+def outputs(net: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
+    """All tensors that a net returns in evaluation and in training mode; nothing of it changes.
+
+    Args:
+        net: any module.
+        images: its arguments.
+    """
+    modes = [(module, module.training) for module in net.modules()]
+    buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    found = []
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _Certain():
+        for training in (False, True):
+            net.train(training)
+            found += [leaf.clone() for leaf in tree_leaves(net(*images)) if isinstance(leaf, Tensor)]
+        for name, buffer in net.named_buffers():
+            buffer.copy_(buffers[name])
+    for module, training in modes:
+        module.training = training
+    return found
+
+
+def stir(net: nn.Module, *, all_values: bool = False) -> None:
+    """Give a net values that hide nothing: a norm of zeros in a branch would make every cut of it right.
+
+    Args:
+        net: changed in place: tensors whose entries are all the same.
+        all_values: all of them (of a net that has no values yet).
+    """
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for tensor in (*net.parameters(), *net.buffers()):
+            if not tensor.is_floating_point() or not tensor.numel():
+                continue
+            constant = all_values or bool((tensor == tensor.flatten()[0]).all())
+            if constant and tensor.dim() < 2:
+                tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5)
+            elif constant:
+                scale = max(1, tensor[0].numel()) ** -0.5
+                tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * scale)
+
+
+class _Certain(TorchDispatchMode):
+    """Within the block random numbers are constants: nets of different widths would draw different ones."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would import its compiler to keep it away from here: seconds in every process
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        return result.fill_(1) if str(func.overloadpacket) in _RANDOM else result
+
+
+_RANDOM = frozenset(
+    f"aten.{name}"
+    for name in (
+        "bernoulli_", "bernoulli", "uniform_", "normal_", "rand", "randn", "rand_like", "randn_like",
+    )
+)  # fmt: skip

@@ -1,0 +1,55 @@
+"""Whether a sliced net computes what its masked twin computes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ipbench.sparse.groups import Groups
+from ipbench.sparse.slicing import mask_net, plan, slice_net
+from ipbench.sparse.trial import outputs
+
+
+def images(*shapes: Sequence[int], seed: int = 3) -> list[Tensor]:
+    """Two images of every shape, in double precision."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn((2, *shape), generator=generator, dtype=torch.float64) for shape in shapes]
+
+
+def half(groups: Groups, seed: int = 0) -> dict[str, np.ndarray]:
+    """About half of the units of every free group, at random."""
+    generator = np.random.default_rng(seed)
+    removed = {}
+    for group in groups.free:
+        gone = generator.random(group.units) < 0.5
+        gone[generator.integers(group.units)] = False
+        removed[group.name] = np.flatnonzero(gone)
+    return removed
+
+
+def entries(net: nn.Module) -> dict[str, int]:
+    """Entries of every parameter."""
+    return {name: tensor.numel() for name, tensor in net.named_parameters()}
+
+
+def check_slice_is_mask(
+    net: nn.Module, groups: Groups, removed: Mapping[str, Sequence[int] | np.ndarray], shape: Sequence[int]
+) -> nn.Module:
+    """Assert that the sliced and the masked net agree, in evaluation and in training mode; returns the sliced one."""
+    net = copy.deepcopy(net).double()
+    cut = plan(groups, removed)
+    masked, sliced = copy.deepcopy(net), copy.deepcopy(net)
+    mask_net(masked, cut)
+    slice_net(sliced, cut)
+    given = images(shape)
+    expected, found = outputs(masked, given), outputs(sliced, given)
+    for one, two in zip(expected, found, strict=True):
+        assert one.shape == two.shape
+        torch.testing.assert_close(two, one, rtol=1e-6, atol=1e-6 * float(one.abs().max()))
+    gone = sum(entries(net).values()) - sum(entries(sliced).values())
+    assert gone >= sum(len(units) for units in removed.values()), "a unit has no parameter"
+    return sliced
