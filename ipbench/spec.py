@@ -23,15 +23,23 @@ from ipbench.errors import BadInput, valid_choice
 Space = Literal["sp", "ip"]
 Off = Literal["zero", "frozen", "decayed"]
 Allocation = Literal["global", "uniform", "erk"]
+Budget = Literal["parameters", "macs", "channels"]
 Mode = Literal["strict", "fast"]
 SPACES: tuple[str, ...] = get_args(Space)
 OFFS: tuple[str, ...] = get_args(Off)
 ALLOCATIONS: tuple[str, ...] = get_args(Allocation)
+BUDGETS: tuple[str, ...] = get_args(Budget)
 MODES: tuple[str, ...] = get_args(Mode)
+#: Patterns whose units are more than a coefficient, and are ranked in one list; "N:M" is the pattern beside them.
+UNIT_PATTERNS = ("filters", "columns", "channels")
+COEFFICIENTS = "coefficients"
 
 #: What may become part of a path or a shell word.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SMALLEST = Decimal("1e-12")
+_N_OF_M = re.compile(r"([1-9][0-9]?):([1-9][0-9]?)")
+#: The M of N:M at most: hardware has 4, and what is ranked by 64 is no pattern of hardware any more.
+_LARGEST_M = 64
 #: Pixels of one pass of a score over many images: 256 images of 32 x 32, 64 of 64 x 64, 5 of 224 x 224. Part of what a
 #: score is where norms see a pass alone, so it depends on no machine.
 PASS_PIXELS = 2**18
@@ -57,6 +65,45 @@ def _sparsity(value: object) -> str:
     return format(abs(rounded).normalize(), "f")  # abs: there is a minus zero
 
 
+def _pattern(value: object) -> str:
+    """The name of a pattern, "2:4" among them."""
+    if value == COEFFICIENTS or value in UNIT_PATTERNS:
+        return str(value)
+    found = _N_OF_M.fullmatch(value) if isinstance(value, str) else None
+    if found is None or not int(found[1]) < int(found[2]) <= _LARGEST_M:
+        names = ", ".join((COEFFICIENTS, *UNIT_PATTERNS))
+        raise ValueError(f"a pattern is one of {names}, or N:M such as 2:4, with N below M and M up to {_LARGEST_M}")
+    return str(value)
+
+
+def n_of_m(pattern: str) -> tuple[int, int] | None:
+    """N and M of a pattern N:M; None of any other one."""
+    found = _N_OF_M.fullmatch(pattern)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def only_sparsity(pattern: str) -> str | None:
+    """The sparsity that a pattern N:M has, 1 - N/M to 12 decimals; None of a pattern that can have any."""
+    kept = n_of_m(pattern)
+    return _sparsity(round(1 - Decimal(kept[0]) / kept[1], 12)) if kept else None
+
+
+def pattern_name(value: object, where: str) -> str:
+    """The name of a pattern.
+
+    Args:
+        value: what somebody wrote.
+        where: where, for the message.
+
+    Raises:
+        BadInput: it is none.
+    """
+    try:
+        return _pattern(value)
+    except ValueError as error:
+        raise BadInput(f"{where}: {error} (got {value!r:.60})") from None
+
+
 def _printable(value: str) -> str:
     """Text on one line: it stands in captions, in tables and, as an option, in a command."""
     if not value.isprintable():
@@ -66,6 +113,7 @@ def _printable(value: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 Sparsity = Annotated[str, BeforeValidator(_sparsity)]
+Pattern = Annotated[str, BeforeValidator(_pattern)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 Text = Annotated[str, AfterValidator(_printable)]
 #: Neither true and false nor texts: "3" and true are mistakes where a number is meant.
@@ -175,6 +223,8 @@ class Run(Value):
     off: Off = "zero"
     sparsity: Sparsity = "0"
     allocation: Allocation = "global"
+    pattern: Pattern = Field(COEFFICIENTS, description="what is kept or removed as one")
+    budget: Budget = Field("parameters", description="what the sparsity is the removed share of")
     options: dict[Name, Option] = Field(
         default_factory=dict, description="the method's options that differ from its defaults"
     )
@@ -185,6 +235,8 @@ class Run(Value):
     def _canonical(self) -> Run:
         if self.space == "sp" and self.basis != Basis():
             raise ValueError("basis: the filter basis belongs to space ip; leave it out in sp")
+        if problem := _without_meaning(self):
+            raise ValueError(problem)
         return self
 
     @property
@@ -201,6 +253,31 @@ class Run(Value):
     def cell(self) -> str:
         """12 hex digits naming this run without its seed: a cell of a table."""
         return identity({name: value for name, value in self.differences().items() if name != "seed"})
+
+
+def _without_meaning(run: Run) -> str:
+    """Why a run's pattern, budget, allocation, off-value and sparsity have no meaning together; empty if they have one.
+
+    `docs/rules.md` has the list.
+    """
+    pattern, units = run.pattern, run.pattern in UNIT_PATTERNS
+    if run.budget != "parameters" and not units:
+        return f"budget {run.budget} has no meaning for pattern {pattern}, which removes no channels; take parameters"
+    if run.budget == "macs" and pattern == "columns":
+        return (
+            "budget macs has no meaning for pattern columns, which leaves every layer its shape; take parameters or"
+            " channels"
+        )
+    if run.budget == "macs" and run.off != "zero":
+        return f"budget macs needs off zero: what is {run.off} is still computed"
+    if run.allocation == "erk" and pattern != COEFFICIENTS:
+        return f"allocation erk is a rule for coefficients, not for pattern {pattern}; take global or uniform"
+    if only := only_sparsity(pattern):
+        if run.allocation != "global":
+            return f"allocation {run.allocation} has no meaning for pattern {pattern}, which prunes all layers alike"
+        if run.sparsity != only:
+            return f"pattern {pattern} has sparsity {only}, which is 1 - N/M, and no other one; not {run.sparsity}"
+    return ""
 
 
 def pair_of(run: Run) -> str:

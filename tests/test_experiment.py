@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -163,6 +164,45 @@ def test_a_method_may_have_its_own_allocation_and_off():
     assert found == [("snip", "global", "zero"), ("rigl", "erk", "zero"), ("rigl", "erk", "frozen")]
 
 
+def test_patterns_and_budgets_are_axes():
+    experiment = expand(
+        methods=["dense", "snip", {"name": "random", "pattern": "2:4", "budget": "parameters"}],
+        patterns=["filters", "channels"], budgets=["parameters", "macs"], sparsities=0.5, seeds=1,
+    )  # fmt: skip
+    found = [(run.method, run.pattern, run.budget) for run in experiment.runs if run.space == "ip"]
+    assert found == [
+        ("dense", "coefficients", "parameters"),
+        *(("snip", pattern, budget) for pattern in ("filters", "channels") for budget in ("parameters", "macs")),
+        ("random", "2:4", "parameters"),
+    ]
+    cells = experiment.grid()["cells"]
+    pairs: dict[str, list[tuple[str, str, str]]] = {}
+    for cell in cells:
+        pairs.setdefault(cell["pair"], []).append((cell["method"], cell["pattern"], cell["budget"]))
+    assert all(len(sides) == 2 and len(set(sides)) == 1 for sides in pairs.values()) and len(pairs) == 6
+    same = expand(patterns="coefficients", budgets="parameters")
+    assert list(same.cells) == list(expand().cells)
+
+
+def test_a_method_may_declare_its_pattern(monkeypatch):
+    filters = replace(methods.get("magnitude"), name="norms", pattern="filters")
+    monkeypatch.setitem(methods._declare.REGISTRY, "norms", filters)
+    experiment = expand(methods=["norms", "snip", {"name": "norms", "pattern": "channels"}], seeds=1, sparsities=0.5)
+    found = [(run.method, run.pattern) for run in experiment.runs if run.space == "sp"]
+    assert found == [("norms", "filters"), ("snip", "coefficients"), ("norms", "channels")]
+    assert filters.describe()["pattern"] == "filters"
+
+
+@pytest.mark.parametrize("method", ["ft", {"name": "gmp", "every": 20}])
+def test_what_is_continued_has_no_pattern(method):
+    experiment = expand(methods=method, patterns="channels", budgets="macs", spaces="sp", sparsities=0.5)
+    (run,) = experiment.cells.values()
+    dense = [cell for cell in experiment.trained.values() if cell.method == "dense"]
+    assert run.pattern == "channels" and dense == (
+        [expand(methods="dense", spaces="sp").runs[0]] if method == "ft" else []
+    )
+
+
 def test_off_is_a_word_in_a_file(tmp_path):
     """In YAML 1.1 it would be the value false."""
     path = tmp_path / "frozen.yaml"
@@ -189,7 +229,11 @@ def test_a_jobs_command_line_gives_back_its_runs(tmp_path, monkeypatch):
     from ipbench.cli import run as run_command
 
     experiment = expand(
-        methods=[{"name": "grasp", "temperature": 50.0}, "dense"],
+        methods=[
+            {"name": "grasp", "temperature": 50.0},
+            {"name": "grasp", "pattern": "channels", "budget": "channels", "allocation": "uniform"},
+            "dense",
+        ],
         basis={"init": "orthonormal", "lr": 0.25, "train": False},
         recipe={"epochs": 7, "train_examples": 500, "augmentation": {"cutout": 2}, "milestones": [0.25, 0.5]},
         allocations="erk",

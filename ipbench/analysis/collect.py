@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ipbench import files
 from ipbench.analysis.checks import check_values
-from ipbench.analysis.grid import AXES, Grid, check, parse, read_grid, to_json
+from ipbench.analysis.grid import AXES, LATER, Grid, check, parse, read_grid, to_json
 from ipbench.analysis.records import COLUMNS, column_type, row
 from ipbench.errors import BadInput, BadProduct
 from ipbench.spec import canonical_json
@@ -168,7 +168,9 @@ def _check_rows(table: pa.Table, grid: Grid) -> None:
         seen.add((cell.id, seed))
         try:
             # A value that an older record does not write is the default: by its run, not by its text.
-            held = replace(cell, **{name: values[name] for name in AXES})
+            axes = {name: values[name] for name in AXES if name not in LATER}
+            axes |= {name: values.get(name) or usual for name, usual in LATER.items()}
+            held = replace(cell, **axes)
             ids = {values["id"], held.run(seed).id, cell.run(seed).id}
             if len(ids) > 1 or (held.pair, held.family) != (cell.pair, cell.family):
                 raise ValueError(f"holds the axes of another run than {values['id']!r:.20} of its cell")

@@ -21,8 +21,8 @@ from ipbench.analysis.statistics import UNDECIDED, better
 #: States of a comparison, or of an average, that make no claim; '' is one that can.
 REFERENCE, IMPOSSIBLE, INCOMPLETE, MIXED = "reference", "impossible", "incomplete", "mixed"
 
-#: (data set, model, method)
-Method = tuple[str, str, str]
+#: (data set, model, method, pattern, budget)
+Method = tuple[str, str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class Analysis:
 
     Attributes:
         pairs: by `pair_name`, in the order of the grid, dense references included.
-        methods: averages over the comparisons of a method.
-        overall: the average over all comparisons.
+        methods: averages over the comparisons of a method with one pattern and budget.
+        overall: the average over all comparisons; None where they are of several patterns or budgets.
         not_averaged: methods whose comparisons differ in options or filter bases: no average of these is formed.
         members: size of the family of claims.
         shared: whether several comparisons have one SP side.
@@ -125,11 +125,13 @@ def analyse(collection: Collection, metric: str = PRIMARY) -> Analysis:
     groups: dict[Method, list[Row]] = {}
     for row in rows:
         if row.compared:
-            groups.setdefault((row.any.dataset, row.any.model, row.any.method), []).append(row)
+            cell = row.any
+            groups.setdefault((cell.dataset, cell.model, cell.method, *cell.structure), []).append(row)
     options = tuple(key for key, same in groups.items() if _options_vary(same))
     methods = {key: work.average(key, same, pairs) for key, same in groups.items() if key not in options}
     compared = [row for same in groups.values() for row in same]
-    overall = work.average(None, compared, pairs) if compared and not options else None
+    alike = not options and len({row.any.structure for row in compared}) == 1
+    overall = work.average(None, compared, pairs) if alike else None
     nodes: list[tuple[object, Finding]] = [(key, pairs[key]) for key in map(pair_name, compared)]
     nodes += [*methods.items(), *([(None, overall)] if overall else [])]
     members = {key: found for key, found in nodes if found.state != IMPOSSIBLE}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ipbench.errors import BadInput
-from ipbench.spec import NAME, SPACES, Run, build, canonical_json, pair_of
+from ipbench.spec import COEFFICIENTS, NAME, SPACES, Run, build, canonical_json, pair_of
 from ipbench.store import MOST_GRID, read_json
 
 #: A difference of so many percentage points is small, where an experiment (or an old grid) does not say otherwise.
@@ -42,11 +42,18 @@ class Cell:
     pair: str
     code: str | None = None
     """Digest of the code of a user's method, as it was planned (`ipbench.methods._code`)."""
+    pattern: str = COEFFICIENTS
+    budget: str = "parameters"
 
     @property
     def dense(self) -> bool:
         """Whether this is a dense reference."""
         return self.method == DENSE
+
+    @property
+    def structure(self) -> tuple[str, str]:
+        """Pattern and budget: cells that differ in them are never averaged."""
+        return self.pattern, self.budget
 
     def run(self, seed: int) -> Run:
         """The run of a seed.
@@ -59,9 +66,15 @@ class Cell:
         return build(Run, {**plain, **structured, "seed": seed}, f"cell {self.id}")
 
 
-_PLAIN = ("dataset", "model", "method", "space", "off", "sparsity", "allocation", "mode")
+_PLAIN = ("dataset", "model", "method", "space", "off", "sparsity", "allocation", "pattern", "budget", "mode")
+#: Axes that grids and records of old versions do not have, and their values there.
+LATER = {"pattern": COEFFICIENTS, "budget": "parameters"}
 #: Of a cell: what every row of it has in common.
 AXES = (*_PLAIN, "pair", "family", "basis", "options", "recipe")
+
+
+#: Of these, what tells apart two cells of one method, net and recipe; in the order of the tables.
+_VARIANT = ("off", "allocation", "pattern", "budget", "options")
 
 
 @dataclass(frozen=True)
@@ -143,12 +156,12 @@ def parse(value: Mapping[str, Any], where: str = "grid") -> Grid:
         raise BadInput(f"{where}: a cell is listed twice")
     ranks = {
         axis: {text: rank for rank, text in enumerate(dict.fromkeys(getattr(cell, axis) for cell in cells))}
-        for axis in ("dataset", "model", "method", "recipe", "off", "allocation", "options", "basis")
+        for axis in ("dataset", "model", "method", "recipe", *_VARIANT, "basis")
     }
 
     def place(cell: Cell) -> tuple[Any, ...]:
         rank = {axis: ranks[axis][getattr(cell, axis)] for axis in ranks}
-        variant = tuple(rank[axis] for axis in ("recipe", "off", "allocation", "options"))
+        variant = tuple(rank[axis] for axis in ("recipe", *_VARIANT))
         method = (not cell.dense, rank["method"])
         return rank["dataset"], rank["model"], method, variant, float(cell.sparsity), cell.space != "sp", rank["basis"]
 
@@ -192,8 +205,9 @@ def to_json(grid: Grid) -> dict[str, Any]:
     """The plain JSON value of a grid; `parse(to_json(grid)) == grid`."""
     cells = [{**vars(cell), "seeds": list(cell.seeds)} for cell in grid.cells]
     for cell in cells:
-        if cell["code"] is None:
-            del cell["code"]
+        for name, usual in {"code": None, **LATER}.items():
+            if cell[name] == usual:
+                del cell[name]
     return {"name": grid.name, "title": grid.title, "margin": grid.margin, "cells": cells}
 
 
@@ -207,6 +221,7 @@ def _cell(value: Mapping[str, Any]) -> Cell:
     if not 0 <= float(value["sparsity"]) < 1:
         raise ValueError(f"sparsity {value['sparsity']!r:.60} is not in [0, 1)")
     texts = {name: str(value[name]) for name in ("family", "space", "off", "sparsity", "allocation", "mode", "pair")}
+    texts |= {name: str(value.get(name, usual)) for name, usual in LATER.items()}
     # A text is taken as it is: that is how `to_json` writes these axes.
     values = {
         name: value[name] if isinstance(value[name], str) else canonical_json(value[name])

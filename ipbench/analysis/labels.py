@@ -7,17 +7,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ipbench.analysis.grid import Cell, Grid, Row
+from ipbench.analysis.grid import LATER, Cell, Grid, Row
 from ipbench.spec import Basis
 
 #: Axes that can tell two rows of a table apart, in the order of its columns; space is a column group of its own.
-AXES = ("dataset", "model", "method", "recipe", "off", "allocation", "options", "basis", "mode", "sparsity")
+AXES = (
+    "dataset", "model", "method", "recipe", "off", "allocation", "pattern", "budget", "options", "basis", "mode",
+    "sparsity",
+)  # fmt: skip
 #: Axes that tell apart two panels of one method.
-VARIANTS = ("recipe", "off", "allocation", "options", "basis", "mode")
+VARIANTS = ("recipe", "off", "allocation", "pattern", "budget", "options", "basis", "mode")
 #: Axes that say nothing about a dense net.
-_MASKED = ("off", "allocation", "options")
+_MASKED = ("off", "allocation", "pattern", "budget", "options")
 #: Their usual values, which no panel of a method has to name unless the method comes with others too.
-_DEFAULTS = {"off": "zero", "allocation": "global"}
+_DEFAULTS = {"off": "zero", "allocation": "global", **LATER}
 _STRUCTURED = ("recipe", "options", "basis")
 #: What a caption says of a recipe that is the same everywhere; a report has the rest.
 _HEADLINE = ("epochs", "batch_size", "lr", "schedule")
@@ -89,7 +92,7 @@ def labels(grid: Grid) -> Labels:
         texts = list(dict.fromkeys(getattr(cell, axis) for cell in cells))
         if len(texts) > 1 or axis in ("method", "sparsity"):
             varying.append(axis)
-        elif texts:
+        elif texts and texts[0] != LATER.get(axis):
             constant[axis] = texts[0]
     values: dict[str, dict[str, set[str]]] = {}
     for cell in grid.cells:

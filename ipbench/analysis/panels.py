@@ -44,7 +44,7 @@ def panels(grid: Grid, dataset: str, model: str) -> list[Panel]:
         cell = row.any
         # A filter basis belongs to the IP side; an SP cell without a partner is a group of its own only then.
         basis = row.ip.basis if row.ip else ""
-        key = (cell.method, cell.recipe, cell.off, cell.allocation, cell.options, cell.mode, basis)
+        key = (cell.method, cell.recipe, cell.off, cell.allocation, *cell.structure, cell.options, cell.mode, basis)
         grouped.setdefault(key, []).append(row)
     return [
         Panel(

@@ -13,7 +13,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from ipbench.analysis.grid import Cell
+from ipbench.analysis.grid import LATER, Cell
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Published:
     """A published test accuracy.
 
     Attributes:
-        setting: axes that a cell must agree with, to the letter.
+        setting: axes that a cell must agree with, to the letter; pattern and budget are the usual ones if left out.
         recipe: values of the recipe that a cell must agree with; the others were not stated or do not matter.
         accuracy: a fraction.
         source: where it stands.
@@ -38,6 +38,7 @@ class Published:
         return (
             all(getattr(cell, axis) == value for axis, value in self.setting.items())
             and all(recipe.get(name) == value for name, value in self.recipe.items())
+            and all(getattr(cell, axis) == usual for axis, usual in LATER.items() if axis not in self.setting)
             and json.loads(cell.options) == {}
         )
 

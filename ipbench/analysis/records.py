@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from ipbench.analysis.checks import check_values
-from ipbench.analysis.grid import AXES, Cell
+from ipbench.analysis.grid import AXES, LATER, Cell
 from ipbench.errors import BadInput
 from ipbench.planning.numerics import numerics
 from ipbench.spec import NAME, Run, build, canonical_json
@@ -103,7 +103,7 @@ def _check_stale(provenance: Mapping[str, Any], cell: Cell) -> None:
 
 
 def _flat(record: Mapping[str, Any], cell: Cell, seed: int) -> dict[str, Any]:
-    flat: dict[str, Any] = {name: getattr(cell, name) for name in AXES}
+    flat: dict[str, Any] = {name: getattr(cell, name) for name in AXES if getattr(cell, name) != LATER.get(name)}
     flat |= {"id": record["id"], "cell": cell.id, "seed": seed, "status": record["status"], "reason": record["reason"]}
     flat["outcome_sha256"] = record["outcome_sha256"]
     outcome = dict(record["outcome"])
@@ -132,7 +132,7 @@ def is_outcome(name: str) -> bool:
     return name not in _NAMES and not name.startswith(("cost_", "provenance_"))
 
 
-_NAMES = {*_IDENTITY} - {"status", "reason"}
+_NAMES = {*_IDENTITY, *LATER} - {"status", "reason"}
 
 
 def column_type(name: str, values: list[Any]) -> pa.DataType:

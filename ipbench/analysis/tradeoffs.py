@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from ipbench import methods
-from ipbench.analysis.grid import Cell, Grid
+from ipbench.analysis.grid import LATER, Cell, Grid
 
 #: A curve needs so many values of an option.
 _VALUES = 3
@@ -44,7 +44,7 @@ def tradeoffs(grid: Grid, dataset: str, model: str) -> list[Tradeoff]:
             if number is None:
                 continue
             others = json.dumps({name: other for name, other in options.items() if name != option})
-            axes = (cell.recipe, cell.off, cell.allocation, cell.mode)
+            axes = (cell.recipe, cell.off, cell.allocation, *cell.structure, cell.mode)
             # A filter basis belongs to one space. Curves of several bases could not be told apart: the first is shown.
             key = (cell.method, option, others, cell.sparsity, *axes)
             curve = groups.setdefault(key, {}).setdefault(cell.space, [])
@@ -56,7 +56,9 @@ def tradeoffs(grid: Grid, dataset: str, model: str) -> list[Tradeoff]:
             continue
         texts = [value for value in json.loads(others).values() if isinstance(value, str) and _number(value) is None]
         named = tuple(word.strip() for text in texts for word in text.split(","))
-        title = f"{method} {' / '.join(texts)}".strip() + f", p = {sparsity}"
+        some = next(cell for curve in curves.values() for _, cell in curve)
+        words = [getattr(some, axis) for axis, usual in LATER.items() if getattr(some, axis) != usual]
+        title = ", ".join([f"{method} {' / '.join(texts)}".strip(), *words, f"p = {sparsity}"])
         ordered = {space: sorted(curve, key=lambda point: point[0]) for space, curve in curves.items()}
         found.append(Tradeoff(method, option, title, sparsity, ordered, named))
     return found

@@ -20,7 +20,7 @@ from ipbench.machine.stopping import EXIT_STATUS, Stopped, on_signals, reason
 from ipbench.models import catalog as models
 from ipbench.planning import plain_yaml
 from ipbench.planning.experiment import merged_recipe
-from ipbench.spec import Basis, Run, build
+from ipbench.spec import COEFFICIENTS, Basis, Run, build, only_sparsity
 
 if TYPE_CHECKING:
     from ipbench.runs.execute import Environment
@@ -39,13 +39,25 @@ def run(
     space: Annotated[str, typer.Option(help="sp or ip.")] = "sp",
     sparsity: Annotated[
         list[str] | None,
-        typer.Option(help="From 0 up to, not including, 1; 0.9 if left out; repeat it for several runs."),
+        typer.Option(
+            help="From 0 up to, not including, 1; 0.9 if left out, of N:M its own; repeat it for several runs."
+        ),
     ] = None,
     off: Annotated[
         str | None,
         typer.Option(help="What a masked coefficient is: zero, frozen or decayed; the method's if left out."),
     ] = None,
     allocation: Annotated[str, typer.Option(help="global, uniform or erk.")] = "global",
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="What is kept as one: coefficients, filters, columns, channels, or N:M such as 2:4; the method's if"
+            " left out."
+        ),
+    ] = None,
+    budget: Annotated[
+        str, typer.Option(help="What the sparsity is the removed share of: parameters, macs or channels.")
+    ] = "parameters",
     seed: Annotated[list[str] | None, typer.Option(help="Seed; repeat it for several runs.")] = None,
     mode: Annotated[str, typer.Option(help="strict (bit-equal on one machine) or fast.")] = "strict",
     option: Annotated[list[str] | None, typer.Option(help="An option of the method, NAME=VALUE.")] = None,
@@ -84,8 +96,12 @@ def run(
     model = facts.model if model is None else model
     models.check(model, "--model")
     valid_choice(loader, ("memory", "ffcv"), "loader", "--loader")
-    if not chosen.prunes and (sparsity or ["0"]) != ["0"]:
-        raise BadInput(f"--sparsity: method {chosen.name} does not prune; leave --sparsity out")
+    if not chosen.prunes:
+        usual = {"sparsity": ["0"], "pattern": COEFFICIENTS, "budget": "parameters"}
+        given = {"sparsity": sparsity or ["0"], "pattern": pattern or COEFFICIENTS, "budget": budget}
+        for name in usual:
+            if given[name] != usual[name]:
+                raise BadInput(f"--{name}: method {chosen.name} does not prune; leave --{name} out")
     values: dict[str, Any] = {
         "dataset": dataset,
         "model": model,
@@ -95,10 +111,12 @@ def run(
         "basis": build(Basis, _pairs(basis, "--basis"), "--basis"),
         "off": chosen.off if off is None else off,
         "allocation": allocation,
+        "pattern": chosen.pattern if pattern is None else pattern,
+        "budget": budget,
         "options": chosen.check_options(_pairs(option, "--option"), "--option"),
         "mode": mode,
     }
-    sparsities = (sparsity or ["0.9"]) if chosen.prunes else ["0"]
+    sparsities = (sparsity or [only_sparsity(values["pattern"]) or "0.9"]) if chosen.prunes else ["0"]
     seeds = [_integer(word, "--seed") for word in seed or ["0"]]
     runs = [build(Run, {**values, "sparsity": p, "seed": number}, "run") for p, number in product(sparsities, seeds)]
     datasets.check_recipe(facts, runs[0].recipe, "--recipe")

@@ -22,11 +22,12 @@ from typing import Any
 
 from ipbench.errors import BadInput, valid_choice
 from ipbench.methods._code import Code, code_of
-from ipbench.methods._declare import REGISTRY, Method, before_training, cross_entropy, method
+from ipbench.methods._declare import OWN_AXES, REGISTRY, Method, before_training, cross_entropy, method
 from ipbench.methods._stages import Continue, DropAndGrow, Gradual, Prune, Rewind, Stage, Train, Update
 from ipbench.spec import Run
 
 __all__ = [
+    "OWN_AXES",
     "Code",
     "Continue",
     "DropAndGrow",

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ipbench.data.catalog import dataset, steps_per_epoch
 from ipbench.errors import BadInput, valid_choice
+from ipbench.methods._patterns import without_meaning
 from ipbench.methods._stages import ONE_RANKING, Continue, Gradual, Prune, Stage, Train, Update, alone
-from ipbench.spec import NAME, OFFS, Off, Option, Run
+from ipbench.spec import COEFFICIENTS, NAME, OFFS, Off, Option, Run, pattern_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +63,7 @@ class Method:
     line: int
     build: Callable[..., list[Stage]]
     off: Off = "zero"
+    pattern: str = COEFFICIENTS
 
     @property
     def prunes(self) -> bool:
@@ -77,6 +79,10 @@ class Method:
     def offs(self, wanted: Sequence[str]) -> list[str]:
         """The off-values of an experiment for this method: a method that says its own is not meant with another one."""
         return list(wanted) if self.off == "zero" else [self.off]
+
+    def patterns(self, wanted: Sequence[str]) -> list[str]:
+        """The patterns of an experiment for this method, by the same rule."""
+        return list(wanted) if self.pattern == COEFFICIENTS else [self.pattern]
 
     def stages(self, options: Mapping[str, Option]) -> list[Stage]:
         """The stages of a run; `options` are those that differ from the defaults."""
@@ -133,7 +139,7 @@ class Method:
             )
 
     def check_run(self, run: Run, where: str, steps: int | None = None) -> None:
-        """Whether the stages fit the run's recipe and allocation.
+        """Whether the stages fit the run's recipe, allocation and pattern.
 
         Args:
             run: of this method.
@@ -142,12 +148,14 @@ class Method:
 
         Raises:
             BadInput: rewinding leaves nothing to train, a training ends before its update changes a mask, or a score
-                means another allocation.
+                means another allocation or pattern.
         """
         steps = steps or steps_per_epoch(dataset(run.dataset, where), run.recipe)
         for stage in self.stages(run.options):
             if isinstance(stage, Prune) and stage.whole_ranking and run.allocation != "global":
                 raise BadInput(f"{where}: method {self.name}: {ONE_RANKING}")
+            if problem := without_meaning(stage, run.pattern):
+                raise BadInput(f"{where}: method {self.name}: {problem}")
             if isinstance(stage, Train) and (problem := _misfit(stage, stage.epochs or run.recipe.epochs, steps)):
                 raise BadInput(f"{where}: method {self.name}: {problem}")
 
@@ -165,6 +173,7 @@ class Method:
             "paper": self.paper,
             "summary": self.summary,
             "off": self.off,
+            "pattern": self.pattern,
             "options": options,
             "stages": [str(stage) for stage in self.stages({})],
         }
@@ -205,6 +214,8 @@ def _convert(value: object, default: Option) -> Option | None:
 
 
 REGISTRY: dict[str, Method] = {}
+#: Axes of an experiment that an entry of a method may have of its own, beside its options.
+OWN_AXES = ("off", "allocation", "pattern", "budget")
 
 
 def method(
@@ -214,6 +225,7 @@ def method(
     name: str | None = None,
     family: str | None = None,
     off: Off = "zero",
+    pattern: str = COEFFICIENTS,
     positive: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a method under the name of the decorated function.
@@ -226,6 +238,7 @@ def method(
         name: the name, if it differs from the function's.
         family: a heading to list it under.
         off: the off-value that makes the method what it is, taken unless a user names another one.
+        pattern: what it keeps or removes as one, likewise.
         positive: a score promises that nothing is below zero, and something above it in every layer of a net of which
             nothing is pruned. Where it does not keep that, the run is impossible.
 
@@ -250,9 +263,10 @@ def method(
                 f"{file}: method {label!r}: paper and family are texts, `when` is before_training or left out"
             )
         valid_choice(off, OFFS, "off-value", f"{file}: method {label!r}")
+        pattern_name(pattern, f"{file}: method {label!r}")
         _check_signature(function, label, file, 0 if when is None else 2)
         options = _options(function, label, file)
-        if taken := {"name", "file", "off", "allocation"} & set(options):
+        if taken := {"name", "file", *OWN_AXES} & set(options):
             raise BadInput(
                 f"{file}: method {label!r}: an experiment uses the word {min(taken)!r} itself; rename the option"
             )
@@ -279,6 +293,7 @@ def method(
             line=_line(function),
             build=build,
             off=off,
+            pattern=pattern,
         )
         return function
 

@@ -10,7 +10,7 @@ from functools import wraps
 from math import ceil, floor
 from typing import TYPE_CHECKING
 
-from ipbench.spec import Option, Run
+from ipbench.spec import COEFFICIENTS, Option, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -242,7 +242,7 @@ class Continue:
         if level != "0":
             return run.model_copy(update={"sparsity": level})
         plain = {"method": "dense", "sparsity": "0", "off": "zero", "allocation": "global", "options": {}}
-        return run.model_copy(update=plain)
+        return run.model_copy(update=plain | {"pattern": COEFFICIENTS, "budget": "parameters"})
 
     def _level_before(self, density: Fraction) -> str:
         """Sparsity of the last level that keeps more than `density`, as a run writes it."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -25,12 +25,16 @@ from ipbench.models import catalog as models
 from ipbench.planning import plain_yaml
 from ipbench.planning.jobs import Job, fuse
 from ipbench.spec import (
+    COEFFICIENTS,
     Allocation,
     Basis,
+    Budget,
     Mode,
     Name,
     Number,
     Off,
+    Option,
+    Pattern,
     Recipe,
     Run,
     Seed,
@@ -93,10 +97,20 @@ class Axes(Value):
     basis: Annotated[tuple[dict[str, Any], ...], _LISTED, _SOME] = ({},)
     off: Annotated[tuple[Off, ...], _LISTED, _SOME, _ONCE] = ("zero",)
     allocations: Annotated[tuple[Allocation, ...], _LISTED, _SOME, _ONCE] = ("global",)
+    patterns: Annotated[tuple[Pattern, ...], _LISTED, _SOME, _ONCE] = (COEFFICIENTS,)
+    budgets: Annotated[tuple[Budget, ...], _LISTED, _SOME, _ONCE] = ("parameters",)
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seeds), _SOME, _ONCE] = tuple(range(6))
     margin: Number = Field(0.5, gt=0, le=100, description="percentage points: a difference inside of them is small")
     mode: Mode = "strict"
     loader: Literal["memory", "ffcv"] = "memory"
+
+
+class _Variant(NamedTuple):
+    """A method with its options, and with what its masks are, as fields of a run."""
+
+    method: methods.Method
+    options: dict[str, Option]
+    masks: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -162,9 +176,18 @@ class Experiment:
                 f"{where}: basis: it belongs to space ip, and spaces has {axes.spaces[0]} alone; leave it out"
             )
         self._check_size()
-        variants, bases = list(self._variants()), self._bases()
-        sides = [(space, basis) for space in axes.spaces for basis in (bases if space == "ip" else [Basis()])]
+        variants = list(self._variants())
+        sides = [(space, basis) for space in axes.spaces for basis in (self._bases() if space == "ip" else [Basis()])]
         found: dict[str, Run] = {}
+        for shared in self._nets():
+            for variant in variants:
+                for run in self._of_variant(variant, shared, sides):
+                    found.setdefault(run.cell, run)
+        return found
+
+    def _nets(self) -> Iterator[dict[str, Any]]:
+        """Data set, model, recipe and what else the runs of a net have in common, as fields of a run."""
+        axes, where = self.axes, self.where
         for data in axes.datasets:
             facts = datasets.dataset(data, where)
             recipes = [merged_recipe(facts.recipe, changes, f"{where}: recipe") for changes in axes.recipe]
@@ -174,25 +197,30 @@ class Experiment:
                 datasets.check_recipe(facts, recipe, f"{where}: recipe")
             for model in axes.models or (facts.model,):
                 models.check(model, where)
-                for recipe, (method, options, off, allocation) in product(recipes, variants):
-                    shared: dict[str, Any] = {
-                        "dataset": data, "model": model, "recipe": recipe, "method": method.name, "options": options,
-                        "mode": axes.mode, "seed": axes.seeds[0],
+                for recipe in recipes:
+                    yield {
+                        "dataset": data, "model": model, "recipe": recipe, "mode": axes.mode, "seed": axes.seeds[0],
                     }  # fmt: skip
-                    masked = {"off": off, "allocation": allocation} if method.prunes else {}
-                    sparsities = axes.sparsities if method.prunes else ("0",)
-                    for place, (p, (space, basis)) in enumerate(product(sparsities, sides)):
-                        run = build(Run, {**shared, **masked, "sparsity": p, "space": space, "basis": basis}, where)
-                        if place == 0:  # a recipe and the stages of a method: the same for all that follow
-                            method.check_run(run, where)
-                        found.setdefault(run.cell, run)
-        return found
+
+    def _of_variant(
+        self, variant: _Variant, shared: dict[str, Any], sides: Iterable[tuple[str, Basis]]
+    ) -> Iterator[Run]:
+        """The runs of a method on a net: all sparsities, and spaces with their bases."""
+        method = variant.method
+        values = {**shared, "method": method.name, "options": variant.options}
+        values |= variant.masks if method.prunes else {}
+        sparsities = self.axes.sparsities if method.prunes else ("0",)
+        for place, (p, (space, basis)) in enumerate(product(sparsities, sides)):
+            run = build(Run, {**values, "sparsity": p, "space": space, "basis": basis}, self.where)
+            if place == 0:  # a recipe and the stages of a method: the same for all that follow
+                method.check_run(run, self.where)
+            yield run
 
     def _check_size(self) -> None:
         """Count the grid before any of it is built; what is folded away afterwards is counted, too."""
         axes = self.axes
-        off = len(axes.off) * len(axes.allocations)
-        variants = sum(off if isinstance(entry, str) else off * _size(entry) for entry in axes.methods)
+        masks = len(axes.off) * len(axes.allocations) * len(axes.patterns) * len(axes.budgets)
+        variants = sum(masks if isinstance(entry, str) else masks * _size(entry) for entry in axes.methods)
         bases = sum(map(_size, axes.basis)) if "ip" in axes.spaces else 0
         sides = bases + ("sp" in axes.spaces)
         nets = len(axes.datasets) * max(1, len(axes.models)) * len(axes.recipe)
@@ -283,8 +311,24 @@ class Experiment:
             )
         return {"name": self.name, "title": self.axes.title, "margin": self.axes.margin, "cells": cells}
 
-    def _variants(self) -> Iterable[tuple[methods.Method, dict[str, Any], str, str]]:
-        """Method, options, off and allocation of every method of the experiment; lists of values are axes too."""
+    def _variants(self) -> Iterator[_Variant]:
+        """Every method of the experiment with its options and masks; lists of values are axes too."""
+        where, seen = f"{self.where}: methods", set()
+        for method, own in self._entries():
+            axes = self._own_axes(method, own, where)
+            for chosen in _product({**axes, **own}, f"{where}: {method.name}"):
+                masks = {name: chosen.pop(name) for name in methods.OWN_AXES}
+                options = method.check_options(chosen, self.where)
+                name = repr((method.name, options, masks))
+                if name in seen:
+                    raise BadInput(
+                        f"{where}: {method.name} appears twice with the same options, {options or 'its defaults'}"
+                    )
+                seen.add(name)
+                yield _Variant(method, options, masks)
+
+    def _entries(self) -> Iterator[tuple[methods.Method, dict[str, Any]]]:
+        """The methods as they were written, one by one: each with what its entry says beside its name."""
         where = f"{self.where}: methods"
         for entry in self.axes.methods:
             if isinstance(entry, dict):
@@ -295,30 +339,29 @@ class Experiment:
                         f"{where}: file is the path of a method file, which ends in .py, not {entry['file']!r:.80}"
                     )
         found = methods.load(self.method_files)
-        seen = set()
         for entry in self.axes.methods:
-            names = found.get(entry, [entry]) if isinstance(entry, str) else [entry["name"]]
-            own = {} if isinstance(entry, str) else {key: entry[key] for key in entry if key not in ("name", "file")}
-            if isinstance(entry, dict) and "file" in entry:
-                valid_choice(names[0], found[entry["file"]], f"method of {entry['file']}", self.where)
-            for name in names:
-                chosen = methods.get(name, self.where)
-                if not chosen.prunes and (vain := {"off", "allocation"} & set(own)):
-                    raise BadInput(
-                        f"{where}: {min(vain)} has no meaning for {name}, which does not prune; leave it out"
-                    )
-                # A method may have its own off-values and allocations in place of the experiment's.
-                given = {"off": chosen.offs(self.axes.off), "allocation": list(self.axes.allocations), **own}
-                for options in _product(given, f"{where}: {name}"):
-                    off, allocation = options.pop("off"), options.pop("allocation")
-                    options = chosen.check_options(options, self.where)
-                    variant = repr((name, options, off, allocation))
-                    if variant in seen:
-                        raise BadInput(
-                            f"{where}: {name} appears twice with the same options, {options or 'its defaults'}"
-                        )
-                    seen.add(variant)
-                    yield chosen, options, off, allocation
+            if isinstance(entry, str):
+                yield from ((methods.get(name, self.where), {}) for name in found.get(entry, [entry]))
+                continue
+            if "file" in entry:
+                valid_choice(entry["name"], found[entry["file"]], f"method of {entry['file']}", self.where)
+            own = {key: value for key, value in entry.items() if key not in ("name", "file")}
+            yield methods.get(entry["name"], self.where), own
+
+    def _own_axes(self, method: methods.Method, own: Iterable[str], where: str) -> dict[str, list[str]]:
+        """What a method's masks are: as it declares, or as the experiment says; its entry may say otherwise.
+
+        Raises:
+            BadInput: the entry says so of a method that has no masks.
+        """
+        if not method.prunes and (vain := {*methods.OWN_AXES} & set(own)):
+            raise BadInput(f"{where}: {min(vain)} has no meaning for {method.name}, which does not prune; leave it out")
+        return {
+            "off": method.offs(self.axes.off),
+            "allocation": list(self.axes.allocations),
+            "pattern": method.patterns(self.axes.patterns),
+            "budget": list(self.axes.budgets),
+        }
 
     def _bases(self) -> list[Basis]:
         """Every filter basis of the experiment; lists of values are axes too."""

@@ -50,7 +50,8 @@ class Job:
         """What a person reads in a log."""
         first = self.cells[0]
         sparsities = _ends([run.sparsity for run in self.cells])
-        return f"{first.dataset} {first.model} {first.method} {first.space} p={sparsities} seeds {_span(self.seeds)}"
+        words = " ".join([first.dataset, first.model, first.method, first.space, *_structure(first).values()])
+        return f"{words} p={sparsities} seeds {_span(self.seeds)}"
 
     @property
     def arguments(self) -> list[str]:
@@ -60,6 +61,8 @@ class Job:
         for cell in self.cells:
             words += ["--sparsity", cell.sparsity]
         words += ["--space", run.space, "--off", run.off, "--allocation", run.allocation, "--mode", run.mode]
+        for axis, chosen in _structure(run).items():
+            words += [f"--{axis}", chosen]
         for name, value in run.options.items():
             words += ["--option", _pair(name, value)]
         for name, value in run.basis.differences().items():
@@ -127,6 +130,11 @@ def fuse(
                 )
             )
     return jobs
+
+
+def _structure(run: Run) -> dict[str, str]:
+    """Pattern and budget, where they are not the usual ones."""
+    return {name: value for name, value in run.differences().items() if name in ("pattern", "budget")}
 
 
 def _but_sparsity(run: Run, keep: bool) -> str:

@@ -13,6 +13,7 @@ from ipbench.methods import Prune
 from ipbench.methods._stages import ONE_RANKING
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.selection import select
+from ipbench.spec import COEFFICIENTS
 
 
 def pruned_masks(net: SparseNet, stage: Prune, data: Data) -> dict[str, Tensor]:
@@ -25,6 +26,8 @@ def pruned_masks(net: SparseNet, stage: Prune, data: Data) -> dict[str, Tensor]:
     """
     if stage.whole_ranking and net.run.allocation != "global":
         raise BadInput(f"method {net.run.method}: {ONE_RANKING}")
+    if net.run.pattern != COEFFICIENTS:
+        raise BadInput(f"pattern {net.run.pattern}: not selected yet")
     batch = data.score_batch(per_class=stage.per_class or None)
     masks, target = dict(net.masks), net.budget
     start = sum(int(mask.sum()) for mask in masks.values())

@@ -159,7 +159,7 @@ def test_no_average_over_options_or_bases(tmp_path):
     for name, some, shared in (("basis", cells, True), ("options", options, False)):
         found = analyse(collect(write(tmp_path / name, grid() | {"cells": some})))
         assert found.overall is None and not found.methods and found.members == 2 and found.shared == shared
-        assert [method for _, _, method in found.not_averaged] == [some[0]["method"]]
+        assert [key[2] for key in found.not_averaged] == [some[0]["method"]]
     assert not analyse(collect(write(tmp_path / "usual", grid()))).shared
 
 
@@ -195,7 +195,7 @@ def test_what_would_mix_settings_is_not_formed_and_the_others_stand(tmp_path, pl
     found = analyse(collect(tmp_path))
     mixed, other = found.pairs.values()
     assert mixed.state == mixed.verdict == "mixed" and str(value) in mixed.mixed and not mixed.comparison.n
-    methods = {name: one.verdict for (_, _, name), one in found.methods.items()}
+    methods = {key[2]: one.verdict for key, one in found.methods.items()}
     assert methods == {"snip": "mixed", "grasp": other.verdict} and found.overall.verdict == "mixed"
     assert other.comparison.p == 2 / 64 and other.p_adjusted == pytest.approx(4 * 2 / 64)  # three are missing
 

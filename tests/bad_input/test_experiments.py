@@ -16,7 +16,9 @@ GOOD = {
 }
 NAME = "not a name: use letters, digits, '_', '-' and '.', at most 64, the first a letter or digit"
 RANGE = "a number from 0 up to, not including, 1"
-KEYS = "valid: allocations, basis, datasets, loader, margin, methods, mode, models, off, recipe, seeds"
+KEYS = (
+    "valid: allocations, basis, budgets, datasets, loader, margin, methods, mode, models, off, patterns, recipe, seeds"
+)
 
 
 def changed(id: str, lines: str, *says: str) -> Case:
@@ -86,6 +88,27 @@ AXES = [
     changed("off-twice", "off: [zero, zero]", "off: zero appears twice"),
     changed("off-empty", "off: []", "off", "at least 1 item"),
     changed("allocations-unknown", "allocations: local", "'global', 'uniform' or 'erk' (got 'local')"),
+    changed(
+        "patterns-unknown", "patterns: filter", "patterns.0", "one of coefficients, filters, columns, channels, or N:M"
+    ),
+    changed("patterns-n-of-m", "patterns: [4:4]", "patterns.0", "with N below M", "(got '4:4')"),
+    changed("patterns-number", "patterns: 24", "patterns.0", "(got 24)"),
+    changed("patterns-twice", "patterns: [2:4, 2:4]", "patterns: 2:4 appears twice"),
+    changed("patterns-sparsity", "patterns: 2:4", "pattern 2:4 has sparsity 0.5", "not 0.9"),
+    changed("budgets-unknown", "budgets: flops", "budgets.0", "'parameters', 'macs' or 'channels' (got 'flops')"),
+    changed("budgets-without-pattern", "budgets: macs", "budget macs has no meaning for pattern coefficients"),
+    changed(
+        "own-budget", "methods: [{name: snip, budget: macs}]", "budget macs has no meaning for pattern coefficients"
+    ),
+    changed("own-pattern-of-dense", "methods: [{name: dense, pattern: filters}]", "pattern has no meaning for dense"),
+    changed("pattern-erk", "patterns: filters\nallocations: erk", "allocation erk is a rule for coefficients"),
+    changed("pattern-frozen", "patterns: filters\nbudgets: macs\nmethods: freezenet", "budget macs needs off zero"),
+    changed("pattern-cops", "patterns: filters\nmethods: cops", "method cops", "a mask of single coefficients"),
+    changed("pattern-rigl", "patterns: columns\nmethods: rigl", "method rigl", "exchanges single coefficients"),
+    changed(
+        "pattern-set", "patterns: 1:2\nsparsities: 0.5\nmethods: set", "method set", "exchanges single coefficients"
+    ),
+    changed("pattern-lt", "patterns: channels\nmethods: lt", "method lt", "its levels prune a share of the coeff"),
     changed("allocations-twice", "allocations: [erk, erk]", "allocations: erk appears twice"),
     changed("mode", "mode: exact", "mode", "'strict' or 'fast' (got 'exact')"),
     changed("mode-list", "mode: [strict]", "mode", "'strict' or 'fast'"),

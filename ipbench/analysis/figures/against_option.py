@@ -63,7 +63,8 @@ def _single(axes: Axes, scene: Scene, panel: Tradeoff) -> None:
     """The methods that the other options name, at the same sparsity, as lines."""
     some = next(cell for curve in panel.curves.values() for _, cell in curve)
     for cell in scene.collection.grid.cells:
-        same = all(getattr(cell, axis) == getattr(some, axis) for axis in ("dataset", "model", "recipe", "sparsity"))
+        alike = ("dataset", "model", "recipe", "sparsity", "structure")
+        same = all(getattr(cell, axis) == getattr(some, axis) for axis in alike)
         if not same or cell.method not in panel.named or cell.space not in panel.curves:
             continue
         found = scene.cells(PRIMARY)[cell.id]

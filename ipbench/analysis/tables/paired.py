@@ -9,7 +9,7 @@ from ipbench.analysis.cells import Counts, counts
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.comparisons import IMPOSSIBLE, INCOMPLETE, MIXED, Analysis, Comparison, Finding, pair_name
 from ipbench.analysis.flips import ALPHA, CLAIM_SEEDS, EXACT_SEEDS, FLIPS
-from ipbench.analysis.grid import Row
+from ipbench.analysis.grid import LATER, Row
 from ipbench.analysis.labels import AXES, Labels, labels
 from ipbench.analysis.render import Table
 from ipbench.analysis.tables.parts import (
@@ -66,12 +66,14 @@ def paired_table(collection: Collection, names: Labels, analysis: Analysis) -> T
 def methods_table(collection: Collection, analysis: Analysis) -> Table:
     """One row per method: its comparisons averaged per seed."""
     nets = len({key[:2] for key in analysis.methods}) > 1
+    units = [*LATER] if len({key[3:] for key in analysis.methods}) > 1 else []
+    head = [*(["dataset", "model"] if nets else []), "method", *units]
     data: list[dict[str, Any]] = []
     printed: list[dict[str, str]] = []
     for key, found in analysis.methods.items():
-        place = dict(zip(("dataset", "model", "method"), key, strict=True))
+        place = dict(zip(("dataset", "model", "method", *LATER), key, strict=True))
         data.append(place | _raw(found) | _raw_average(found))
-        printed.append((place if nets else {"method": place["method"]}) | _texts(found) | _average(found))
+        printed.append({name: place[name] for name in head} | _texts(found) | _average(found))
     notes = (
         "Per seed, the difference of the test accuracy (percentage points) is averaged over the method's complete"
         " comparisons (its sparsities and variants); n is the number of seeds.",
@@ -80,9 +82,8 @@ def methods_table(collection: Collection, analysis: Analysis) -> Table:
         *_claim_notes(collection, analysis, analysis.methods.values()),
         *setting_notes(collection),
     )
-    head = ["dataset", "model", "method"] if nets else ["method"]
     columns = [*head, *_columns(analysis.methods.values(), "comparisons", "signs")]
-    raw = ["dataset", "model", "method", *_RAW]
+    raw = ["dataset", "model", "method", *LATER, *_RAW]
     return table(collection, "methods", "IP against SP, method by method", data, printed, notes, columns, raw)
 
 
@@ -134,8 +135,9 @@ def _claim_notes(collection: Collection, analysis: Analysis, shown: Iterable[Fin
 
 def _not_averaged(analysis: Analysis) -> list[str]:
     if not analysis.not_averaged:
-        return []
-    names = ", ".join(dict.fromkeys(method for _, _, method in analysis.not_averaged))
+        several = len({key[3:] for key in analysis.methods}) > 1
+        return ["No average is formed over several patterns or budgets."] if several else []
+    names = ", ".join(dict.fromkeys(key[2] for key in analysis.not_averaged))
     return [
         f"No average is formed over options or filter bases that an experiment varies ({names}), nor over the grid."
     ]

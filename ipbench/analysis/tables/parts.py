@@ -10,7 +10,7 @@ import pandas as pd
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.comparisons import REFERENCE, Analysis
 from ipbench.analysis.flips import CLAIM_SEEDS
-from ipbench.analysis.grid import Cell, Row
+from ipbench.analysis.grid import LATER, Cell, Row
 from ipbench.analysis.labels import AXES, HEADINGS, Labels
 from ipbench.analysis.render import Table
 from ipbench.analysis.setting import hardware, software
@@ -72,7 +72,16 @@ def table(
         raw_columns: the columns of the raw numbers, needed where there may be no row to tell them.
     """
     raw = pd.DataFrame(data) if data else pd.DataFrame(columns=raw_columns)
+    unsaid = {
+        axis for axis, usual in LATER.items() if all(getattr(cell, axis) == usual for cell in collection.grid.cells)
+    }
+    raw = raw.drop(columns=[name for name in raw.columns if name in unsaid])
     return Table(name, f"{collection.grid.title}: {title}", raw, pd.DataFrame(printed, columns=columns), notes)
+
+
+def _only(collection: Collection, axis: str, value: str) -> bool:
+    """Whether an axis has this value in all cells."""
+    return all(getattr(cell, axis) == value for cell in collection.grid.cells)
 
 
 def describe(names: Labels, cell: Cell) -> str:

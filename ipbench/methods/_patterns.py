@@ -1,0 +1,24 @@
+"""Which stages have a meaning for which patterns."""
+
+from __future__ import annotations
+
+from ipbench.methods._stages import Continue, DropAndGrow, Prune, Stage, Train
+from ipbench.spec import COEFFICIENTS
+
+
+def without_meaning(stage: Stage, pattern: str) -> str:
+    """Why a stage has no meaning for a pattern; empty if it has one.
+
+    Args:
+        stage: of a method.
+        pattern: of a run.
+    """
+    if pattern == COEFFICIENTS:
+        return ""
+    if isinstance(stage, Prune) and stage.whole_ranking:
+        return f"solves for a mask of single coefficients, and pattern {pattern} keeps none; take pattern coefficients"
+    if isinstance(stage, Train) and isinstance(stage.update, DropAndGrow):
+        return f"exchanges single coefficients, which pattern {pattern} does not keep; take pattern coefficients"
+    if isinstance(stage, Continue) and stage.rate:
+        return f"its levels prune a share of the coefficients, and not of pattern {pattern}; take pattern coefficients"
+    return ""
