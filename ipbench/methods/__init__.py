@@ -23,7 +23,7 @@ from typing import Any
 from ipbench.errors import BadInput, valid_choice
 from ipbench.methods._code import Code, code_of
 from ipbench.methods._declare import OWN_AXES, REGISTRY, Method, before_training, cross_entropy, method
-from ipbench.methods._stages import Continue, DropAndGrow, Gradual, Prune, Rewind, Stage, Train, Update
+from ipbench.methods._stages import Continue, DropAndGrow, Gradual, Prune, Rewind, Slice, Stage, Train, Update
 from ipbench.spec import Run
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Method",
     "Prune",
     "Rewind",
+    "Slice",
     "Stage",
     "Train",
     "Update",

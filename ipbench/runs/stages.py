@@ -54,14 +54,16 @@ def execute_stages(
     """
     method = methods.get(net.run.method)
     method.check_run(net.run, net.run.dataset, data.steps_per_epoch)
-    for place, stage in enumerate(method.stages(net.run.options)):
+    for place, stage in enumerate(method.stages_of(net.run)):
         if place < state.stage:
             continue
         if isinstance(stage, methods.Train):
             _train(net, data, state, stage, place, save, on_epoch)
         else:
+            before = net.structure
             _change(net, data, state, stage, fresh, start)
-            state.progress.forget_best()
+            if not isinstance(stage, methods.Slice) or net.structure != before:
+                state.progress.forget_best()
         state.stage = place + 1
         save()
     if not within_budget(net):
@@ -78,7 +80,7 @@ def _change(
     net: SparseNet,
     data: Data,
     state: State,
-    stage: methods.Continue | methods.Prune | methods.Rewind,
+    stage: methods.Continue | methods.Prune | methods.Rewind | methods.Slice,
     fresh: Callable[[], SparseNet],
     start: Callable[[], End],
 ) -> None:
@@ -92,6 +94,10 @@ def _change(
         with together(), full_precision(), method_code(net.run.method, net.run.seed, state.stage):
             masks = pruned_masks(net, stage, data)
         net.prune(from_first(masks))
+    elif isinstance(stage, methods.Slice):
+        with together():
+            net.slice(stage.constant)
+        state.progress.momentum = {}
     else:
         state.point = state.point or rewinding_point(fresh(), data, stage.epochs)
         net.load_tensors(net.cut_from_dense(state.point))
