@@ -151,12 +151,12 @@ def test_a_state_of_something_else_is_not_continued(tmp_path, key):
     here = {**content(run, HERE), **versions(HERE)}
     path = state_path(tmp_path, run)
     state = State(path, run, here)
-    state.steps = 7
+    state.flops = 7
     state.save(net, 1.0, 1.0)
-    for told, steps in ((here, 7), ({**here, key: "another"}, 0)):
+    for told, flops in ((here, 7), ({**here, key: "another"}, 0)):
         again = State(path, run, told)
         again.load(net)
-        assert again.steps == steps
+        assert again.flops == flops
 
 
 def test_an_end_of_other_images_is_refused(tmp_path):

@@ -18,7 +18,7 @@ ORDER = [
     {"store"},
     {"data", "machine"},
     {"sparse"},
-    {"models"},
+    {"models", "updaters"},
     {"methods"},
     {"planning", "training"},
     {"analysis"},

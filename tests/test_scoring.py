@@ -15,13 +15,13 @@ from ipbench.methods import DropAndGrow, Gradual, Prune, cops, cross_entropy
 from ipbench.methods.snip import snip
 from ipbench.methods.synflow import synflow
 from ipbench.runs.outcome import starting_gradient_norm
-from ipbench.sparse import net as sparse_net
+from ipbench.sparse import net as net_module
 from ipbench.sparse.net import SparseNet, passes
 from ipbench.sparse.scoring import take
 from ipbench.sparse.selection import Impossible, NotFinite
+from ipbench.sparse.view import sparse_net
 from ipbench.training.pruning import pruned_masks
-from ipbench.training.updates import drop_and_grow, prune_gradually
-from tests.tiny import Fixed, TinyData, make_run, run_stages, tiny_conv
+from tests.tiny import Fixed, TinyData, hooks_of, make_run, run_stages, tiny_conv
 
 SHAPE = (2, 6, 6)
 
@@ -55,8 +55,8 @@ def flat(scores: dict[str, Tensor]) -> Tensor:
 def rude(net, batch):
     """Changes all that it can reach, and returns views of the parameters."""
     net(batch.images).sum().backward()
-    net.net.register_forward_hook(lambda module, inputs, output: output * 0)
-    net.net.eval()
+    sparse_net(net).net.register_forward_hook(lambda module, inputs, output: output * 0)
+    sparse_net(net).net.eval()
     torch.set_grad_enabled(False)
     torch.rand(5)
     for c in net.coefficients.values():
@@ -105,14 +105,16 @@ def test_a_rude_score_reaches_nothing(batch):
 
     def score(net, batch):
         rounds.append(flat(snip(net, batch)))
-        assert all(c.grad is None and c.requires_grad for c in net.coefficients.values()) and net.net.training
+        assert (
+            all(c.grad is None and c.requires_grad for c in net.coefficients.values()) and sparse_net(net).net.training
+        )
         assert bool(batch.images.any()) and bool(batch.labels.any()) and torch.is_grad_enabled()
         return rude(net, batch)
 
     before = {name: tensor.clone() for name, tensor in net.tensors().items()}
     images, state = batch.images.clone(), torch.get_rng_state()
     pruned_masks(net, Prune(score, "rude", rounds=3), Fixed(batch))
-    prune_gradually(net, Gradual(score, 1, 0.0, 1.0), batch, 9, 10)
+    hooks_of(net, Gradual(score, 1, 0.0, 1.0), 10).after_backward(batch, 9, {})
     assert len(rounds) == 4 and torch.equal(batch.images, images) and torch.equal(torch.get_rng_state(), state)
     assert torch.is_grad_enabled() and net.net.training
     assert bool(flat(snip(net, batch)).any())  # no hook that sends zeros
@@ -134,7 +136,7 @@ def test_a_rude_growth_reaches_nothing(batch):
     before = {name: tensor.clone() for name, tensor in net.tensors().items()}
     gradients = {name: c.grad.clone() for name, c in net.coefficients.items()}
     kept, start = {name: int(mask.sum()) for name, mask in net.masks.items()}, dict(net.masks)
-    drop_and_grow(net, DropAndGrow(grow, 2, 0.5, 0.0, 1.0, False), 2, 10)
+    hooks_of(net, DropAndGrow(grow, 2, 0.5, 0.0, 1.0, False), 10).after_backward(batch, 2, {})
     assert {name: int(mask.sum()) for name, mask in net.masks.items()} == kept and torch.is_grad_enabled()
     assert all(torch.equal(c.grad, gradients[name]) for name, c in net.coefficients.items())
     for name, c in net.coefficients.items():
@@ -195,7 +197,7 @@ def test_half_precision_is_ranked_as_it_is(kind, batch):
     assert all(torch.equal(first[name], second[name]) for name in first)
     growth = DropAndGrow(lambda net, layer, gradient, step: gradient.to(kind), 2, 0.5, 0.0, 1.0, False)
     net.prune(first)
-    drop_and_grow(net, growth, 2, 10)
+    hooks_of(net, growth, 10).after_backward(batch, 2, {})
     assert sum(int(mask.sum()) for mask in net.masks.values()) == net.budget
 
 
@@ -218,7 +220,7 @@ def test_what_is_no_score_is_one_line(change, message, batch):
         pruned_masks(net, score, Fixed(batch))
     growth = DropAndGrow(lambda net, layer, gradient, step: change(gradient), 2, 0.5, 0.0, 1.0, False)
     with pytest.raises(BadInput, match=f"the growth score of layer 0 must be a tensor.*{message}"):
-        drop_and_grow(net, growth, 2, 10)
+        hooks_of(net, growth, 10).after_backward(batch, 2, {})
 
 
 def test_scores_with_a_graph_or_without_a_number(batch):
@@ -343,7 +345,7 @@ def test_scores_in_passes_are_those_of_the_whole_batch(method, monkeypatch):
     batch = Batch(torch.randn(11, *SHAPE, generator=generator).double(), torch.arange(11) % 3)
     net = SparseNet(smooth(), make_run(), SHAPE).double()
     whole = alone(method, net, batch)
-    monkeypatch.setattr(sparse_net, "PASS_PIXELS", 3 * 36)
+    monkeypatch.setattr(net_module, "PASS_PIXELS", 3 * 36)
     assert passes(batch) == 4
     sizes = []
     net.net.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
@@ -358,7 +360,7 @@ def test_both_sweeps_of_grasp_draw_the_same_dropout(monkeypatch):
     net = SparseNet(nn.Sequential(smooth(), nn.Dropout(0.5)), make_run(), SHAPE)
     net.net[1].register_forward_hook(lambda module, inputs, output: drawn.append(output == 0))
     batch = Batch(torch.randn(12, *SHAPE, generator=torch.Generator().manual_seed(1)), torch.arange(12) % 3)
-    monkeypatch.setattr(sparse_net, "PASS_PIXELS", 4 * 36)
+    monkeypatch.setattr(net_module, "PASS_PIXELS", 4 * 36)
     alone("grasp", net, batch)
     assert len(drawn) == 6 and all(torch.equal(a, b) for a, b in zip(drawn[:3], drawn[3:], strict=True))
     assert not torch.equal(drawn[0], drawn[1])
@@ -386,6 +388,6 @@ def test_the_starting_gradient_is_taken_in_passes(monkeypatch, batch):
     assert starting_gradient_norm(net, Fixed(batch)) == pytest.approx(expected, rel=1e-6)
     sizes = []
     net.net.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
-    monkeypatch.setattr(sparse_net, "PASS_PIXELS", 2 * 36)
+    monkeypatch.setattr(net_module, "PASS_PIXELS", 2 * 36)
     assert starting_gradient_norm(net, Fixed(batch)) == pytest.approx(expected, rel=1e-5)
     assert sizes == [2, 2, 2, 2]

@@ -21,7 +21,7 @@ from ipbench.models.initialise import initialise
 from ipbench.runs import execute as running
 from ipbench.runs import stages
 from ipbench.runs.execute import Environment, build_net, end_path, execute, record_path, state_path
-from ipbench.runs.stages import rewinding_point, stage_recipe
+from ipbench.runs.stages import rewinding_point
 from ipbench.runs.state import End, read_end, write_end
 from ipbench.spec import Basis, Recipe, Run
 from ipbench.store import read_json, tensors_digest
@@ -179,9 +179,9 @@ def test_ft_begins_with_the_pruned_dense_net(tmp_path, begins, space, off):
 def test_fine_tuning_has_its_own_epochs_and_rate():
     """lr is a factor; the schedule and the warm-up fit into the epochs."""
     recipe = RECIPE.model_copy(update={"warmup": 3.0})
-    ft = stage_recipe(recipe, Train(epochs=2, lr=0.1))
+    ft = Train(epochs=2, lr=0.1).recipe_of(recipe)
     assert (ft.epochs, ft.lr, ft.warmup) == (2, pytest.approx(0.005), 2)
-    assert stage_recipe(recipe, Train()) == recipe
+    assert Train().recipe_of(recipe) == recipe
 
 
 @pytest.mark.parametrize("epochs", [0, 0.5, 1, 1.75])

@@ -16,8 +16,10 @@ from ipbench.sparse.net import SparseNet
 from ipbench.sparse.selection import NotFinite
 from ipbench.spec import Basis
 from ipbench.training.loop import Progress, Sgd, train
-from ipbench.training.updates import drop_and_grow, fraction_at, revise
-from tests.tiny import TinyData, make_run, tiny_conv
+from ipbench.training.updates import Activity
+from ipbench.updaters import Steps
+from ipbench.updaters.exchange import Exchange
+from tests.tiny import TinyData, hooks_of, make_run, tiny_conv
 
 BATCH = Batch(torch.zeros(2, 1, 3, 3), torch.tensor([0, 1]))
 
@@ -26,6 +28,11 @@ def update_of(method: str, **options) -> Update:
     """How a registered method changes masks while it trains."""
     (found,) = (s.update for s in methods.get(method).stages(options) if isinstance(s, Train) and s.update)
     return found
+
+
+def revise(net: SparseNet, update: Update, batch: Batch, step: int, total: int, momentum: dict[str, Tensor]) -> bool:
+    """What the training loop does at a step when the gradients are at hand."""
+    return hooks_of(net, update, total).after_backward(batch, step, momentum)
 
 
 # RigL and SET on three layers with 9, 6 and 12 coefficients. Lists are in the order of the places.
@@ -108,28 +115,30 @@ def test_rigl_by_hand(space, off):
 
 def test_exchange_counts_what_is_new():
     """Of 3, 1 and 4 exchanged coefficients one and all four came back in the first and the last layer."""
-    net, _ = ready()
-    assert drop_and_grow(net, HALF, 1, 100) == {"0": 2, "2": 1, "3": 0}
+    net, momentum = ready()
+    hooks = hooks_of(net, HALF, 100)
+    hooks.after_backward(BATCH, 1, momentum)
+    assert hooks.activity == Activity(mask_updates=1, coefficients_removed=2 + 1 + 0)
 
 
 def test_dropping_goes_by_magnitude_and_not_by_gradient():
     """The largest coefficients stay whatever their gradients are."""
-    net, _ = ready()
+    net, momentum = ready()
     for c in net.coefficients.values():
         c.grad.zero_()
         c.grad.flatten()[8:] = 1.0
-    drop_and_grow(net, HALF, 1, 100)
+    revise(net, HALF, BATCH, 1, 100, momentum)
     assert {0, 2, 5} <= kept(net)["0"] and {1, 2} <= kept(net)["2"] and kept(net)["3"] == {0, 1, 2, 3, 8, 9, 10, 11}
 
 
 def test_scaled_dropping_counts_the_size_of_the_basis_filters():
     """Row 0 of the FB times 0.01: the largest coefficient of the convolution becomes the smallest."""
     for scaled, first in ((False, True), (True, False)):
-        net, _ = ready(space="ip")
+        net, momentum = ready(space="ip")
         with torch.no_grad():
             net.bases["0/3x3"].matrix[0] *= 0.01
         net.coefficients["0"].grad.flatten()[0] = 0.0  # it does not come back
-        drop_and_grow(net, DropAndGrow(HALF.grow, 1, 0.2, 0.2, 1.0, scaled), 1, 100)
+        revise(net, DropAndGrow(HALF.grow, 1, 0.2, 0.2, 1.0, scaled), BATCH, 1, 100, momentum)
         assert (0 in kept(net)["0"]) == first
 
 
@@ -170,7 +179,7 @@ def test_both_spaces_exchange_the_same(method, pair, batch):
         generator = torch.Generator().manual_seed(0)
         net.prune({name: torch.rand(mask.shape, generator=generator) < 0.4 for name, mask in net.masks.items()})
         before = kept(net)
-        train(net, data, net.run.recipe, Progress(), update=update_of(method, every=2, until=1.0))
+        train(net, data, net.run.recipe, Progress(), hooks=hooks_of(net, update_of(method, every=2, until=1.0), 6, 3))
         assert kept(net) != before
         ends.append((kept(net), [c.detach().clone() for c in net.coefficients.values()]))
     assert ends[0][0] == ends[1][0] and all(map(torch.equal, ends[0][1], ends[1][1]))
@@ -182,7 +191,7 @@ def test_both_spaces_exchange_the_same(method, pair, batch):
 def fractions(method: str, steps: list[int], total: int) -> list[float]:
     update = update_of(method)
     assert isinstance(update, DropAndGrow)
-    return [fraction_at(update, step, total) for step in steps]
+    return [Exchange(update, Steps(total, total)).fraction_at(step) for step in steps]
 
 
 def test_the_fraction_falls_along_a_cosine_with_the_published_constants():
@@ -297,7 +306,7 @@ def test_masks_change_only_at_due_steps(method, expected, off, space):
     data.before_step = watch
     recipe = net.run.recipe.model_copy(update={"epochs": 3, "weight_decay": 0.01, "nesterov": True})
     options = {"fraction": 0.5, "end": 0.5} if exchanging else {}
-    train(net, data, recipe, Progress(), update=update_of(method, every=2, **options))
+    train(net, data, recipe, Progress(), hooks=hooks_of(net, update_of(method, every=2, **options), 9, 3))
     watch()
     assert len(states) == 10
     changed = [step for step in range(9) if states[step][0] != states[step + 1][0]]

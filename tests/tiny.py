@@ -15,7 +15,10 @@ from ipbench.methods import Method
 from ipbench.runs.stages import execute_stages
 from ipbench.runs.state import End, State
 from ipbench.sparse.net import SparseNet
+from ipbench.sparse.view import TrainedView
 from ipbench.spec import Recipe, Run
+from ipbench.training.updates import Hooks
+from ipbench.updaters import Steps, Update
 
 
 def make_run(**values: Any) -> Run:
@@ -80,6 +83,12 @@ class TinyData:
 
     def score_batch(self, size: int | None = None, per_class: int | None = None) -> Batch:
         return self.batches[0]
+
+
+def hooks_of(net: SparseNet, update: Update, total: int, per_epoch: int | None = None) -> Hooks:
+    """An update at work in a training of so many steps."""
+    view = TrainedView(net, net.run.recipe.weight_decay)
+    return Hooks(net, update.begin(view, Steps(total, per_epoch or total)), view)
 
 
 def run_stages(

@@ -26,6 +26,7 @@ class DataSet:
         source: where the images come from, in one sentence.
         shorter_side: of data sets that are folders of images of any size: the pixels to which the shorter side of every
             image is brought before a crop of `shape` is taken; None: all images are of `shape`.
+        task: what nets are trained for on it: one of `ipbench.training.task.TASKS`.
         published: SHA-256 of the pixels and labels of a part (`sources.sha256`), by its number of images; a part
             whose number is not there is recorded, and cannot be checked.
     """
@@ -41,6 +42,7 @@ class DataSet:
     recipe: Recipe
     source: str
     shorter_side: int | None = None
+    task: str = "classification"
     published: Mapping[int, str] = field(default_factory=dict)
 
 

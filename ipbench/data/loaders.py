@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import partial
@@ -113,26 +114,45 @@ class Data:
         self.rank, self.world = rank, world
         facts = dataset(name)
         self.shape, self.classes = facts.shape, facts.classes
-        check_recipe(facts, recipe)
         if not 0 <= rank < world:
             raise BadInput(f"rank {rank} of {world} processes: ranks are 0 to {world - 1}")
-        if recipe.batch_size % world:
-            raise BadInput(
-                f"{name}: batch_size is {recipe.batch_size}, which {world} processes cannot share equally; it must be"
-                f" divisible by {world}"
-            )
+        self._check_batches(recipe)
         # Both splits at once: a test file that is missing should stop a run before it trains.
         self._train, self._test = (_open(name, split, root, loader, workers, device) for split in get_args(Split))
         self.train_indices, self.validation_indices = splits.split(
             len(self._train.labels), seed, recipe.validation, recipe.train_examples
         )
-        self.steps_per_epoch = len(self.train_indices) // recipe.batch_size
-        if not self.steps_per_epoch:
+        self.steps_per_epoch = self._steps(recipe)
+        self._normalise = partial(normalise, constants=_constants(facts, device), channels_last=channels_last)
+
+    def under(self, recipe: Recipe) -> Data:
+        """The same images, in the batches and with the augmentation of another recipe; what is held out stays.
+
+        Raises:
+            BadInput: the recipe does not fit the data set.
+        """
+        self._check_batches(recipe)
+        other = copy.copy(self)
+        other.recipe, other.steps_per_epoch = recipe, self._steps(recipe)
+        return other
+
+    def _check_batches(self, recipe: Recipe) -> None:
+        check_recipe(dataset(self.name), recipe)
+        if recipe.batch_size % self.world:
             raise BadInput(
-                f"{name}: batch_size is {recipe.batch_size}, but the training part has only"
+                f"{self.name}: batch_size is {recipe.batch_size}, which {self.world} processes cannot share equally; it"
+                f" must be divisible by {self.world}"
+            )
+
+    def _steps(self, recipe: Recipe) -> int:
+        """Full batches in the training part."""
+        steps = len(self.train_indices) // recipe.batch_size
+        if not steps:
+            raise BadInput(
+                f"{self.name}: batch_size is {recipe.batch_size}, but the training part has only"
                 f" {len(self.train_indices)} images"
             )
-        self._normalise = partial(normalise, constants=_constants(facts, device), channels_last=channels_last)
+        return steps
 
     def train(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """The augmented full batches of an epoch (0, 1, ...), in its keyed order; of each, this rank's part.

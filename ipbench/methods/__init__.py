@@ -23,8 +23,10 @@ from typing import Any
 from ipbench.errors import BadInput, valid_choice
 from ipbench.methods._code import Code, code_of
 from ipbench.methods._declare import OWN_AXES, REGISTRY, Method, before_training, cross_entropy, method
-from ipbench.methods._stages import Continue, DropAndGrow, Gradual, Prune, Rewind, Slice, Stage, Train, Update
+from ipbench.methods._stages import Continue, Prune, Rewind, Slice, Stage, Train
+from ipbench.methods._updates import DropAndGrow, Gradual
 from ipbench.spec import Run
+from ipbench.updaters import Steps, Update, Updater
 
 __all__ = [
     "OWN_AXES",
@@ -37,8 +39,10 @@ __all__ = [
     "Rewind",
     "Slice",
     "Stage",
+    "Steps",
     "Train",
     "Update",
+    "Updater",
     "before_training",
     "built_in",
     "code",

@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ipbench.data.catalog import dataset, steps_per_epoch
+from ipbench.data.catalog import check_recipe, dataset, steps_per_epoch
 from ipbench.errors import BadInput, valid_choice
 from ipbench.methods._patterns import without_meaning
-from ipbench.methods._stages import ONE_RANKING, Continue, Gradual, Prune, Stage, Train, Update, alone, with_slice
+from ipbench.methods._scores import alone
+from ipbench.methods._stages import ONE_RANKING, Continue, Prune, Stage, Train, with_slice
 from ipbench.spec import COEFFICIENTS, NAME, OFFS, Off, Option, Run, pattern_name
+from ipbench.updaters.updater import MaskUse, Update
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,9 +69,8 @@ class Method:
 
     @property
     def prunes(self) -> bool:
-        """False for `dense`: a method none of whose stages prunes has sparsity 0 only."""
-        stages = self.stages({})
-        return any(isinstance(stage, Prune) or (isinstance(stage, Train) and stage.update) for stage in stages)
+        """False for `dense`: a method none of whose stages changes masks has sparsity 0 only."""
+        return any(isinstance(stage, Prune) or _masks(stage) != "stay" for stage in self.stages({}))
 
     def parent(self, run: Run) -> Run | None:
         """The run of whose end this run of the method is a continuation; None if it starts from initial values."""
@@ -136,7 +137,7 @@ class Method:
             )
         if any(isinstance(stage, Continue) for stage in stages[1:]):
             raise BadInput(f"{where}: method {self.name!r}: Continue is the first stage, or none")
-        if self.prunes and not any(isinstance(stage, Prune) or _prunes(stage) for stage in stages):
+        if self.prunes and not any(isinstance(stage, Prune) or _masks(stage) == "pruned" for stage in stages):
             raise BadInput(
                 f"{where}: method {self.name!r}: exchanges coefficients of a net that it does not prune to the run's"
                 " sparsity; put a Prune before"
@@ -154,19 +155,19 @@ class Method:
             BadInput: rewinding leaves nothing to train, a training ends before its update changes a mask, or a score
                 means another allocation or pattern.
         """
-        steps = steps or steps_per_epoch(dataset(run.dataset, where), run.recipe)
         for stage in self.stages(run.options):
             if isinstance(stage, Prune) and stage.whole_ranking and run.allocation != "global":
                 raise BadInput(f"{where}: method {self.name}: {ONE_RANKING}")
             if problem := without_meaning(stage, run.pattern):
                 raise BadInput(f"{where}: method {self.name}: {problem}")
-            if isinstance(stage, Train) and (problem := _misfit(stage, stage.epochs or run.recipe.epochs, steps)):
+            if isinstance(stage, Train) and (problem := _misfit(stage, run, f"{where}: method {self.name}", steps)):
                 raise BadInput(f"{where}: method {self.name}: {problem}")
 
     def updates(self, run: Run) -> list[Update]:
-        """How the masks of a run change while it trains."""
+        """How the masks of a run change while it trains; updates that leave them alone are not among them."""
         stages = self.stages(run.options)
-        return [stage.update for stage in stages if isinstance(stage, Train) and stage.update]
+        updates = [stage.update for stage in stages if isinstance(stage, Train) and stage.update]
+        return [update for update in updates if update.masks != "stay"]
 
     def describe(self) -> dict[str, Any]:
         """What `ipbench methods --json` prints of it."""
@@ -183,17 +184,37 @@ class Method:
         }
 
 
-def _prunes(stage: Stage) -> bool:
-    """Whether a training ends at the run's sparsity."""
-    return isinstance(stage, Train) and isinstance(stage.update, Gradual)
+def _masks(stage: Stage) -> MaskUse:
+    """What becomes of masks while a stage trains."""
+    return stage.update.masks if isinstance(stage, Train) and stage.update else "stay"
 
 
-def _misfit(stage: Train, epochs: int, steps: int | None) -> str:
-    """What is wrong with a training of so many epochs, of so many steps each if that is known; empty if nothing."""
+def _misfit(stage: Train, run: Run, where: str, steps: int | None) -> str:
+    """What is wrong with a training of a run; empty if nothing.
+
+    Args:
+        stage: the training.
+        run: whose.
+        where: for messages.
+        steps: of an epoch of the run's recipe, if the caller knows it.
+
+    Raises:
+        BadInput: what it changes of the recipe makes none, or none for the data set.
+    """
+    recipe, facts = stage.recipe_of(run.recipe, where), dataset(run.dataset, where)
+    if stage.recipe:
+        check_recipe(facts, recipe, where)
+    if steps is None or recipe.batch_size != run.recipe.batch_size:
+        steps = steps_per_epoch(facts, recipe)
+    if stage.until == "done" and recipe.schedule != "constant":
+        return (
+            f"a training that ends when its updater is done has a constant schedule, not {recipe.schedule}: its length"
+            ' is not known before (recipe={"schedule": "constant"})'
+        )
     # Where it is not known, a step a thousandth of an epoch long will do to see whether anything is left.
-    first, total = round(stage.first * (steps or 1000)), epochs * (steps or 1000)
+    first, total = round(stage.first * (steps or 1000)), recipe.epochs * (steps or 1000)
     if first >= total:
-        return f"rewinding to epoch {stage.first:g} leaves nothing of a training of {epochs} epochs"
+        return f"rewinding to epoch {stage.first:g} leaves nothing of a training of {recipe.epochs} epochs"
     return stage.update.idle(first, total) if stage.update and steps else ""
 
 

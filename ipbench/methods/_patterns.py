@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipbench.methods._stages import Continue, DropAndGrow, Prune, Stage, Train
+from ipbench.methods._stages import Continue, Prune, Stage, Train
 from ipbench.spec import COEFFICIENTS
 
 
@@ -17,7 +17,7 @@ def without_meaning(stage: Stage, pattern: str) -> str:
         return ""
     if isinstance(stage, Prune) and stage.whole_ranking:
         return f"solves for a mask of single coefficients, and pattern {pattern} keeps none; take pattern coefficients"
-    if isinstance(stage, Train) and isinstance(stage.update, DropAndGrow):
+    if isinstance(stage, Train) and stage.update and stage.update.masks == "exchanged":
         return f"exchanges single coefficients, which pattern {pattern} does not keep; take pattern coefficients"
     if isinstance(stage, Continue) and stage.rate:
         return f"its levels prune a share of the coefficients, and not of pattern {pattern}; take pattern coefficients"

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
-from functools import wraps
-from math import ceil, floor
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ipbench.spec import COEFFICIENTS, Option, Run
+from ipbench.methods._scores import alone
+from ipbench.spec import COEFFICIENTS, Option, Recipe, Run, build
+from ipbench.updaters import Update
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ipbench.data.loaders import Batch
-    from ipbench.sparse.net import SparseNet
-
-    Score = Callable[..., Mapping[str, Tensor]]
-    Growth = Callable[[SparseNet, str, Tensor, int], Tensor]
+    from ipbench.methods._scores import Score
 
 #: What becomes of the constant that a channel without filters sends on, when it is cut.
 Constant = Literal["drop", "refuse", "fold"]
@@ -29,31 +23,12 @@ ONE_RANKING = (
     "solves for the mask of the whole net, which only allocation global keeps; uniform and erk would keep another one"
 )
 
+#: What of a recipe no stage can change: it is decided before the first one.
+_OF_THE_RUN = {"init", "train_examples", "validation"}
 #: Decimals of a level's sparsity: a round number of a level is a number one can write.
 _LEVEL_DECIMALS = 6
 #: Of what a level prunes: below it, a lottery ticket would take hundreds of trainings.
 _LEAST_RATE = 0.05
-
-
-def alone(score: Score, name: str, positive: bool = False) -> Score:
-    """A score that sees a copy of the net and the batch, whoever calls it, and whose result is checked.
-
-    Args:
-        score: a function (net, batch, **options).
-        name: of the score, for messages.
-        positive: its promise, see `ipbench.sparse.scoring.take`.
-    """
-    if getattr(score, "alone", False):
-        return score
-
-    @wraps(score)
-    def taken(net: SparseNet, batch: Batch, **options: Option) -> Mapping[str, Tensor]:
-        from ipbench.sparse.scoring import take  # here, so that planning a grid imports no torch
-
-        return take(score, name, net, batch, options, positive=positive)
-
-    taken.alone = True  # type: ignore[attr-defined]
-    return taken
 
 
 @dataclass(frozen=True)
@@ -87,137 +62,71 @@ class Prune:
 
 
 @dataclass(frozen=True)
-class Gradual:
-    """Prune while training: the density falls to that of the run along a cubic (Zhu and Gupta, 2017, eq. 1).
-
-    Attributes:
-        score: as in `Prune`; its batch is the training batch of that step.
-        every: steps between two prunings.
-        start: the fraction of the training after which pruning begins.
-        until: the fraction after which the run's sparsity is reached.
-        options: of the score.
-    """
-
-    score: Score
-    every: int
-    start: float
-    until: float
-    options: Mapping[str, Option] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.every < 1 or not 0 <= self.start < self.until <= 1:
-            raise ValueError("every is 1 or more, and 0 <= start < until <= 1")
-        object.__setattr__(self, "score", alone(self.score, getattr(self.score, "__name__", "score")))
-
-    def window(self, total: int) -> tuple[int, int]:
-        """First and last step that prune, in a training of `total` steps."""
-        last = min(floor(self.until * total), total - 1)
-        return min(floor(self.start * total), last), last
-
-    def due(self, step: int, total: int) -> bool:
-        """Whether masks are revised at this step, counted from 0."""
-        first, last = self.window(total)
-        return step == last or (first <= step < last and (step - first) % self.every == 0)
-
-    def idle(self, first: int, total: int) -> str:
-        """Why a training of the steps `first` up to `total` is not pruned gradually; empty if it is."""
-        begin, last = self.window(total)
-        most = last - 1 - begin  # of `every`: a step between the first, which prunes nothing, and the last
-        between = begin + most // self.every * self.every
-        if between > begin and between >= first:
-            return ""
-        return (
-            f"nothing would be pruned gradually: in a training of {total} steps, pruning every {self.every} steps"
-            f" from step {begin} to {last} is pruning once;{_valid(begin + most - max(first, begin + 1) + 1)}"
-        )
-
-    def share(self, step: int, total: int) -> float:
-        """How much of what is to be pruned is pruned after this step: 1 - (1 - t)^3, with t from 0 to 1."""
-        first, last = self.window(total)
-        return 1.0 if step >= last else 1 - (1 - (step - first) / (last - first)) ** 3
-
-    def __str__(self) -> str:
-        return f"pruning gradually every {self.every} steps"
-
-
-@dataclass(frozen=True)
-class DropAndGrow:
-    """Exchange coefficients while training, in every layer as many as were there (Evci et al., ICML 2020, alg. 1).
-
-    The smallest of a layer's trained coefficients are dropped, as many masked ones are grown; what was dropped may come
-    back at once and has then not moved. At such a step the weights are not trained.
-
-    Attributes:
-        grow: a function (net, layer, dense gradient, step) to a number per coefficient; larger = grow.
-        every: steps between two exchanges.
-        fraction: of the trained coefficients that is dropped, at the start; a cosine takes it to `end`.
-        end: the fraction at the end of the exchanges.
-        until: the fraction of the training after which masks stay.
-        scaled: drop by |coefficient| times the norm of its basis filter instead of |coefficient|.
-    """
-
-    grow: Growth
-    every: int
-    fraction: float
-    end: float
-    until: float
-    scaled: bool
-
-    def __post_init__(self) -> None:
-        fractions = 0 < self.fraction <= 1 and 0 <= self.end <= self.fraction and 0 < self.until <= 1
-        if self.every < 1 or not fractions:
-            raise ValueError("every is 1 or more, 0 < fraction <= 1, 0 <= end <= fraction, and 0 < until <= 1")
-
-    def due(self, step: int, total: int) -> bool:
-        """Whether masks are revised at this step, counted from 0."""
-        return step > 0 and step % self.every == 0 and step < self.until * total
-
-    def idle(self, first: int, total: int) -> str:
-        """Why a training of the steps `first` up to `total` exchanges nothing; empty if it does."""
-        last = min(ceil(self.until * total), total) - 1
-        if last - last % self.every >= max(first, 1):
-            return ""
-        return (
-            f"no coefficients would be exchanged: in a training of {total} steps, with exchanges every {self.every}"
-            f" steps up to step {last}, there is none;{_valid(last - max(first, 1) + 1)}"
-        )
-
-    def __str__(self) -> str:
-        return f"exchanging {self.fraction:.0%} every {self.every} steps"
-
-
-Update = Gradual | DropAndGrow
-
-
-def _valid(most: int) -> str:
-    """What an interval may be, for a message."""
-    return f" an interval from 1 to {most} steps is valid" if most > 0 else " train longer, or in a longer part of it"
-
-
-@dataclass(frozen=True)
 class Train:
     """Train what the masks leave.
 
     Attributes:
-        update: how masks change while training; None: they do not.
+        update: what is done beside the steps, such as changing masks; None: nothing.
         epochs: instead of the recipe's, if above 0.
         lr: a factor of the recipe's learning rate.
         first: epochs of the schedule that are left out at its start (rewinding).
+        recipe: values of the run's recipe that are others in this training, e.g. `{"weight_decay": 0.0}`; of
+            `augmentation`, too, some. Which images are held out, and how the net was initialised, are the run's.
+        until: "end": the training has all its epochs, whatever its updater says. "done": it ends with the first epoch
+            at whose end the updater is `done`, and its epochs are the most it may have. Nothing is then known of the
+            end when the training begins, so the schedule must be constant.
     """
 
     update: Update | None = None
     epochs: int = 0
     lr: float = 1.0
     first: float = 0.0
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    until: Literal["end", "done"] = "end"
 
     def __post_init__(self) -> None:
         if not 0 <= self.epochs <= 10_000 or not 0 < self.lr <= 1000 or self.first < 0:
             raise ValueError("epochs is from 0 to 10000, lr above 0 and up to 1000, first 0 or more")
+        if not isinstance(self.update, Update | None):
+            raise ValueError(
+                "Train takes an update such as Gradual(...), or Mine.spec(...) of an updater's class Mine, not"
+                f" {self.update!r:.60}"
+            )
+        if self.until not in ("end", "done") or (self.until == "done" and self.update is None):
+            raise ValueError('until is "end", or "done" in a training with an updater')
+        if fixed := _OF_THE_RUN & set(self.recipe):
+            raise ValueError(f"the recipe of a training cannot change {min(fixed)}, which is decided for the whole run")
+        if "epochs" in self.recipe and self.epochs:
+            raise ValueError("epochs is given twice, and in the recipe of the training, too")
+
+    def recipe_of(self, recipe: Recipe, where: str = "") -> Recipe:
+        """The recipe of this training; a warm-up is at most as long as the training.
+
+        Args:
+            recipe: of the run.
+            where: where the user wrote it, for the message.
+
+        Raises:
+            BadInput: the values that are others make no recipe.
+        """
+        if self.recipe:
+            values = {**recipe.model_dump(), **self.recipe}
+            if isinstance(own := self.recipe.get("augmentation"), Mapping):
+                values["augmentation"] = {**recipe.augmentation.model_dump(), **own}
+            if "warmup" not in self.recipe and isinstance(values["epochs"], int):
+                values["warmup"] = min(recipe.warmup, values["epochs"])
+            recipe = build(Recipe, values, f"{where}: recipe of a training" if where else "recipe of a training")
+        epochs = self.epochs or recipe.epochs
+        return recipe.model_copy(
+            update={"epochs": epochs, "lr": recipe.lr * self.lr, "warmup": min(recipe.warmup, epochs)}
+        )
 
     def __str__(self) -> str:
         parts = [f"from epoch {self.first:g}"] if self.first else []
         parts += [f"{self.epochs} epochs"] if self.epochs else []
         parts += [f"lr x {self.lr:g}"] if self.lr != 1 else []
+        parts += [f"{name} {value}" for name, value in self.recipe.items()]
+        parts += ["until done"] if self.until == "done" else []
         words = ["train", f"({', '.join(parts)})" if parts else "", str(self.update) if self.update else ""]
         return " ".join(word for word in words if word)
 
@@ -284,7 +193,8 @@ class Slice:
     """Cut the channels that are dead: smaller tensors instead of zeros. Never inside a training.
 
     A channel is dead if the masks leave nothing of the filters that make it, or nothing of what reads it, in all layers
-    that share it. What an optimiser holds is dropped; budgets and sparsities stay shares of the dense net.
+    that share it. What an optimiser holds and what scores remember (`net.state`) is dropped. Budgets and sparsities
+    stay shares of the dense net.
 
     Attributes:
         constant: what becomes of the constant that biases and norms still send through a channel without filters:
@@ -326,4 +236,4 @@ def with_slice(stages: list[Stage], run: Run) -> list[Stage]:
 
 
 def _updating(stage: Stage) -> bool:
-    return isinstance(stage, Train) and stage.update is not None
+    return isinstance(stage, Train) and stage.update is not None and stage.update.masks != "stay"

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from ipbench.data.loaders import Batch, Data
 from ipbench.runs.state import State
@@ -17,15 +16,16 @@ from ipbench.sparse.net import Gradient, SparseNet
 from ipbench.spec import canonical_json
 from ipbench.store import tensors_digest
 from ipbench.training.loop import Progress, evaluate, gradient_norm, require_finite, require_finite_net
+from ipbench.training.task import task_of
 
 
 def starting_gradient_norm(net: SparseNet, data: Data) -> float:
     """Norm of the loss gradient in the trained coefficients before the first step, on the score batch."""
-    batch = data.score_batch()
+    batch, task = data.score_batch(), task_of(net.run.dataset)
     with net.scratch() as twin:
 
         def gradients(part: Batch) -> list[Gradient]:
-            return twin.gradients(functional.cross_entropy(twin(part.images), part.labels))
+            return twin.gradients(task.loss(twin(task.inputs(part)), part))
 
         for _, c, gradient in twin.averaged(gradients, batch):
             c.grad = torch.empty_like(c).copy_(gradient)  # in its layout, in whose order the norm is summed
@@ -37,8 +37,6 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
     """The part of the outcome that needs no evaluation: what was kept, what it costs, how the training went."""
     kept = {name: int(mask.sum()) for name, mask in net.masks.items()}
     total, counted = sum(kept.values()), net.counted
-    images = state.trained_steps * net.run.recipe.batch_size
-    macs_dense = counted.macs
     facts = dict(state.facts)
     inherited = facts.pop("inherited_flops", 0)
     others = counted.parameters - net.prunable
@@ -65,10 +63,10 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
             name: float((basis.matrix.detach() - net.basis_start[name]).norm()) for name, basis in net.bases.items()
         },
         "basis_condition": {name: _condition(basis.matrix) for name, basis in net.bases.items()},
-        "macs_dense": macs_dense,
+        "macs_dense": counted.macs,
         "macs_sparse": measure.sparse_macs(counted.layers, kept),
         "macs_sparse_two_stage": measure.two_stage_macs(net.now.layers, kept, with_basis),
-        "training_flops": measure.training_flops(macs_dense, images) + inherited,
+        "training_flops": state.training_flops + inherited,
         **measure.stored_bytes(
             [(mask.numel(), kept[name]) for name, mask in net.masks.items()], net.basis_entries, net.now.other_values
         ),
@@ -139,12 +137,13 @@ def assess(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
     # An accuracy can be taken of logits that are not numbers; the loss tells.
     require_finite({"test loss": test_loss, "training loss": train_loss}, "of the net at the end")
     require_finite({"test loss": selected_loss}, f"of the net that is selected, of epoch {progress.best_epoch},")
+    primary = task_of(net.run.dataset).primary
     return {
-        "test_accuracy": test_accuracy,
-        "test_accuracy_selected": selected,
+        f"test_{primary}": test_accuracy,
+        f"test_{primary}_selected": selected,
         "test_loss": test_loss,
-        "validation_accuracy": _validation_accuracy(net, data, progress),
-        "train_accuracy": train_accuracy,
+        f"validation_{primary}": _validation_accuracy(net, data, progress),
+        f"train_{primary}": train_accuracy,
         "train_loss": train_loss,
     }
 

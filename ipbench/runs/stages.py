@@ -15,12 +15,17 @@ from ipbench.machine.process_state import method_code
 from ipbench.machine.stopping import Stopped
 from ipbench.runs.outcome import starting_gradient_norm
 from ipbench.runs.state import End, State
+from ipbench.runs.trials import check_share
 from ipbench.sparse import measure
 from ipbench.sparse.net import SparseNet
+from ipbench.sparse.scoring import share_memory
 from ipbench.sparse.selection import Impossible
+from ipbench.sparse.view import TrainedView
 from ipbench.spec import Recipe
 from ipbench.training.loop import Progress, Sgd, require_finite, require_finite_net, train, train_steps, within_budget
 from ipbench.training.pruning import pruned_masks
+from ipbench.training.updates import Hooks
+from ipbench.updaters.updater import Steps, Updater, overrides
 
 
 def execute_stages(
@@ -60,10 +65,7 @@ def execute_stages(
         if isinstance(stage, methods.Train):
             _train(net, data, state, stage, place, save, on_epoch)
         else:
-            before = net.structure
             _change(net, data, state, stage, fresh, start)
-            if not isinstance(stage, methods.Slice) or net.structure != before:
-                state.progress.forget_best()
         state.stage = place + 1
         save()
     if not within_budget(net):
@@ -84,7 +86,10 @@ def _change(
     fresh: Callable[[], SparseNet],
     start: Callable[[], End],
 ) -> None:
-    """Execute a stage that changes the net at once."""
+    """Execute a stage that changes the net at once; what is selected from then on is the net as it is."""
+    if isinstance(stage, methods.Slice):
+        _slice(net, state, stage)
+        return
     if isinstance(stage, methods.Continue):
         end = start()
         net.restore(end.structure, end.net, end.masks)
@@ -94,14 +99,23 @@ def _change(
         with together(), full_precision(), method_code(net.run.method, net.run.seed, state.stage):
             masks = pruned_masks(net, stage, data)
         net.prune(from_first(masks))
-    elif isinstance(stage, methods.Slice):
-        with together():
-            net.slice(stage.constant)
-        state.progress.momentum = {}
+        share_memory(net)
     else:
         state.point = state.point or rewinding_point(fresh(), data, stage.epochs)
         net.load_tensors(net.cut_from_dense(state.point))
         net.prune(net.masks)
+    state.progress.forget_best()
+
+
+def _slice(net: SparseNet, state: State, stage: methods.Slice) -> None:
+    """Cut dead channels. Where there are none, nothing is forgotten; else all that has the shapes of before is."""
+    before = net.structure
+    with together():
+        net.slice(stage.constant)
+    if net.structure != before:
+        state.progress.forget_best()
+        state.progress.momentum = {}
+        net.state.clear()
 
 
 def rewinding_point(net: SparseNet, data: Data, epochs: float) -> dict[str, Tensor]:
@@ -134,13 +148,16 @@ def _train(
     on_epoch: Callable[[int, int], None],
 ) -> None:
     if not state.inside:
-        state.progress, state.inside = Progress(), True
+        state.progress, state.inside, state.remembered = Progress(), True, None
     if "gradient_norm_start" not in state.facts:
         state.facts["spatial_zeros_start"] = measure.spatial_zeros(net.spatial_weights())
         with together(), full_precision():
             state.facts["gradient_norm_start"] = starting_gradient_norm(net, data)
         require_finite({"gradient norm": state.facts["gradient_norm_start"]}, "before the training")
-    recipe = stage_recipe(net.run.recipe, stage)
+    recipe = stage.recipe_of(net.run.recipe)
+    if stage.recipe:
+        data = data.under(recipe)
+        check_share(net, data)
     on_epoch(state.progress.epoch, recipe.epochs)
 
     def after_epoch(progress: Progress) -> None:
@@ -150,20 +167,42 @@ def _train(
         on_epoch(progress.epoch, recipe.epochs)
 
     first = round(stage.first * data.steps_per_epoch)
+    steps = Steps(recipe.epochs * data.steps_per_epoch, data.steps_per_epoch, first)
+    hooks = hooks_of(net, stage, recipe, steps, state)
     try:
         train(
-            net, data, recipe, state.progress, update=stage.update, activity=state.activity, first=first,
+            net, data, recipe, state.progress, hooks=hooks, until_done=stage.until == "done", first=first,
             after_epoch=after_epoch,
         )  # fmt: skip
     except Stopped:
         save()
         raise
-    state.steps += state.progress.steps
-    state.inside = False
+    state.flops += state.progress.flops
+    state.inside, state.updater = False, None
 
 
-def stage_recipe(recipe: Recipe, stage: methods.Train) -> Recipe:
-    """The run's recipe with the epochs and the learning rate of a training stage."""
-    epochs = stage.epochs or recipe.epochs
-    changes = {"epochs": epochs, "lr": recipe.lr * stage.lr, "warmup": min(recipe.warmup, epochs)}
-    return recipe.model_copy(update=changes)
+def hooks_of(net: SparseNet, stage: methods.Train, recipe: Recipe, steps: Steps, state: State) -> Hooks | None:
+    """What is done beside the steps of a training; as `state` remembers it, if that was cut off.
+
+    Raises:
+        BadInput: it begins as no updater, or decays single coefficients where decay is what masked ones follow.
+    """
+    if stage.update is None:
+        return None
+    view = TrainedView(net, recipe.weight_decay)
+    with method_code(net.run.method, net.run.seed, state.stage):
+        updater = stage.update.begin(view, steps)
+    if not isinstance(updater, Updater):
+        raise BadInput(
+            f"method {net.run.method}: {type(stage.update).__name__}.begin must return an Updater, not {updater!r:.60}"
+        )
+    if net.run.off == "decayed" and overrides(updater, "decay"):
+        raise BadInput(
+            f"method {net.run.method}: {type(updater).__name__} sets the weight decay of single coefficients, so that"
+            " off: decayed has no meaning; take zero or frozen"
+        )
+    if state.remembered is not None:
+        updater.load(state.remembered)
+        state.remembered = None
+    state.updater = updater
+    return Hooks(net, updater, view, state.activity)

@@ -15,12 +15,14 @@ from ipbench.errors import BadProduct
 from ipbench.files import Missing
 from ipbench.machine.distributed import by_first, processes, tensors_by_first
 from ipbench.planning.numerics import numerics
+from ipbench.runs.memory import packed, packed_by_owner, unpacked, unpacked_by_owner
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.structure import Structure
 from ipbench.spec import Run
 from ipbench.store import read_tensors, without_nan, write_tensors
 from ipbench.training.loop import Begun, Progress
 from ipbench.training.updates import Activity
+from ipbench.updaters import Updater
 
 #: Between two states that are saved after an epoch: more often would cost more than a kill does.
 SECONDS_BETWEEN_STATES = 60.0
@@ -33,7 +35,9 @@ class State:
         stage: the first stage that is not finished.
         inside: whether that stage is a training that has begun; `progress` is of it then, else of the last one.
         progress: of a training.
-        steps: trained in finished trainings of this run.
+        flops: of the finished trainings of this run, each summed with the net as it then was.
+        updater: that is at work in the training; None between trainings, and where there is none.
+        remembered: what the updater of the training that a file was saved in remembers, for its `load`.
         point: the tensors that a rewinding stage went back to, of the dense net.
         facts: numbers taken once, at the start of the first training, or handed on by the run this one continues.
         activity: what updates have done to the masks.
@@ -55,7 +59,9 @@ class State:
         self.stage = 0
         self.inside = False
         self.progress = Progress()
-        self.steps = 0
+        self.flops = 0
+        self.updater: Updater | None = None
+        self.remembered: dict[str, Any] | None = None
         self.point: dict[str, Tensor] = {}
         self.facts: dict[str, Any] = {}
         self.activity = Activity()
@@ -70,9 +76,9 @@ class State:
         return due
 
     @property
-    def trained_steps(self) -> int:
-        """Steps trained in this run, those of an unfinished training included."""
-        return self.steps + (self.progress.steps if self.inside else 0)
+    def training_flops(self) -> int:
+        """FLOPs of this run's trainings, the epochs of an unfinished one included."""
+        return self.flops + (self.progress.flops if self.inside else 0)
 
     def save(self, net: SparseNet, seconds: float, cpu_seconds: float) -> None:
         """Write everything to the file, with what this process has spent."""
@@ -84,12 +90,14 @@ class State:
             "best": progress.best,
             "point": self.point,
             "generator": progress.begun.generator,
+            "memory": packed_by_owner(net.state, f"method {net.run.method}: net.state"),
+            "updater": packed(self.updater.tensors(), type(self.updater).__name__) if self.updater else {},
         }
         facts = {
             **self.identity,
             "stage": self.stage,
             "inside": self.inside,
-            "steps": self.steps,
+            "flops": self.flops,
             "progress": {name: getattr(progress, name) for name in _NUMBERS},
             "begun": {name: getattr(progress.begun, name) for name in _BEGUN},
             "facts": self.facts,
@@ -116,7 +124,11 @@ class State:
         groups = _split(tensors)
         structure = Structure.from_json(facts["structure"])
         net.restore(structure, groups["net"], groups["mask"], _nan(facts["faded"]))
-        self.stage, self.inside, self.steps = facts["stage"], facts["inside"], facts["steps"]
+        self.stage, self.inside, self.flops = facts["stage"], facts["inside"], facts["flops"]
+        device = next(net.parameters()).device
+        net.state.clear()
+        net.state.update(unpacked_by_owner(groups["memory"], device))
+        self.remembered = unpacked(groups["updater"], device) if self.inside else None
         self.facts, self.point = facts["facts"], groups["point"]
         self.activity = Activity(**facts["activity"])
         net.notes = facts["notes"]
@@ -210,8 +222,8 @@ def _identity_of_end(run: Run) -> dict[str, Any]:
 
 #: Of a state's file; one of another layout is left alone, and its run begins anew.
 _LAYOUT = 3
-_GROUPS = ("net", "mask", "momentum", "best", "point", "generator")
-_NUMBERS = ("epoch", "steps", "curves", "best_epoch", "best_accuracy")
+_GROUPS = ("net", "mask", "momentum", "best", "point", "generator", "memory", "updater")
+_NUMBERS = ("epoch", "flops", "curves", "best_epoch", "best_accuracy")
 _BEGUN = ("steps", "losses", "norm")
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from ipbench.data.loaders import Batch, Data
 from ipbench.errors import BadInput
 from ipbench.sparse.net import SparseNet
 from ipbench.store import tensors_digest
 from ipbench.training.loop import Sgd, _precision
+from ipbench.training.task import task_of
 
 #: Pooling whose backward pass has no deterministic algorithm on GPUs, unless it leaves one position.
 _ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
@@ -94,15 +94,15 @@ def equal_steps(net: SparseNet, batch: Batch) -> bool:
         net: not changed, nor are the generators.
         batch: of a training step.
     """
-    recipe, digests = net.run.recipe, set()
+    recipe, task, digests = net.run.recipe, task_of(net.run.dataset), set()
     for _ in range(2):
         with net.scratch() as twin:
             optimiser = Sgd(twin, recipe, {})
             for _ in range(2):
                 twin.zero_grad(set_to_none=True)
                 with _precision(recipe, batch.images):
-                    logits = twin(batch.images)
-                functional.cross_entropy(logits.float(), batch.labels).backward()
+                    outputs = twin(task.inputs(batch))
+                task.loss(outputs, batch).backward()
                 twin.mask_gradients(recipe.weight_decay)
                 optimiser.step(recipe.lr)
             digests.add(tensors_digest(twin.tensors()))

@@ -86,9 +86,10 @@ def _plain_copy(net: nn.Module) -> nn.Module:
     plain = _replica(net, here)
     uses: dict[int, list[Use]] = {}  # of each coefficients: tied weights stay tied
     for module in plain.modules():
-        parametrized = module.parametrizations if parametrize.is_parametrized(module) else nn.ModuleDict()
-        assert isinstance(parametrized, nn.ModuleDict)
-        for name, made in parametrized.items():
+        if not parametrize.is_parametrized(module):
+            continue
+        assert isinstance(module.parametrizations, nn.ModuleDict)
+        for name, made in module.parametrizations.items():
             if isinstance(made, parametrize.ParametrizationList) and isinstance(made[0], Interspace):
                 uses.setdefault(id(made.original), []).append(Use(module, name))
     for held in uses.values():

@@ -54,6 +54,8 @@ class SparseNet(nn.Module):
         masks: boolean tensors in the shape of the coefficients; True = trained. All True at the start.
         faded: what is left of a masked coefficient's initial value where the off-value is one; 1 unless it decays.
         notes: what a method wants to have in the record: plain values by name.
+        state: what scores remember from one call to the next: by the name of a score, tensors and numbers by name. It
+            lies in the run's state file.
         bases: the filter bases by name (empty in `sp`).
         counted: parameters, MACs and shapes of the plain dense net.
         now: the same of the net as it is, whose channels may have been cut.
@@ -92,6 +94,7 @@ class SparseNet(nn.Module):
         self._dense = {name: mask.shape for name, mask in self.masks.items()}
         self.faded = 1.0
         self.notes: dict[str, object] = {}
+        self.state: dict[str, dict[str, Tensor | int | float | bool]] = {}
         # Nets are small beside their activations: a copy of the start is kept for off-values, drift and rewinding.
         self.start = {name: c.detach().clone() for name, c in self.coefficients.items()}
         self.basis_start = {name: basis.matrix.detach().clone() for name, basis in self.bases.items()}
@@ -203,7 +206,8 @@ class SparseNet(nn.Module):
             training: the mode of the copy.
         """
         # What a net started from is never changed in place: no need to copy it a hundred times for SynFlow.
-        shared: dict[int, object] = {id(values): values for values in (self.start, self.basis_start, self.notes)}
+        kept = (self.start, self.basis_start, self.notes, self.state)
+        shared: dict[int, object] = {id(values): values for values in kept}
         shared[id(self._groups)] = self._groups
         with self._dropout_anew(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             yield copy.deepcopy(self, shared).train(training)
@@ -369,17 +373,24 @@ class SparseNet(nn.Module):
             for name, c in self.coefficients.items():
                 c.mul_(masks[name])
 
-    def mask_gradients(self, weight_decay: float) -> None:
+    def mask_gradients(self, weight_decay: float, decays: Mapping[str, Tensor] | None = None) -> None:
         """Make the gradients what a step of SGD may use: decay added, then zero wherever the mask is.
 
         Decay is added here, not by the optimiser, which would move frozen coefficients. With a momentum buffer that is
         zero where the mask is, every step of SGD leaves those coefficients as they are, bit for bit.
+
+        Args:
+            weight_decay: of all coefficients.
+            decays: by layer, the weight decay of each coefficient in place of that; a layer may be missing.
         """
         coefficients = self.coefficients
         with_gradient = [name for name, c in coefficients.items() if c.grad is not None]
         gradients: list[Tensor] = [coefficients[name].grad for name in with_gradient]  # type: ignore[misc]
         with torch.no_grad():
-            if weight_decay:
+            if decays:
+                for name, gradient in zip(with_gradient, gradients, strict=True):
+                    gradient.add_(coefficients[name] * decays.get(name, weight_decay))
+            elif weight_decay:
                 torch._foreach_add_(gradients, [coefficients[name] for name in with_gradient], alpha=weight_decay)
             torch._foreach_mul_(gradients, [self.masks[name] for name in with_gradient])
 

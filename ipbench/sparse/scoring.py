@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ipbench.data.loaders import Batch
 from ipbench.errors import BadInput
+from ipbench.machine.distributed import averaged
+from ipbench.sparse.net import SparseNet
 from ipbench.sparse.selection import Impossible
-
-if TYPE_CHECKING:
-    from ipbench.sparse.net import SparseNet
+from ipbench.sparse.view import NetView, sparse_net
 
 Scores = dict[str, Tensor]
 
@@ -25,7 +25,7 @@ _NO_SECOND_DERIVATIVE = re.compile(r"derivative for (?:aten::)?_*(\w+?)(?:_backw
 def take(
     score: Callable[..., Mapping[str, Tensor]],
     name: str,
-    net: SparseNet,
+    net: SparseNet | NetView,
     batch: Batch,
     options: Mapping[str, Any],
     *,
@@ -34,11 +34,11 @@ def take(
     """`score` as a function of net and batch alone: whatever else is computed on them, before or after.
 
     It gets a copy of both, so that running statistics, modes, gradients, hooks or weights that it changes reach no
-    other score, and the same dropout every time.
+    other score, and the same dropout every time. Of the copy it sees a `NetView`.
 
     Args:
         score: a function (net, batch, **options).
-        name: of the score, for messages.
+        name: of the score, for messages, and of what it remembers (`NetView.state`).
         net: stays as it is.
         batch: stays as it is.
         options: of the score.
@@ -53,9 +53,10 @@ def take(
         Impossible: the net has no second derivatives where the score needs them, or a promise is not kept.
     """
     own = Batch(batch.images.clone(), batch.labels.clone())
+    net = sparse_net(net)
     try:
         with net.scratch(training=net.training) as twin:
-            found = score(twin, own, **options)
+            found = score(NetView(twin, twin.state.setdefault(name, {})), own, **options)
     except RuntimeError as error:
         missing = _NO_SECOND_DERIVATIVE.search(str(error))
         if missing is None:
@@ -66,6 +67,13 @@ def take(
     if positive and all(bool(values.isfinite().all()) for values in scores.values()):
         _check_positive(scores, name, start=all(bool(mask.all()) for mask in net.masks.values()))
     return scores
+
+
+def share_memory(net: SparseNet) -> None:
+    """What scores remember, from now on the same in all processes: the mean of what each of them has seen."""
+    for memory in net.state.values():
+        tensors = {name: value for name, value in memory.items() if isinstance(value, Tensor)}
+        memory.update(averaged({name: value.detach() for name, value in tensors.items() if value.is_floating_point()}))
 
 
 def as_scores(found: object, like: Mapping[str, Tensor], who: str) -> Scores:

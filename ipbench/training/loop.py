@@ -10,17 +10,17 @@ from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim.sgd import sgd
 
 from ipbench import keys, methods
 from ipbench.data.loaders import Batch, Data
 from ipbench.machine import distributed, stopping
-from ipbench.methods import Update
+from ipbench.sparse import measure
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.selection import NotFinite
 from ipbench.spec import Recipe
-from ipbench.training.updates import Activity, revise
+from ipbench.training.task import task_of
+from ipbench.training.updates import Hooks
 
 CURVES = ("train_loss", "validation_loss", "validation_accuracy", "gradient_norm")
 
@@ -51,7 +51,7 @@ class Progress:
 
     Attributes:
         epoch: epochs finished, those that a rewound training leaves out included.
-        steps: steps trained.
+        flops: of the epochs trained, each with the net as it then was.
         curves: one number per epoch that was trained.
         momentum: SGD's buffers by parameter name.
         best: state of the net at the best validation accuracy so far (the earliest on a tie) of the epochs that end
@@ -62,7 +62,7 @@ class Progress:
     """
 
     epoch: int = 0
-    steps: int = 0
+    flops: int = 0
     curves: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in CURVES})
     momentum: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -161,8 +161,8 @@ def train(
     recipe: Recipe,
     progress: Progress,
     *,
-    update: Update | None = None,
-    activity: Activity | None = None,
+    hooks: Hooks | None = None,
+    until_done: bool = False,
     first: int = 0,
     after_epoch: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
@@ -173,8 +173,8 @@ def train(
         data: what the run reads.
         recipe: optimiser, schedule, epochs.
         progress: fresh, or as a former process left it.
-        update: how the masks change meanwhile.
-        activity: counts these changes.
+        hooks: what is done beside the steps.
+        until_done: end with the epoch in which the updater of `hooks` is done, if that is earlier.
         first: the step of the recipe at which a fresh training begins.
         after_epoch: called after every epoch, when `net` and `progress` may be saved.
 
@@ -185,29 +185,57 @@ def train(
     optimiser, forward = Sgd(net, recipe, progress.momentum), distributed.averaging(net)
     steps = data.steps_per_epoch
     for epoch in range(max(progress.epoch, first // steps), recipe.epochs):
+        if until_done and hooks and not progress.begun.steps and hooks.finished():
+            break  # an epoch that was cut off is trained to its end first
         begin = max(first, epoch * steps)
         end = (epoch + 1) * steps
         progress.momentum = optimiser.momentum
         total, norm = train_steps(
-            net, data, recipe, optimiser, begin, end, update=update, activity=activity, forward=forward,
-            begun=progress.begun,
-        )  # fmt: skip
-        trained = end - begin
+            net, data, recipe, optimiser, begin, end, hooks=hooks, forward=forward, begun=progress.begun
+        )
         progress.begun = Begun()
         require_finite({"training loss": total, "gradient norm": norm}, f"of epoch {epoch + 1}")
-        require_finite_net(net, f"after epoch {epoch + 1}")
-        accuracy, loss = evaluate(net, data.validation(), recipe)
-        if not math.isnan(accuracy):  # nan: there is no validation part
-            require_finite({"validation loss": loss}, f"of epoch {epoch + 1}")
-        for name, value in zip(CURVES, (total / trained, loss, accuracy, norm), strict=True):
-            progress.curves[name].append(value)
-        # Only a net within its budget is selected. Without a validation part the last epoch is the selected one.
-        if within_budget(net) and (math.isnan(accuracy) or accuracy > progress.best_accuracy):
-            progress.best_epoch, progress.best_accuracy = epoch + 1, accuracy
-            progress.best = {name: tensor.clone() for name, tensor in net.tensors().items()}
+        images = (end - begin) * recipe.batch_size
+        progress.flops += measure.training_flops(macs(net), images)
+        if hooks:
+            hooks.after_epoch(epoch, optimiser.momentum)
+        _look(net, data, recipe, progress, epoch, {"train_loss": total / (end - begin), "gradient_norm": norm}, hooks)
         progress.epoch = epoch + 1
-        progress.steps += trained
         after_epoch(progress)
+
+
+def _look(
+    net: SparseNet,
+    data: Data,
+    recipe: Recipe,
+    progress: Progress,
+    epoch: int,
+    values: dict[str, float],
+    hooks: Hooks | None,
+) -> None:
+    """Evaluate the net at the end of an epoch, extend the curves, and select the epoch if it is the best so far.
+
+    Raises:
+        NotFinite: the validation loss, a parameter or a buffer is not finite.
+    """
+    require_finite_net(net, f"after epoch {epoch + 1}")
+    accuracy, loss = evaluate(net, data.validation(), recipe)
+    if not math.isnan(accuracy):  # nan: there is no validation part
+        require_finite({"validation loss": loss}, f"of epoch {epoch + 1}")
+    values |= {"validation_loss": loss, "validation_accuracy": accuracy}
+    for name in CURVES:
+        progress.curves[name].append(values[name])
+    # Only a net within its budget is selected. Without a validation part the last epoch is the selected one.
+    eligible = within_budget(net) and (hooks is None or hooks.settled())
+    if eligible and (math.isnan(accuracy) or accuracy > progress.best_accuracy):
+        progress.best_epoch, progress.best_accuracy = epoch + 1, accuracy
+        progress.best = {name: tensor.clone() for name, tensor in net.tensors().items()}
+
+
+def macs(net: SparseNet) -> int:
+    """Multiply-accumulates for one image in the net as it is now: dense, on what is left of its channels."""
+    counts = getattr(net, "now", net.counted)
+    return int(counts.macs)
 
 
 def require_finite(values: Mapping[str, float], of: str) -> None:
@@ -251,8 +279,7 @@ def train_steps(
     begin: int,
     end: int,
     *,
-    update: Update | None = None,
-    activity: Activity | None = None,
+    hooks: Hooks | None = None,
     forward: nn.Module | None = None,
     begun: Begun | None = None,
 ) -> tuple[float, float]:
@@ -265,8 +292,7 @@ def train_steps(
         optimiser: of `net`.
         begin: the first step, counted from the start of the recipe.
         end: the step after the last one.
-        update: how the masks change meanwhile.
-        activity: counts these changes.
+        hooks: what is done beside the steps.
         forward: what is called in place of `net`: the wrapper that averages gradients over processes.
         begun: the first of these steps, if a stop cut them off; after a stop, changed to those that are trained.
 
@@ -276,20 +302,12 @@ def train_steps(
     Raises:
         Stopped: a signal asked for it.
     """
-    steps = data.steps_per_epoch
+    steps, device = data.steps_per_epoch, next(net.parameters()).device
     begun = begun or Begun()
     start = begin + begun.steps
     epoch, skip = divmod(start, steps)
-    device = next(net.parameters()).device
-    total = torch.zeros((), dtype=torch.float64, device=device)
     norm = torch.tensor(begun.norm)
-    if begun.steps:
-        total += _loss_so_far(begun)
-        _set_generators(begun.generator, device)
-    else:
-        # Dropout draws from the global generator: keyed here, so that a resumed epoch drops the same units.
-        torch.manual_seed(keys.key(net.run.seed, "dropout", epoch) >> 1)
-    net.train()
+    total = _begin_epoch(net, begun, epoch, device)
     fading = Fading(recipe, steps) if net.run.off == "decayed" else None
     if fading:
         net.fade(fading.at(start))
@@ -298,24 +316,53 @@ def train_steps(
             begun.steps, begun.losses, begun.norm = step - begin, distributed.gathered(total), float(norm)
             begun.generator = _generators(device)
             raise stopping.Stopped
-        net.zero_grad(set_to_none=True)
-        with _precision(recipe, batch.images):
-            logits = (forward or net)(batch.images)
-            loss = functional.cross_entropy(logits.float(), batch.labels, label_smoothing=recipe.label_smoothing)
-        loss.backward()
-        trained = True
-        if update:
-            trained = revise(net, update, batch, step, recipe.epochs * steps, optimiser.momentum, activity)
-        net.mask_gradients(recipe.weight_decay)
+        loss, trained = _gradients(net, batch, recipe, step, optimiser.momentum, hooks, forward or net)
         if step == begin:
             norm = gradient_norm(net)
         if trained:
             optimiser.step(learning_rate(recipe, step, steps))
         if fading:
             net.fade(fading.at(step + 1))
-        total += loss.detach()
+        total += loss
     distributed.from_first(dict(net.named_buffers()))
     return float(distributed.summed(total)) / distributed.processes(), float(norm)
+
+
+def _begin_epoch(net: SparseNet, begun: Begun, epoch: int, device: torch.device) -> Tensor:
+    """The net and the generators as the next step needs them; the sum of the losses so far, float64."""
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    if begun.steps:
+        total += _loss_so_far(begun)
+        _set_generators(begun.generator, device)
+    else:
+        # Dropout draws from the global generator: keyed here, so that a resumed epoch drops the same units.
+        torch.manual_seed(keys.key(net.run.seed, "dropout", epoch) >> 1)
+    net.train()
+    return total
+
+
+def _gradients(
+    net: SparseNet,
+    batch: Batch,
+    recipe: Recipe,
+    step: int,
+    momentum: Mapping[str, Tensor],
+    hooks: Hooks | None,
+    forward: nn.Module,
+) -> tuple[Tensor, bool]:
+    """The gradients of a step, as SGD may use them; the detached loss, and whether weights are trained."""
+    task = task_of(net.run.dataset)
+    net.zero_grad(set_to_none=True)
+    images = task.inputs(batch)
+    with hooks.gates(batch) if hooks else nullcontext():
+        with _precision(recipe, images):
+            outputs = forward(images)
+            loss = task.loss(outputs, batch, recipe.label_smoothing)
+        penalty = hooks.penalty(step) if hooks else None
+        (loss if penalty is None else loss + penalty).backward()
+    trained = hooks.after_backward(batch, step, momentum) if hooks else True
+    net.mask_gradients(recipe.weight_decay, hooks.decays(step) if hooks else None)
+    return loss.detach(), trained
 
 
 def _loss_so_far(begun: Begun) -> float:
@@ -354,18 +401,18 @@ def gradient_norm(net: SparseNet) -> Tensor:
 
 @torch.no_grad()
 def evaluate(net: SparseNet, batches: Iterable[Batch], recipe: Recipe) -> tuple[float, float]:
-    """Accuracy and mean cross entropy (without label smoothing) over `batches`; both nan if there are none."""
+    """The task's primary metric and the mean loss (without label smoothing) over `batches`; both nan if none."""
     net.eval()
-    sums = torch.zeros(3, dtype=torch.float64)
-    for images, labels in batches:
+    task, device = task_of(net.run.dataset), next(net.parameters()).device
+    sums: Tensor | None = None
+    for batch in batches:
+        images = task.inputs(batch)
         with _precision(recipe, images):
-            logits = net(images)
-        logits = logits.float()
-        right = float((logits.argmax(1) == labels).sum())
-        loss = float(functional.cross_entropy(logits, labels, reduction="sum"))
-        sums += torch.tensor([right, loss, len(labels)], dtype=torch.float64)
-    correct, loss, count = distributed.summed(sums.to(next(net.parameters()).device)).tolist()
-    return (correct / count, loss / count) if count else (math.nan, math.nan)
+            outputs = net(images)
+        found = task.sums(outputs, batch)
+        sums = found if sums is None else sums + found
+    sums = torch.zeros(task.size, dtype=torch.float64) if sums is None else sums
+    return task.metrics(distributed.summed(sums.to(device)))
 
 
 def _precision(recipe: Recipe, images: Tensor) -> AbstractContextManager[object]:

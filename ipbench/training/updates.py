@@ -1,23 +1,24 @@
-"""Masks that change during training: gradual pruning, dropping and growing."""
+"""The hooks of an updater as the training loop calls them, and what they have done to the masks."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ipbench import keys
 from ipbench.data.loaders import Batch
-from ipbench.machine.distributed import averaged, from_first, together
-from ipbench.machine.precision import full_precision
+from ipbench.errors import BadInput
+from ipbench.machine.distributed import by_first, from_first
 from ipbench.machine.process_state import method_code
-from ipbench.methods import DropAndGrow, Gradual
 from ipbench.sparse.net import SparseNet
-from ipbench.sparse.scoring import as_score
-from ipbench.sparse.selection import NotFinite, largest, select
+from ipbench.sparse.view import TrainedView
+from ipbench.updaters.updater import Updater, overrides
+
+#: Hooks that are called with the generators of numpy and Python keyed; each has numbers of its own.
+_PLACES = {"after_backward": (), "penalty": (1,), "decay": (2,), "after_epoch": (3,), "gates": (4,)}
 
 
 @dataclass
@@ -39,123 +40,118 @@ class Activity:
         self.coefficients_removed += removed
 
 
-def prune_gradually(net: SparseNet, update: Gradual, batch: Batch, step: int, total: int) -> None:
-    """Prune `net` as far as the cubic has come at this step; the last step ends at the run's budget exactly.
+@dataclass
+class Hooks:
+    """An updater at work in one training.
 
-    Args:
-        net: its masks shrink.
-        update: when and by what score.
-        batch: of this training step.
-        step: of the training, counted from 0.
-        total: steps of the training.
-
-    Raises:
-        NotFinite: a score is not finite.
-        Impossible: the budget cannot be met.
+    Attributes:
+        net: that is trained.
+        updater: whose hooks are called.
+        view: what they see.
+        activity: counts changes of masks.
     """
-    start, target = net.prunable - net.basis_entries, net.budget
-    # The filter bases are paid for from the first step on; rounded up, so that no step prunes below the cubic.
-    keep = max(target, math.ceil(start - update.share(step, total) * (start - target)))
-    if keep >= sum(int(mask.sum()) for mask in net.masks.values()):
-        return
-    with together(), full_precision(), net.scratch() as twin:
-        twin.zero(net.masks)
-        scores = update.score(twin, batch, **update.options)
-    tie_key = keys.key(net.run.seed, "ties", step)
-    scores = averaged(scores)  # every process has seen its part of the batch
-    with together():
-        masks = select(scores, keep, net.run.allocation, tie_key=tie_key, among=net.masks)
-    net.prune(from_first(masks))
+
+    net: SparseNet
+    updater: Updater
+    view: TrainedView
+    activity: Activity = field(default_factory=Activity)
+
+    def has(self, hook: str) -> bool:
+        """Whether the updater has a hook of its own."""
+        return overrides(self.updater, hook)
+
+    def gates(self, batch: Batch) -> AbstractContextManager[object]:
+        """What a forward pass runs in."""
+        return self.updater.gates(batch) if self.has("gates") else nullcontext()
+
+    def penalty(self, step: int) -> Tensor | None:
+        """What is added to the loss.
+
+        Raises:
+            BadInput: it is no scalar.
+        """
+        if not self.has("penalty"):
+            return None
+        with self._code("penalty", step):
+            found = self.updater.penalty(self.view)
+        if found is not None and not (isinstance(found, Tensor) and found.dim() == 0 and found.is_floating_point()):
+            what = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise BadInput(f"{self._who('penalty')} must return a scalar tensor or None, not {what}")
+        return found
+
+    def after_backward(self, batch: Batch, step: int, momentum: Mapping[str, Tensor]) -> bool:
+        """Let masks be revised, and clear the momentum of what is masked; returns whether weights are trained."""
+        if not self.has("after_backward") or not self.updater.due(step):
+            return True
+        before = self.net.masks
+        with torch.no_grad(), self._code("after_backward", step):
+            trained = self.updater.after_backward(self.view, batch, step)
+        if not isinstance(trained, bool):
+            raise BadInput(f"{self._who('after_backward')} must return True (weights are trained) or False")
+        self._changed(before, momentum)
+        return trained
+
+    def after_epoch(self, epoch: int, momentum: Mapping[str, Tensor]) -> None:
+        """Let the net be changed at the end of an epoch; what is masked stays off, and all processes have one net."""
+        if not self.has("after_epoch"):
+            return
+        before = self.net.masks
+        with torch.no_grad(), self._code("after_epoch", epoch):
+            self.updater.after_epoch(self.view, epoch)
+        from_first(self.net.tensors())
+        self.net.prune(self.net.masks)
+        self._changed(before, momentum)
+
+    def decays(self, step: int) -> Mapping[str, Tensor] | None:
+        """The weight decay of single coefficients.
+
+        Raises:
+            BadInput: it is not by layer, or of another shape.
+        """
+        if not self.has("decay"):
+            return None
+        with torch.no_grad(), self._code("decay", step):
+            found = self.updater.decay(self.view)
+        shapes = self.view.shapes
+        for name, factors in (found or {}).items():
+            if name not in shapes or not isinstance(factors, Tensor) or not _fits(factors, shapes[name]):
+                raise BadInput(f"{self._who('decay')}: what it returns for layer {name} does not fit its coefficients")
+        return found
+
+    def finished(self) -> bool:
+        """Whether the updater is done; of several processes, the first one's says it."""
+        return bool(by_first(lambda: bool(self.updater.done)))
+
+    def settled(self) -> bool:
+        """Whether an epoch may be selected."""
+        return bool(by_first(lambda: bool(self.updater.settled)))
+
+    def _changed(self, before: Mapping[str, Tensor], momentum: Mapping[str, Tensor]) -> None:
+        """Count a change of masks.
+
+        Raises:
+            BadInput: the updater says that masks stay.
+        """
+        if all(mask is before[name] or torch.equal(mask, before[name]) for name, mask in self.net.masks.items()):
+            return
+        if self.updater.masks == "stay":
+            raise BadInput(
+                f"method {self.net.run.method}: updater {type(self.updater).__name__} changes masks, which its"
+                ' attribute `masks` must tell: "exchanged" or "pruned"'
+            )
+        self.activity.count(before, self.net.masks)
+        self.net.clear(momentum)
+
+    def _code(self, hook: str, number: int) -> AbstractContextManager[None]:
+        return method_code(self.net.run.method, self.net.run.seed, number, *_PLACES[hook])
+
+    def _who(self, hook: str) -> str:
+        return f"method {self.net.run.method}: {type(self.updater).__name__}.{hook}"
 
 
-def drop_and_grow(net: SparseNet, update: DropAndGrow, step: int, total: int) -> dict[str, int]:
-    """Exchange coefficients of `net`, whose dense gradients must be at hand; every layer keeps as many as it had.
-
-    With n trained coefficients in a layer, floor(f n) are dropped, f the fraction at this step, and as many grown among
-    all that are then masked. A new coefficient starts at its off-value; one that was just dropped and is grown again
-    keeps its value.
-
-    Args:
-        net: its masks change.
-        update: fractions, and what to grow by.
-        step: of the training, counted from 0.
-        total: steps of the training.
-
-    Returns:
-        How many coefficients each layer exchanged.
-
-    Raises:
-        NotFinite: a gradient or a growth score is not finite.
-        BadInput: growth does not give one score per coefficient.
-    """
-    with together():
-        masks, exchanged = _exchange(net, update, step, total)
-    net.prune(from_first(masks))
-    return exchanged
-
-
-def _exchange(net: SparseNet, update: DropAndGrow, step: int, total: int) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """The masks after an exchange, and how many coefficients of each layer it exchanges."""
-    fraction = fraction_at(update, step, total)
-    growth = _growth(net, update, step)
-    magnitudes = net.magnitudes(update.scaled)
-    masks: dict[str, Tensor] = {}
-    exchanged: dict[str, int] = {}
-    for place, (name, c) in enumerate(net.coefficients.items()):
-        mask = net.masks[name].flatten()
-        active = int(mask.sum())
-        tie_key = keys.key(net.run.seed, "ties", step, place)
-        drop = math.floor(fraction * active)
-        stay = largest(magnitudes[name].flatten(), mask, active - drop, tie_key)
-        masks[name] = (stay | largest(growth[name].flatten(), ~stay, drop, keys.splitmix64(tie_key))).view(c.shape)
-        exchanged[name] = int((masks[name].flatten() & ~mask).sum())
-    return masks, exchanged
-
-
-def _growth(net: SparseNet, update: DropAndGrow, step: int) -> dict[str, Tensor]:
-    """What to grow by in every layer; the function sees a copy of the net, as scores do."""
-    scores = {}
-    with net.scratch() as twin:
-        for name, c in net.coefficients.items():
-            gradient = torch.zeros_like(c) if c.grad is None else c.grad.clone()
-            if not bool(torch.isfinite(gradient).all()):
-                raise NotFinite(f"a gradient in layer {name} is not finite")
-            found = update.grow(twin, name, gradient, step)
-            scores[name] = as_score(found, c, f"method {net.run.method}: the growth score of layer {name}")
-            if not bool(torch.isfinite(scores[name]).all()):
-                raise NotFinite(f"a growth score in layer {name} is not finite")
-    return scores
-
-
-def fraction_at(update: DropAndGrow, step: int, total: int) -> float:
-    """The fraction that is dropped at a step: a cosine from `fraction` to `end` over the steps that exchange."""
-    way = min(step / (update.until * total), 1.0)
-    return update.end + (update.fraction - update.end) * 0.5 * (1 + math.cos(math.pi * way))
-
-
-def revise(
-    net: SparseNet,
-    update: Gradual | DropAndGrow,
-    batch: Batch,
-    step: int,
-    total: int,
-    momentum: Mapping[str, Tensor],
-    activity: Activity | None = None,
-) -> bool:
-    """Change the masks where `update` is due, and clear the momentum of what is masked; `activity` counts it.
-
-    Returns:
-        Whether the weights are trained at this step: not where coefficients are exchanged (Evci et al., alg. 1).
-    """
-    if not update.due(step, total):
-        return True
-    before = net.masks
-    with method_code(net.run.method, net.run.seed, step):
-        if isinstance(update, Gradual):
-            prune_gradually(net, update, batch, step, total)
-        else:
-            drop_and_grow(net, update, step, total)
-    if activity:
-        activity.count(before, net.masks)
-    net.clear(momentum)
-    return isinstance(update, Gradual)
+def _fits(tensor: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor broadcasts to exactly this shape."""
+    try:
+        return torch.broadcast_shapes(tensor.shape, shape) == torch.Size(shape)
+    except RuntimeError:
+        return False

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from tests.workflow import snakemake_server
 
@@ -103,11 +104,17 @@ def checkout(tmp_path: Path) -> Checkout:
 
 
 @pytest.fixture(scope="session")
-def first_call(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """The tiny experiment, run once; not to be changed."""
-    checkout = check_out(tmp_path_factory.mktemp("first"))
-    checkout.done()
-    return checkout
+def first_call(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Checkout:
+    """The tiny experiment, run once, for all workers of pytest-xdist together; not to be changed."""
+    base = tmp_path_factory.getbasetemp()
+    place = (base if worker_id == "master" else base.parent) / "first"
+    with FileLock(f"{place}.lock", timeout=600):
+        if not (place / "done").exists():
+            shutil.rmtree(place, ignore_errors=True)  # of a worker that failed here
+            place.mkdir()
+            check_out(place).done()
+            (place / "done").touch()
+    return Checkout(place)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """A process that has imported Snakemake and forks one child per call of it: real calls, without the second of imports.
 
-Reads lines of JSON on stdin, `[words, folder, environment, log]`; answers each with the exit code when the call has
-ended. A call whose environment changes how Python starts (PYTHONPATH) wants a process of its own instead.
+Reads lines of JSON on stdin, `[words, folder, environment, log, python]`; answers each with the exit code when the call
+has ended. A call whose environment changes how Python starts (PYTHONPATH) wants a process of its own instead.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import sys
 import traceback
 from functools import cache
 from pathlib import Path
+
+from tests.workflow import job_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,14 +46,14 @@ def call(words: list[str], folder: Path, environment: dict[str, str], log: Path)
     """
     server = _server()
     assert server.stdin and server.stdout
-    server.stdin.write(json.dumps([words, str(folder), environment, str(log)]) + "\n")
+    server.stdin.write(json.dumps([words, str(folder), environment, str(log), job_server.python()]) + "\n")
     answer = server.stdout.readline()
     assert answer, "the process that forks calls of Snakemake has ended; its error is above"
     return int(answer)
 
 
-def serve(words: list[str], folder: str, environment: dict[str, str], log: str) -> int:
-    """Fork a child that is such a call, and wait for it."""
+def serve(words: list[str], folder: str, environment: dict[str, str], log: str, python: str) -> int:
+    """Fork a child that is such a call, and wait for it; its jobs find that `python`."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -65,13 +67,13 @@ def serve(words: list[str], folder: str, environment: dict[str, str], log: str) 
         os.environ.clear()
         os.environ.update(environment)
         sys.path[0], sys.argv = folder, ["snakemake", *words]  # as `python -m snakemake` has them
+        sys.executable = python
         main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:
-        atexit.unregister(_server)
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

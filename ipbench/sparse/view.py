@@ -1,0 +1,180 @@
+"""What a method sees of a net: `NetView` in a score or a growth, `TrainedView` in an updater.
+
+Neither shows in which space the net is, nor the run: a method that cannot ask is the same on both sides of a
+comparison.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ipbench import keys
+from ipbench.data.loaders import Batch
+from ipbench.errors import BadInput
+from ipbench.machine import distributed
+from ipbench.sparse.net import Gradient, SparseNet
+from ipbench.sparse.selection import select
+
+#: What a method may remember: tensors and plain numbers by name.
+Memory = dict[str, Tensor | int | float | bool]
+
+
+class NetView:
+    """A net as a method sees it; layers are in the order of the net everywhere.
+
+    Attributes:
+        state: what the method remembers from one call to the next, in this run alone: it may put in tensors and
+            numbers by name. It lies in the run's state file, so that a resumed run knows it, too.
+    """
+
+    def __init__(self, net: SparseNet, state: Memory | None = None) -> None:
+        """A view of `net`; `state`: what is remembered."""
+        self._net = net
+        self.state: Memory = {} if state is None else state
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """What the net makes of images (N, C, H, W): logits (N, classes)."""
+        result: Tensor = self._net(images)
+        return result
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the prunable layers."""
+        return tuple(self._net.masks)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the coefficients by layer: (out, in / groups, height, width) of convolutions, (out, in) of linear
+        layers.
+        """
+        return {name: tuple(mask.shape) for name, mask in self._net.masks.items()}
+
+    @property
+    def coefficients(self) -> dict[str, nn.Parameter]:
+        """The prunable tensors by layer."""
+        return self._net.coefficients
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """Boolean tensors in the shapes of the coefficients; True = trained."""
+        return dict(self._net.masks)
+
+    @property
+    def budget(self) -> int:
+        """How many coefficients the run's sparsity lets stay.
+
+        Raises:
+            Impossible: there is no such budget.
+        """
+        return self._net.budget
+
+    @property
+    def notes(self) -> dict[str, object]:
+        """Plain values by name that are written into the record."""
+        return self._net.notes
+
+    def gradients(self, loss: Tensor, *, create_graph: bool = False) -> list[Gradient]:
+        """Name, coefficients and dense gradient of a scalar loss for every layer, masked entries included."""
+        return self._net.gradients(loss, create_graph=create_graph)
+
+    def averaged(self, gradients: Callable[[Batch], list[Gradient]], batch: Batch) -> list[Gradient]:
+        """The mean of what `gradients(part)` gives for parts of a batch, in passes of bounded size."""
+        return self._net.averaged(gradients, batch)
+
+    def uniform(self, layer: str, purpose: keys.Purpose = "score", *parts: int) -> Tensor:
+        """Keyed uniform numbers in [0, 1) in the shape of a layer's coefficients; see `SparseNet.uniform`."""
+        return self._net.uniform(layer, purpose, *parts)
+
+    def magnitudes(self, scaled: bool = False) -> dict[str, Tensor]:
+        """Absolute coefficients by layer; `scaled`: times the norm of their basis filter."""
+        return self._net.magnitudes(scaled)
+
+    @contextmanager
+    def linearised(self) -> Iterator[NetView]:
+        """The net with absolute values, in double precision and evaluation mode; at the end all is as before."""
+        with self._net.linearised():
+            yield self
+
+    def budget_at(self, share: float) -> int:
+        """How many coefficients may stay when this share, 0 to 1, of what is to be pruned is pruned.
+
+        Rounded up, so that nothing is pruned too early. What is paid for beside coefficients is paid at share 0.
+        """
+        start, target = self._net.prunable - self._net.basis_entries, self._net.budget
+        return max(target, math.ceil(start - share * (start - target)))
+
+    def select(self, scores: Mapping[str, Tensor], keep: int, *parts: int) -> dict[str, Tensor]:
+        """Masks of the `keep` largest scores among what is trained, by the run's allocation.
+
+        Args:
+            scores: a number per coefficient, by layer.
+            keep: how many stay.
+            parts: which of several selections this is, e.g. the step: equal scores are decided by key.
+
+        Raises:
+            NotFinite: a score is not finite.
+            Impossible: a layer's share cannot be met.
+        """
+        run = self._net.run
+        return select(scores, keep, run.allocation, tie_key=keys.key(run.seed, "ties", *parts), among=self._net.masks)
+
+
+class TrainedView(NetView):
+    """The net that is trained, as an updater sees it: what it changes stays changed."""
+
+    def __init__(self, net: SparseNet, weight_decay: float) -> None:
+        """A view of `net`; `weight_decay`: of this training's recipe."""
+        super().__init__(net, net.state.setdefault("", {}))
+        self._weight_decay = weight_decay
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """Boolean tensors in the shapes of the coefficients; True = trained. Copies: `prune` changes the net's."""
+        return {name: mask.clone() for name, mask in self._net.masks.items()}
+
+    @property
+    def weight_decay(self) -> float:
+        """Of this training, for all coefficients."""
+        return self._weight_decay
+
+    def prune(self, masks: Mapping[str, Tensor]) -> None:
+        """Take over masks, and set all that they leave out to its off-value. Of several processes, the first decides.
+
+        A coefficient that comes in starts at its off-value, without momentum.
+
+        Args:
+            masks: for every layer, boolean and in the shape of its coefficients.
+
+        Raises:
+            BadInput: they are not that.
+        """
+        who = f"method {self._net.run.method}: net.prune takes a dict with a boolean mask for each layer"
+        if set(masks) != set(self._net.masks):
+            raise BadInput(f"{who}: {', '.join(self.names)}")
+        taken = {}
+        for name, like in self._net.masks.items():
+            mask = masks[name]
+            if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != like.shape:
+                raise BadInput(f"{who}, and that of layer {name} is none of shape {tuple(like.shape)}")
+            taken[name] = mask.detach().to(like.device, copy=True).contiguous()
+        self._net.prune(distributed.from_first(taken))
+
+    def summed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The sums of these tensors over all processes, formed in double precision; all of them must ask for it."""
+        world = distributed.processes()
+        if world == 1:
+            return dict(tensors)
+        return {
+            name: distributed.summed(tensor.detach().to(torch.float64, copy=True)).to(tensor.dtype)
+            for name, tensor in tensors.items()
+        }
+
+
+def sparse_net(net: NetView | SparseNet) -> SparseNet:
+    """What is behind a view: for files of this package that no method is written in."""
+    return net._net if isinstance(net, NetView) else net

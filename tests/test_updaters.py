@@ -1,0 +1,547 @@
+"""Updaters of a user's method file: what they do, what a resume restores, and several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ipbench import methods
+from ipbench.errors import BadInput
+from ipbench.machine.stopping import Stopped
+from ipbench.methods import Prune, Train, Updater, method
+from ipbench.methods._declare import REGISTRY
+from ipbench.methods.magnitude import magnitude
+from ipbench.models.initialise import initialise
+from ipbench.runs import execute as running
+from ipbench.runs import state as resume
+from ipbench.runs.execute import Environment, end_path, execute
+from ipbench.runs.state import State, read_end
+from ipbench.sparse.net import SparseNet
+from ipbench.spec import Recipe, Run
+from ipbench.store import read_json
+from ipbench.training import loop
+from tests.several import Several, several
+from tests.tiny import TinyData, hooks_of, make_run, tiny_conv
+
+#: Four steps an epoch, twelve in all.
+RECIPE = Recipe(epochs=3, batch_size=20, lr=0.05, schedule="constant", train_examples=100, validation=0.2)
+HERE = Environment()
+
+FILE = '''
+import torch
+
+from ipbench.methods import Prune, Train, Updater, method
+from ipbench.methods.magnitude import magnitude
+
+PAPER = "Nobody, 2026"
+
+
+class L2(Updater):
+    """Half the strength times the sum of squares."""
+
+    def __init__(self, net, steps, *, strength):
+        self.strength = strength
+
+    def penalty(self, net):
+        return 0.5 * self.strength * sum(c.square().sum() for c in net.coefficients.values())
+
+
+class Soft(Updater):
+    """After every epoch the smallest half of each layer is zero, and trains on."""
+
+    def __init__(self, net, steps):
+        self.epochs = 0
+
+    def after_epoch(self, net, epoch):
+        for c in net.coefficients.values():
+            c.mul_(c.abs() >= c.abs().flatten().sort().values[c.numel() // 2])
+        self.epochs += 1
+        net.notes["epochs"] = self.epochs
+
+    def tensors(self):
+        return {"epochs": self.epochs}
+
+    def load(self, tensors):
+        self.epochs = tensors["epochs"]
+
+
+class Growing(Updater):
+    """The decay of the smallest half of each layer grows at every step; done at a limit, and settled then."""
+
+    def __init__(self, net, steps, *, rise, limit):
+        self.rise, self.limit, self.grown = rise, limit, 0.0
+        self.weak = {name: c.abs() < c.abs().median() for name, c in net.coefficients.items()}
+
+    @property
+    def done(self):
+        return self.grown >= self.limit
+
+    settled = done
+
+    def decay(self, net):
+        self.grown += self.rise
+        return {name: net.weight_decay + self.grown * weak for name, weak in self.weak.items()}
+
+    def tensors(self):
+        return {"grown": self.grown, **self.weak}
+
+    def load(self, tensors):
+        self.grown = tensors.pop("grown")
+        self.weak = tensors
+
+
+class Mean(Updater):
+    """Prunes at every third step of the second half, by the running mean of gradients."""
+
+    masks = "pruned"
+
+    def __init__(self, net, steps):
+        self.steps, self.count = steps, 0
+        self.mean = {name: torch.zeros_like(c) for name, c in net.coefficients.items()}
+
+    def after_backward(self, net, batch, step):
+        self.count += 1
+        for name, c in net.coefficients.items():
+            self.mean[name] += (c.grad.abs() - self.mean[name]) / self.count
+        last = step == self.steps.total - 1
+        if last or (step >= self.steps.total // 2 and step % 3 == 0):
+            keep = net.budget_at(1 if last else step / self.steps.total)
+            net.prune(net.select(self.mean, keep, step))
+        return not last
+
+    def tensors(self):
+        return {"count": self.count, **self.mean}
+
+    def load(self, tensors):
+        self.count = tensors.pop("count")
+        self.mean = tensors
+
+
+def remembered(net, batch):
+    """The running mean of magnitudes over all rounds."""
+    count = net.state["count"] = net.state.get("count", 0) + 1
+    for name, c in net.coefficients.items():
+        mean = net.state.setdefault(name, torch.zeros_like(c))
+        mean += (c.detach().abs() - mean) / count
+    net.notes[f"round {count}"] = [float(net.state[name].sum()) for name in net.coefficients]
+    return {name: net.state[name] for name in net.coefficients}
+
+
+@method(family="during training", paper=PAPER)
+def penalised(*, strength: float = 0.1):
+    return [Train(L2.spec(strength=strength))]
+
+
+@method(family="during training", paper=PAPER)
+def soft():
+    return [Train(Soft.spec()), Prune(magnitude, "magnitude")]
+
+
+@method(family="during training", paper=PAPER)
+def growing(*, rise: float = 0.01, limit: float = 0.055):
+    return [Train(Growing.spec(rise=rise, limit=limit), until="done"), Prune(magnitude, "magnitude"), Train(epochs=1)]
+
+
+@method(family="during training", paper=PAPER)
+def mean():
+    return [Train(Mean.spec())]
+
+
+@method(family="after training", paper=PAPER)
+def rounds():
+    score = Prune(remembered, "remembered", rounds=2)
+    return [Train(epochs=1), score, Train(epochs=1), score, Train(epochs=1)]
+'''
+
+
+@pytest.fixture(autouse=True)
+def registry() -> Iterator[None]:
+    """The methods that a test registers are gone afterwards."""
+    before = methods.methods()
+    yield
+    REGISTRY.clear()
+    REGISTRY.update(before)
+
+
+@pytest.fixture(scope="module")
+def method_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("own") / "own.py"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture
+def own(method_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The methods of the file, on a tiny net of 224 weights."""
+
+    def build(name, shape, classes, seed, scheme):
+        net = tiny_conv(shape[0], classes)
+        initialise(net, seed, scheme)
+        return net
+
+    monkeypatch.setattr(running, "build_model", build)
+    import sys
+
+    for label in [label for label in sys.modules if label.startswith("ipbench_method_")]:
+        del sys.modules[label]
+    methods.load([method_file])
+
+
+def tiny_run(method: str, **values: Any) -> Run:
+    return Run(
+        **{"dataset": "digits", "model": "small-vgg", "method": method, "recipe": RECIPE, "sparsity": "0.5", **values}
+    )
+
+
+OWN = {
+    "penalised": {"sparsity": "0"},
+    "soft": {},
+    "growing": {"space": "ip", "sparsity": "0.2"},
+    "mean": {"off": "frozen"},
+    "rounds": {},
+}
+
+
+# What hooks do.
+
+
+@pytest.mark.usefixtures("own")
+def test_a_penalty_is_a_decay(tmp_path):
+    """Half of 0.1 times the squares pulls as a weight decay of 0.1 on coefficients, and on nothing else."""
+    recipe = RECIPE.model_copy(update={"weight_decay": 0.0})
+    run = tiny_run("penalised", sparsity="0", recipe=recipe)
+    record = execute(run, tmp_path, HERE, keep=True)
+    assert record["status"] == "done" and "activity" not in record
+    found = read_end(end_path(tmp_path, run), run)
+
+    class Decayed(Updater):
+        def decay(self, net):
+            assert net.weight_decay == 0.0
+            return {name: torch.full((), 0.1) for name in net.names}
+
+    @method(paper="Nobody, 2026")
+    def decayed():
+        return [Train(Decayed.spec())]
+
+    other = tiny_run("decayed", sparsity="0", recipe=recipe)
+    execute(other, tmp_path, HERE, keep=True)
+    plain = tiny_run("dense", sparsity="0", recipe=recipe)
+    outcome = execute(plain, tmp_path, HERE, keep=True)["outcome"]
+    expected, unlike = (read_end(end_path(tmp_path, r), r) for r in (other, plain))
+    for name, tensor in found.net.items():
+        assert torch.allclose(tensor, expected.net[name], atol=1e-5), name
+    assert not torch.allclose(found.net["0.weight"], unlike.net["0.weight"], atol=1e-2)
+    # The loss of the record is the task's: of the first epoch, before much has moved, nearly that without a penalty.
+    losses = [curves["train_loss"][0] for curves in (record["outcome"]["curves"], outcome["curves"])]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_projection_comes_before_the_evaluation(tmp_path, monkeypatch):
+    """Half of each layer is zero whenever the validation part is evaluated, and not while steps are taken."""
+    zeros = []
+    true = loop.evaluate
+
+    def evaluate(net, batches, recipe):
+        zeros.append([int((c == 0).sum()) for c in net.coefficients.values()])
+        return true(net, batches, recipe)
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    record = execute(tiny_run("soft"), tmp_path, HERE)
+    assert zeros == [[c // 2 for c in (36, 108, 30, 50)]] * 3
+    assert record["outcome"]["notes"] == {"epochs": 3} and record["outcome"]["coefficients_kept"] == 112
+    assert record["outcome"]["selected_epoch"] == 3  # the net at the end: it was pruned after the training
+
+
+@pytest.mark.usefixtures("own")
+def test_a_training_ends_when_its_updater_is_done(tmp_path):
+    """0.01 a step reaches 0.055 at the sixth of twelve, in the second epoch of four steps."""
+    ends = {}
+    for options in ({}, {"limit": 1.0}):
+        run = tiny_run("growing", options=options)
+        record = execute(run, tmp_path, HERE, keep=True)
+        ends[str(options)] = record["outcome"]
+        assert record["status"] == "done" and record["outcome"]["coefficients_kept"] == 112
+    assert len(ends["{}"]["curves"]["train_loss"]) == 1  # of the last training
+    macs = ends["{}"]["macs_dense"]
+    assert [end["training_flops"] for end in ends.values()] == [6 * macs * 20 * steps for steps in (8 + 4, 12 + 4)]
+
+
+def test_decay_of_single_coefficients_by_hand():
+    """c' = c - lr (g + d c), with d by coefficient; layers that are not named have the recipe's."""
+    net = SparseNet(tiny_conv(), make_run(), (2, 6, 6))
+    before = {name: c.detach().clone() for name, c in net.coefficients.items()}
+    for c in net.coefficients.values():
+        c.grad = torch.ones_like(c)
+    decays = {"0": torch.arange(4.0).view(4, 1, 1, 1)}
+    net.mask_gradients(0.5, decays)
+    for name, c in net.coefficients.items():
+        assert torch.equal(c.grad, 1 + before[name] * decays.get(name, 0.5)), name
+
+
+class Never(Updater):
+    settled = False
+
+
+class Late(Updater):
+    """Settled from the second epoch on."""
+
+    def after_epoch(self, net, epoch):
+        self.settled = epoch >= 1
+
+
+def test_only_a_settled_epoch_is_selected():
+    for kind, expected in ((Never, set()), (Late, {2, 3})):
+        net = SparseNet(tiny_conv(), make_run(method="dense", sparsity="0", recipe=RECIPE), (2, 6, 6))
+        progress = loop.Progress()
+        hooks = hooks_of(net, kind.spec(), 9, 3)
+        hooks.updater.settled = False
+        loop.train(net, TinyData(), RECIPE, progress, hooks=hooks)
+        assert progress.best_epoch in (expected or {0}) and bool(progress.best) == bool(expected)
+
+
+def declare(*stages: methods.Stage) -> str:
+    @method(paper="Nobody, 2026")
+    def mine():
+        return list(stages)
+
+    methods.get("mine").check("here")
+    return "mine"
+
+
+class Shrinks(Updater):
+    def after_epoch(self, net, epoch):
+        net.prune({name: mask & (net.uniform(name) < 0.4) for name, mask in net.masks.items()})
+
+
+class Prunes(Shrinks):
+    masks = "pruned"
+
+
+@pytest.mark.usefixtures("own")
+def test_masks_change_only_where_an_updater_says_so(tmp_path):
+    once = Prune(magnitude, "magnitude")
+    with pytest.raises(BadInput, match='updater Shrinks changes masks, which its attribute `masks` must tell: "exch'):
+        execute(tiny_run(declare(once, Train(Shrinks.spec()))), tmp_path / "stays", HERE)
+    record = execute(tiny_run(declare(Train(Prunes.spec()))), tmp_path, HERE)
+    outcome = record["outcome"]
+    assert record["activity"]["mask_updates"] == 1  # the same keyed numbers after every epoch
+    assert record["activity"]["coefficients_removed"] == 224 - outcome["coefficients_kept"] > 112
+    assert outcome["selected_epoch"] >= 1
+    with pytest.raises(BadInput, match="exchanges coefficients of a net that it does not prune"):
+
+        class Exchanges(Shrinks):
+            masks = "exchanged"
+
+        declare(Train(Exchanges.spec()))
+
+
+def bad(hook: str, value: Any, **more: Any) -> type[Updater]:
+    return type("Bad", (Updater,), {hook: lambda *_: value, **more})
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (bad("penalty", 3), r"Bad.penalty must return a scalar tensor or None, not int"),
+        (bad("penalty", torch.ones(2)), r"must return a scalar tensor or None, not a tensor of shape \(2,\)"),
+        (bad("after_backward", None), r"Bad.after_backward must return True"),
+        (bad("decay", {"x": torch.ones(1)}), r"Bad.decay: what it returns for layer x does not fit"),
+        (bad("decay", {"0": torch.ones(7)}), r"Bad.decay: what it returns for layer 0 does not fit"),
+        (bad("tensors", {"a": [1]}), r"'a' is \[1\]; tensors and plain numbers by name can be remembered"),
+        (bad("tensors", {"a": 2**70}), r"'a' is 1180591620717411303424: whole numbers of at most 64 bits"),
+    ],
+)
+def test_what_is_no_hook_is_one_line(tmp_path, monkeypatch, kind, message):
+    monkeypatch.setattr(resume, "SECONDS_BETWEEN_STATES", 0.0)
+    with pytest.raises(BadInput, match=message) as error:
+        execute(tiny_run(declare(Train(kind.spec()), Prune(magnitude, "magnitude"))), tmp_path, HERE)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_update_is_refused_when_it_is_declared():
+    class Takes(Updater):
+        def __init__(self, net, steps, *, rate):
+            pass
+
+    with pytest.raises(ValueError, match="updater Takes: missing a required argument: 'rate'"):
+        Takes.spec()
+    with pytest.raises(ValueError, match="Train takes an update"):
+        Train(Takes)  # type: ignore[arg-type]
+    assert str(Train(Takes.spec(rate=2), until="done")) == "train (until done) with Takes (rate 2)"
+
+
+@pytest.mark.usefixtures("own")
+def test_decay_of_single_coefficients_has_no_meaning_where_masked_ones_decay(tmp_path):
+    with pytest.raises(BadInput, match="Growing sets the weight decay of single coefficients, so that off: decayed"):
+        execute(tiny_run("growing", off="decayed"), tmp_path, HERE)
+
+
+# The recipe of a training.
+
+
+def recipe_of(**values: Any) -> Recipe:
+    return Train(recipe=values).recipe_of(RECIPE.model_copy(update={"warmup": 3.0}))
+
+
+def test_a_training_changes_values_of_the_recipe():
+    assert recipe_of(weight_decay=0.0).weight_decay == 0.0
+    assert recipe_of(epochs=2).warmup == 2.0 and recipe_of(epochs=5).epochs == 5
+    assert recipe_of(augmentation={"flip": True}).augmentation.flip
+    assert Train(recipe={"lr": 1.0}, lr=0.5).recipe_of(RECIPE).lr == 0.5
+    with pytest.raises(BadInput, match="unknown key 'wd' in recipe of a training"):
+        recipe_of(wd=0.0)
+    with pytest.raises(ValueError, match="cannot change validation, which is decided for the whole run"):
+        recipe_of(validation=0.5)
+    with pytest.raises(ValueError, match="epochs is given twice"):
+        Train(epochs=2, recipe={"epochs": 3})
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (Train(recipe={"momentum": 2.0}), "method mine: recipe of a training: momentum: input should be less than 1"),
+        (Train(recipe={"batch_size": 5000}), "digits: batch_size is 5000, but the training part has only 80 images"),
+        (Train(Never.spec(), until="done", recipe={"schedule": "cosine"}), "constant schedule, not cosine"),
+    ],
+)  # fmt: skip
+def test_planning_refuses_the_recipe_of_a_training(stage, message):
+    run = tiny_run(declare(stage), sparsity="0")
+    with pytest.raises(BadInput, match=message) as error:
+        methods.get("mine").check_run(run, "here")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_training_with_other_batches_counts_its_own_images(tmp_path):
+    """Twelve steps of 20 images, then two epochs of two steps of 40: what was held out stays."""
+    run = tiny_run(declare(Train(), Train(epochs=2, recipe={"batch_size": 40, "weight_decay": 0.0})), sparsity="0")
+    outcome = execute(run, tmp_path, HERE)["outcome"]
+    assert outcome["training_flops"] == 6 * outcome["macs_dense"] * (12 * 20 + 4 * 40)
+    assert len(outcome["curves"]["train_loss"]) == 2
+
+
+# Resuming.
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("name", OWN)
+def test_stopped_anywhere_it_goes_on_bit_for_bit(tmp_path, monkeypatch, name):
+    """Stopped before every third step; killed after every state that is written."""
+    run = tiny_run(name, **OWN[name])
+    monkeypatch.setattr(resume, "SECONDS_BETWEEN_STATES", 0.0)
+    counts = {"step": 0, "save": 0}
+    true_asked, true_save = loop._asked_to_stop, State.save
+
+    def at(kind: str, wanted: int) -> bool:
+        counts[kind] += 1
+        return counts[kind] == wanted
+
+    def execute_stopped(folder: Path, step: int = 0, save: int = 0) -> dict[str, Any] | None:
+        counts.update(step=0, save=0)
+
+        def saving(self, *given):
+            true_save(self, *given)
+            if at("save", save):
+                raise Stopped
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "_asked_to_stop", lambda *given: at("step", step) or true_asked(*given))
+            patch.setattr(State, "save", saving)
+            try:
+                return execute(run, folder, HERE)
+            except Stopped:
+                return None
+
+    whole = execute_stopped(tmp_path / "whole")
+    assert whole and whole["status"] == "done"
+    steps, saves = counts["step"], counts["save"]
+    assert steps >= 12 and saves >= 3
+    places = [{"step": n} for n in range(2, steps, 3)] + [{"save": n} for n in range(1, saves)]
+    for number, place in enumerate(places):
+        folder = tmp_path / str(number)
+        assert execute_stopped(folder, **place) is None
+        cut = execute_stopped(folder)
+        assert cut and cut["outcome"] == whole["outcome"] and cut.get("activity") == whole.get("activity"), place
+
+
+@pytest.mark.usefixtures("own")
+def test_what_a_score_remembers_is_of_its_run_alone(tmp_path):
+    """Two runs of other seeds one after the other: each counts its own rounds, and begins with nothing."""
+    runs = [tiny_run("rounds", seed=seed) for seed in (0, 1, 0)]
+    notes = [execute(run, tmp_path / str(place), HERE)["outcome"]["notes"] for place, run in enumerate(runs)]
+    assert all(list(found) == [f"round {n}" for n in (1, 2, 3, 4)] for found in notes)
+    assert notes[0] == notes[2] != notes[1]
+
+
+# Several processes.
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Several]:
+    with several() as found:
+        yield found
+
+
+BRIGHT = '''
+import torch
+
+from ipbench.methods import Train, Updater, method
+
+
+class Bright(Updater):
+    """Prunes by the sum over all images that it has seen: the first layer by pixels."""
+
+    masks = "pruned"
+
+    def __init__(self, net, steps):
+        self.steps, self.seen = steps, torch.zeros(64, dtype=torch.float64)
+
+    def after_backward(self, net, batch, step):
+        summed = net.summed({"seen": batch.images.double().sum(0).flatten()})
+        self.seen += (summed["seen"] * 8).round()
+        if step == self.steps.total - 4:
+            first, *rest = net.names
+            scores = {name: net.uniform(name) for name in rest}
+            scores[first] = self.seen.abs().expand(net.shapes[first]).contiguous()
+            net.prune(net.select({name: scores[name] for name in net.names}, net.budget))
+        return True
+
+    def tensors(self):
+        return {"seen": self.seen}
+
+    def load(self, tensors):
+        self.seen = tensors["seen"]
+
+
+@method(family="during training", paper="Nobody, 2026")
+def bright():
+    return [Train(Bright.spec())]
+'''
+
+
+def test_two_processes_decide_by_all_images(processes, tmp_path):
+    """The masks are those of one process; stopped in an epoch, the two go on bit for bit."""
+    (tmp_path / "own.py").write_text(BRIGHT)
+    words = [
+        "run", "--device", "cpu", "--model", "lenet-300-100", "--out", "out", "--recipe", "epochs=2", "--recipe",
+        "train_examples=120", "--recipe", "batch_size=6", "--recipe", "warmup=0", "--sparsity", "0.9", "--method-file",
+        str(tmp_path / "own.py"), "--method", "bright",
+    ]  # fmt: skip
+    stop = [1, "ipbench.training.loop:_asked_to_stop", ["stop"], 16]
+    outcomes = {}
+    for name, world, faults in (("one", 1, []), ("two", 2, []), ("cut", 2, [stop])):
+        ended = processes.run(world, words, tmp_path / name, *faults)
+        if faults:
+            assert set(ended.codes) == {75}, ended.lines
+            ended = processes.run(world, words, tmp_path / name)
+        assert ended.codes == [0] * world, ended.lines
+        (path,) = (tmp_path / name / "out/runs").rglob("*.json")
+        outcomes[name] = read_json(path)["outcome"]
+    assert outcomes["one"]["masks_sha256"] == outcomes["two"]["masks_sha256"]
+    assert outcomes["cut"] == outcomes["two"]
