@@ -24,7 +24,7 @@ from ipbench.errors import BadInput, valid_choice
 from ipbench.methods._code import Code, code_of
 from ipbench.methods._continuing import line_of
 from ipbench.methods._declare import OWN_AXES, REGISTRY, Method, before_training, cross_entropy, method
-from ipbench.methods._stages import Continue, Prune, Rewind, Stage, Train
+from ipbench.methods._stages import Continue, Prune, Rewind, Slice, Stage, Train
 from ipbench.methods._updates import DropAndGrow, Gradual
 from ipbench.spec import Run
 from ipbench.updaters import Steps, Update, Updater
@@ -38,6 +38,7 @@ __all__ = [
     "Method",
     "Prune",
     "Rewind",
+    "Slice",
     "Stage",
     "Steps",
     "Train",

@@ -27,6 +27,7 @@ from ipbench.machine.process_state import reset
 from ipbench.machine.provenance import provenance
 from ipbench.models.build import build as build_model
 from ipbench.planning.numerics import numerics
+from ipbench.runs.latency import side_by_side
 from ipbench.runs.outcome import complete, describe
 from ipbench.runs.stages import execute_stages
 from ipbench.runs.state import End, State, read_end, write_end
@@ -245,6 +246,13 @@ def execute(
         status, reason, outcome = "impossible", str(error), {}
     except NotFinite as error:
         status, reason, outcome = "diverged", str(error), describe(net, data, state)
+    cost: dict[str, Any] = {
+        "wall_seconds": round(state.seconds + time.perf_counter() - begin, 3),
+        "cpu_seconds": round(state.cpu_seconds + time.process_time() - begin_cpu, 3),
+        "peak_memory_bytes": measure.peak_memory(environment.device),
+    }
+    if status == "done" and net.structure:
+        cost["latency"] = side_by_side(build_net(run, data, environment), net, data)
     record = {
         "id": run.id,
         "cell": run.cell,
@@ -254,11 +262,7 @@ def execute(
         "outcome": (outcome := without_nan(outcome)),
         "outcome_sha256": hashlib.sha256(canonical_json(outcome).encode()).hexdigest(),
         **({"activity": vars(state.activity)} if methods.get(run.method).updates(run) else {}),
-        "cost": {
-            "wall_seconds": round(state.seconds + time.perf_counter() - begin, 3),
-            "cpu_seconds": round(state.cpu_seconds + time.process_time() - begin_cpu, 3),
-            "peak_memory_bytes": measure.peak_memory(environment.device),
-        },
+        "cost": cost,
         "provenance": {
             "numerics": numerics(run),
             **there,
