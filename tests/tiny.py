@@ -112,7 +112,7 @@ def run_stages(
     end = End({}, {})
     if parent := methods.parent(run):
         before, was = run_stages(parent, data, net, watch)
-        end = End(before.tensors(), before.masks, was.point, {"training_flops": 0.0})
+        end = End(before.tensors(), before.masks, was.point, {"training_flops": 0.0}, before.structure)
     sparse, state = fresh(), State(Path("nowhere"), run)
     data.before_step = lambda: watch(sparse, state)
     execute_stages(sparse, data, state, fresh=fresh, start=lambda: end, save=lambda: None, on_epoch=lambda *_: None)

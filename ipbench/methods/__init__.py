@@ -18,7 +18,7 @@ from ipbench.methods._continuing import line_of
 from ipbench.methods._declare import OWN_AXES, REGISTRY, Method, before_training, cross_entropy, method
 from ipbench.methods._files import code_in, renew
 from ipbench.methods._files import load as load_files
-from ipbench.methods._stages import Continue, Prune, Rewind, Stage, Train
+from ipbench.methods._stages import Continue, Prune, Rewind, Slice, Stage, Train
 from ipbench.methods._updates import DropAndGrow, Gradual
 from ipbench.spec import Run
 from ipbench.updaters import Steps, Update, Updater
@@ -32,6 +32,7 @@ __all__ = [
     "Method",
     "Prune",
     "Rewind",
+    "Slice",
     "Stage",
     "Steps",
     "Train",

@@ -16,7 +16,7 @@ from ipbench.errors import BadInput, valid_choice
 from ipbench.methods._continuing import check_line, parent_of
 from ipbench.methods._patterns import without_meaning
 from ipbench.methods._scores import alone
-from ipbench.methods._stages import ONE_RANKING, Continue, Prune, Stage, Train
+from ipbench.methods._stages import ONE_RANKING, Continue, Prune, Stage, Train, with_slice
 from ipbench.spec import COEFFICIENTS, NAME, OFFS, Off, Option, Run, pattern_name
 from ipbench.updaters.updater import MaskUse, Update
 
@@ -89,6 +89,10 @@ class Method:
         """The stages of a run; `options` are those that differ from the defaults."""
         return self.build(**{**self.options, **options})
 
+    def stages_of(self, run: Run) -> list[Stage]:
+        """What is executed for a run: its stages, with the `Slice` that its pattern asks for."""
+        return with_slice(self.stages(run.options), run)
+
     def check_options(self, given: Mapping[str, Any], where: str) -> dict[str, Option]:
         """The given options that differ from the defaults, converted to the types of the defaults.
 
@@ -128,8 +132,8 @@ class Method:
         stages = self.stages({})
         if not isinstance(stages, list) or not stages or not all(isinstance(stage, Stage) for stage in stages):
             raise BadInput(
-                f"{where}: method {self.name!r} must return a list of stages (Prune, Train, Continue, Rewind), not"
-                f" {stages!r:.60}; a score is declared by `when=before_training`"
+                f"{where}: method {self.name!r} must return a list of stages (Prune, Train, Continue, Rewind, Slice),"
+                f" not {stages!r:.60}; a score is declared by `when=before_training`"
             )
         if any(isinstance(stage, Continue) for stage in stages[1:]):
             raise BadInput(f"{where}: method {self.name!r}: Continue is the first stage, or none")

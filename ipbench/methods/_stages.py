@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ipbench.methods._scores import alone
 from ipbench.numerals import decimal
@@ -15,6 +15,9 @@ from ipbench.updaters import Update
 
 if TYPE_CHECKING:
     from ipbench.methods._scores import Score
+
+#: What becomes of the constant that a channel without filters sends on, when it is cut.
+Constant = Literal["drop", "refuse", "fold"]
 
 #: Why a score that is the solution for the whole net takes no other allocation.
 ONE_RANKING = (
@@ -216,4 +219,52 @@ class Rewind:
         return f"rewind to epoch {self.epochs:g}"
 
 
-Stage = Continue | Prune | Rewind | Train
+@dataclass(frozen=True)
+class Slice:
+    """Cut the channels that are dead: smaller tensors instead of zeros. Never inside a training.
+
+    A channel is dead if the masks leave nothing of the filters that make it, or nothing of what reads it, in all layers
+    that share it. What an optimiser holds and what scores remember (`net.state`) is dropped. Budgets and sparsities
+    stay shares of the dense net.
+
+    Attributes:
+        constant: what becomes of the constant that biases and norms still send through a channel without filters:
+            "drop" it, "refuse" to cut such a channel (the run ends with the name of the layer that reads it), or "fold"
+            it into the biases of the layers that read it, where that is exact.
+    """
+
+    constant: Constant = "drop"
+
+    def __post_init__(self) -> None:
+        if self.constant not in get_args(Constant):
+            raise ValueError(f"constant is one of {', '.join(get_args(Constant))}, not {self.constant!r:.40}")
+
+    def __str__(self) -> str:
+        return "cut dead channels" + (f" ({self.constant} their constants)" if self.constant != "drop" else "")
+
+
+Stage = Continue | Prune | Rewind | Slice | Train
+
+#: Patterns that mask whole channels, so that a net can be cut along them.
+_OF_CHANNELS = ("filters", "channels")
+
+
+def with_slice(stages: list[Stage], run: Run) -> list[Stage]:
+    """The stages of a run, with a `Slice` where its pattern asks for one.
+
+    A run whose pattern is of whole channels, and whose off-value is zero, gets a `Slice` right behind the last stage
+    that changes masks. If trainings follow, they are those of the small net; if that stage is itself a training, or the
+    last one, the net is cut at the end. A method that has a `Slice` of its own says itself where.
+
+    Args:
+        stages: of the run's method.
+        run: gives pattern and off-value.
+    """
+    if run.pattern not in _OF_CHANNELS or run.off != "zero" or any(isinstance(stage, Slice) for stage in stages):
+        return stages
+    changing = [place for place, stage in enumerate(stages) if isinstance(stage, Prune) or _updating(stage)]
+    return [*stages[: changing[-1] + 1], Slice(), *stages[changing[-1] + 1 :]] if changing else stages
+
+
+def _updating(stage: Stage) -> bool:
+    return isinstance(stage, Train) and stage.update is not None and stage.update.masks != "stay"

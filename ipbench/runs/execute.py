@@ -27,6 +27,7 @@ from ipbench.machine.process_state import reset
 from ipbench.machine.provenance import provenance
 from ipbench.models.build import build as build_model
 from ipbench.planning.numerics import numerics
+from ipbench.runs.latency import side_by_side
 from ipbench.runs.outcome import complete, describe
 from ipbench.runs.stages import execute_stages
 from ipbench.runs.state import End, State, read_end, write_end
@@ -287,10 +288,23 @@ class _Work:
         end = End(self.net.tensors(), self.net.masks, self.state.point, facts, self.net.structure)
         distributed.by_first(lambda: write_end(end_path(self.results, self.run), self.run, end, self.there))
 
+    def cost(self, status: str) -> dict[str, Any]:
+        """What the run has cost; of a net whose channels were cut also its latency, beside the dense net's."""
+        wall, processor = self.spent()
+        cost: dict[str, Any] = {
+            "wall_seconds": round(self.state.seconds + wall, 3),
+            "cpu_seconds": round(self.state.cpu_seconds + processor, 3),
+            "peak_memory_bytes": measure.peak_memory(self.environment.device),
+        }
+        if status == "done" and self.net.structure:
+            dense = build_net(self.run, self.data, self.environment)
+            cost["latency"] = side_by_side(dense, self.net, self.data)
+        return cost
+
     def record(self, status: str, reason: str | None, outcome: dict[str, Any]) -> dict[str, Any]:
         """The record of the run."""
         run, environment, state, before = self.run, self.environment, self.state, self.before
-        wall, processor = self.spent()
+        cost = self.cost(status)
         return {
             "id": run.id,
             "cell": run.cell,
@@ -300,11 +314,7 @@ class _Work:
             "outcome": (outcome := without_nan(outcome)),
             "outcome_sha256": hashlib.sha256(canonical_json(outcome).encode()).hexdigest(),
             **({"activity": vars(state.activity)} if methods.get(run.method).updates(run) else {}),
-            "cost": {
-                "wall_seconds": round(state.seconds + wall, 3),
-                "cpu_seconds": round(state.cpu_seconds + processor, 3),
-                "peak_memory_bytes": measure.peak_memory(environment.device),
-            },
+            "cost": cost,
             "provenance": {
                 "numerics": numerics(run),
                 **self.there,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from ipbench.data.loaders import Batch, Data
 from ipbench.runs.state import State
 from ipbench.sparse import measure, spaces
 from ipbench.sparse.net import Gradient, SparseNet
+from ipbench.spec import canonical_json
 from ipbench.store import tensors_digest
 from ipbench.training.loop import Progress, evaluate, gradient_norm, require_finite, require_finite_net
 from ipbench.training.task import task_of
@@ -38,6 +40,7 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
     facts = dict(state.facts)
     inherited = facts.pop("inherited_flops", 0)
     others = counted.parameters - net.prunable
+    shapes = {layer.name: layer.shape for layer in counted.layers}
     with_basis = [name for name, layer in net.layers.items() if spaces.filter_basis(layer) is not None]
     return {
         "curves": _curves(state.progress),
@@ -51,8 +54,8 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
         "parameters": total + net.basis_entries + others,
         "parameters_dense": counted.parameters,
         "layers": [
-            {"name": name, "shape": list(mask.shape), "size": mask.numel(), "kept": kept[name]}
-            for name, mask in net.masks.items()
+            {"name": name, "shape": list(shapes[name]), "size": math.prod(shapes[name]), "kept": count}
+            for name, count in kept.items()
         ],
         "collapsed_layers": [name for name, count in kept.items() if count == 0],
         "spatial_zeros_end": measure.spatial_zeros(net.spatial_weights()),
@@ -62,16 +65,38 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
         "basis_condition": {name: _condition(basis.matrix) for name, basis in net.bases.items()},
         "macs_dense": counted.macs,
         "macs_sparse": measure.sparse_macs(counted.layers, kept),
-        "macs_sparse_two_stage": measure.two_stage_macs(counted.layers, kept, with_basis),
+        "macs_sparse_two_stage": measure.two_stage_macs(net.now.layers, kept, with_basis),
         "training_flops": state.training_flops + inherited,
         **measure.stored_bytes(
-            [(mask.numel(), kept[name]) for name, mask in net.masks.items()], net.basis_entries, counted.other_values
+            [(mask.numel(), kept[name]) for name, mask in net.masks.items()], net.basis_entries, net.now.other_values
         ),
+        **_sliced(net),
         **({"faded": net.faded} if net.run.off == "decayed" else {}),
         **({"not_prunable": counted.not_prunable} if counted.not_prunable else {}),
         **({"unused_layers": counted.unseen} if counted.unseen else {}),
         "masks_sha256": tensors_digest(net.masks),
         "weights_sha256": tensors_digest(net.tensors()),
+    }
+
+
+def _sliced(net: SparseNet) -> dict[str, Any]:
+    """What a record tells of a net whose channels were cut, and of no other one.
+
+    The dense net's layers, sizes and counts stand beside it, so that shares of it mean what they do everywhere.
+    """
+    if not net.structure:
+        return {}
+    dense = {layer.name: layer.out_channels for layer in net.counted.layers if layer.prunable}
+    now = {layer.name: layer.out_channels for layer in net.now.layers}
+    return {
+        "sliced": [
+            {"name": name, "channels": channels, "kept": now[name]}
+            for name, channels in dense.items()
+            if now[name] != channels
+        ],
+        "structure_sha256": hashlib.sha256(canonical_json(net.structure.to_json()).encode()).hexdigest(),
+        "parameters_now": net.now.parameters + net.basis_entries,
+        "macs_now": net.now.macs,
     }
 
 

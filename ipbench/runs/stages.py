@@ -59,14 +59,13 @@ def execute_stages(
     """
     method = methods.get(net.run.method)
     method.check_run(net.run, net.run.dataset, data.steps_per_epoch)
-    for place, stage in enumerate(method.stages(net.run.options)):
+    for place, stage in enumerate(method.stages_of(net.run)):
         if place < state.stage:
             continue
         if isinstance(stage, methods.Train):
             _train(net, data, state, stage, place, save, on_epoch)
         else:
             _change(net, data, state, stage, fresh, start)
-            state.progress.forget_best()
         state.stage = place + 1
         save()
     if not within_budget(net):
@@ -83,11 +82,14 @@ def _change(
     net: SparseNet,
     data: Data,
     state: State,
-    stage: methods.Continue | methods.Prune | methods.Rewind,
+    stage: methods.Continue | methods.Prune | methods.Rewind | methods.Slice,
     fresh: Callable[[], SparseNet],
     start: Callable[[], End],
 ) -> None:
-    """Execute a stage that changes the net at once."""
+    """Execute a stage that changes the net at once; what is selected from then on is the net as it is."""
+    if isinstance(stage, methods.Slice):
+        _slice(net, state, stage)
+        return
     if isinstance(stage, methods.Continue):
         end = start()
         net.restore(end.structure, end.net, end.masks)
@@ -102,6 +104,18 @@ def _change(
         state.point = state.point or rewinding_point(fresh(), data, stage.epochs)
         net.load_tensors(net.cut_from_dense(state.point))
         net.prune(net.masks)
+    state.progress.forget_best()
+
+
+def _slice(net: SparseNet, state: State, stage: methods.Slice) -> None:
+    """Cut dead channels. Where there are none, nothing is forgotten; else all that has the shapes of before is."""
+    before = net.structure
+    with together():
+        net.slice(stage.constant)
+    if net.structure != before:
+        state.progress.forget_best()
+        state.progress.momentum = {}
+        net.state.clear()
 
 
 def rewinding_point(net: SparseNet, data: Data, epochs: float) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from ipbench.sparse.layers import CONVOLUTIONS, TRANSPOSED
 if TYPE_CHECKING:
     from ipbench.sparse.net import SparseNet
 
-#: What becomes of the constant that a channel without filters sends on.
+#: What becomes of the constant that a channel without filters sends on; `methods.Slice` has the same words.
 Constant = Literal["drop", "refuse", "fold"]
 #: Whether each unit is meant, by group.
 Flags = Mapping[str, NDArray[np.bool_]]
