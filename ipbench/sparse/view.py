@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,9 @@ class NetView:
         """What the net makes of images (N, C, H, W): logits (N, classes)."""
         result: Tensor = self._net(images)
         return result
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a method does not see {name!r} of a net; docs/adding-a-method.md tells what it sees")
 
     @property
     def names(self) -> tuple[str, ...]:
