@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ipbench.sparse.channels import Groups
 from ipbench.sparse.slicing import mask_net, plan, slice_net
 
-#: Largest difference of outputs as a share of the largest output. Norms of few values in training mode enlarge
-#: rounding: what single precision leaves open, double precision decides.
+#: Largest difference of outputs as a share of the largest output; what single precision leaves open, double decides.
 _TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-6}
 
 
@@ -103,12 +103,18 @@ def outputs(net: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
 
 
 def stir(net: nn.Module, *, all_values: bool = False) -> None:
-    """Give a net values that hide nothing: a norm of zeros in a branch would make every cut of it right.
+    """Give a net values that hide nothing, and that no rounding spoils.
+
+    A norm of zeros in a branch would make every cut of it right. A norm of few values that are nearly the same, in
+    training mode, would enlarge rounding by the root of its eps.
 
     Args:
-        net: changed in place: tensors whose entries are all the same.
+        net: changed in place: tensors whose entries are all the same, and the eps of batch norms.
         all_values: all of them (of a net that has no values yet).
     """
+    for module in net.modules():
+        if isinstance(module, _NormBase):
+            module.eps = max(module.eps, 0.1)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for tensor in (*net.parameters(), *net.buffers()):
