@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from ipbench import methods
 from ipbench.data.loaders import Batch
 from ipbench.runs import state as resume
 from ipbench.sparse.net import SparseNet
+from tests.several import Several, several
 from tests.tiny import make_run, tiny_conv
 
 
@@ -27,6 +28,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "registered_method" in metafunc.fixturenames:
         methods.load(metafunc.config.getoption("--method-file"))
         metafunc.parametrize("registered_method", list(methods.methods().values()), ids=lambda entry: entry.name)
+
+
+@pytest.fixture(scope="session")
+def processes() -> Iterator[Several]:
+    """Starts processes that train together."""
+    with several() as found:
+        yield found
 
 
 @pytest.fixture

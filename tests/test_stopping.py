@@ -133,37 +133,34 @@ def slow():
 """
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_real_signal(tmp_path, processes):
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_real_signal(tmp_path, processes, world):
     """SIGTERM in the middle of an epoch that takes seconds: one line, exit status 75, and the same end."""
     (tmp_path / "slow.py").write_text(SLOW)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if processes == 2 else []
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if world == 2 else []
     words = ["run", "--model", "lenet-300-100", "--space", "ip", "--device", "cpu", "--threads", "1", "--seed", "0"]
     words += ["--method-file", "slow.py", "--method", "slow"]
     words += ["--recipe", "epochs=2", "--recipe", "batch_size=2", "--recipe", "train_examples=120"]
     command = [sys.executable, *launch, "-m", "ipbench", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
-    def start(out: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*command, "--out", out], cwd=tmp_path, env=environment,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
     steps = tmp_path / "steps.txt"
-    with ended(start("cut")) as process:
+    cut = subprocess.Popen(
+        [*command, "--out", "cut"], cwd=tmp_path, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with ended(cut) as process:
         wait_for(lambda: steps.exists() and len(steps.read_text().splitlines()) > 10, process)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=100)
-    assert process.returncode == (stopping.EXIT_STATUS if processes == 1 else 1), said
+    assert process.returncode == (stopping.EXIT_STATUS if world == 1 else 1), said
     message = "ipbench: stopped by SIGTERM; what is trained is saved: the same call goes on there"
     assert message in said.splitlines(), said
-    assert "Traceback" not in said or processes == 2  # torchrun adds its own
+    assert "Traceback" not in said or world == 2  # torchrun adds its own
     (path,) = tmp_path.glob("cut/state/*/0.safetensors")
     begun = read_tensors(path)[1]["begun"]
-    assert begun["steps"] > 0 and len(begun["losses"]) == processes
+    assert begun["steps"] > 0 and len(begun["losses"]) == world
     for out in ("cut", "whole"):
-        with ended(start(out)) as process:
-            assert process.wait(timeout=200) == 0
-    (cut,), (whole,) = (list(tmp_path.glob(f"{out}/runs/*/0.json")) for out in ("cut", "whole"))
-    assert read_json(cut)["outcome"] == read_json(whole)["outcome"]
+        assert processes.run(world, [*words, "--out", out], tmp_path).codes == [0] * world
+    (one,), (whole,) = (list(tmp_path.glob(f"{out}/runs/*/0.json")) for out in ("cut", "whole"))
+    assert read_json(one)["outcome"] == read_json(whole)["outcome"]

@@ -5,7 +5,6 @@ A hang is a code of None in these tests: the processes have a time limit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from ipbench.runs import trials
 from ipbench.runs.execute import Environment, build_net
 from ipbench.spec import Recipe
 from ipbench.store import read_json, read_tensors
-from tests.several import Several, several
+from tests.several import Several
 from tests.tiny import make_run
 
 WORDS = [
@@ -46,12 +45,6 @@ PLACES = [
     "ipbench.runs.execute:write_end",
     "ipbench.runs.execute:write_json",
 ]
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Several]:
-    with several() as found:
-        yield found
 
 
 def slow(rank: int) -> list[list[Any]]:

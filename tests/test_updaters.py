@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from ipbench.runs import state as resume
 from ipbench.runs.execute import Environment, end_path, execute
 from ipbench.runs.state import State, read_end
 from ipbench.sparse.net import SparseNet
+from ipbench.sparse.view import sparse_net
 from ipbench.spec import Recipe, Run
 from ipbench.store import read_json
 from ipbench.training import loop
@@ -380,6 +382,21 @@ def test_what_is_no_update_is_refused_when_it_is_declared():
 def test_decay_of_single_coefficients_has_no_meaning_where_masked_ones_decay(tmp_path):
     with pytest.raises(BadInput, match="Growing sets the weight decay of single coefficients, so that off: decayed"):
         execute(tiny_run("growing", off="decayed"), tmp_path, HERE)
+
+
+def test_flops_are_those_of_the_net_as_it_then_was():
+    """Three epochs of three steps of 8 images; after the first one the net has a tenth of its work."""
+
+    class Smaller(Updater):
+        def after_epoch(self, net, epoch):
+            whole = sparse_net(net)
+            whole.now = SimpleNamespace(macs=whole.counted.macs // 10)
+
+    net = SparseNet(tiny_conv(), make_run(method="dense", sparsity="0"), (2, 6, 6))
+    macs, progress = net.counted.macs, loop.Progress()
+    recipe = RECIPE.model_copy(update={"batch_size": 8})
+    loop.train(net, TinyData(), recipe, progress, hooks=hooks_of(net, Smaller.spec(), 9, 3))
+    assert progress.flops == 6 * 3 * 8 * (macs + 2 * (macs // 10))
 
 
 # The recipe of a training.

@@ -15,7 +15,7 @@ import torch
 
 from ipbench import methods
 from ipbench.errors import BadInput
-from ipbench.methods import DropAndGrow, Gradual, Prune, Rewind, Train, method
+from ipbench.methods import DropAndGrow, Gradual, Prune, Rewind, Train, Updater, method
 from ipbench.methods._declare import REGISTRY
 from ipbench.methods.magnitude import magnitude
 from ipbench.models.initialise import initialise
@@ -160,6 +160,19 @@ def test_a_gradient_that_overflows_has_diverged(tmp_path, monkeypatch):
 
 # Selection.
 
+
+class Late(Updater):
+    """Prunes at the end of the second epoch; nothing is settled before the third."""
+
+    masks = "pruned"
+    settled = False
+
+    def after_epoch(self, net, epoch):
+        if epoch == 1:
+            net.prune(net.select(net.magnitudes(), net.budget, epoch))
+        self.settled = epoch >= 2
+
+
 ORDERS: dict[str, tuple[methods.Stage, ...]] = {
     "prune": (ONCE,),
     "train-prune": (Train(), ONCE),
@@ -171,6 +184,8 @@ ORDERS: dict[str, tuple[methods.Stage, ...]] = {
     "train-prune-exchange": (
         Train(), ONCE, Train(DropAndGrow(lambda net, layer, g, step: g.abs(), 2, 0.5, 0.5, 1.0, False)),
     ),
+    "own": (Train(Late.spec()),),
+    "own-prune": (Train(Late.spec()), ONCE),
 }  # fmt: skip
 
 
@@ -195,7 +210,7 @@ def test_whatever_is_tested_is_within_its_budget(tmp_path, monkeypatch, order):
         assert len(seen) == 3  # test, training and validation part
     else:
         assert found["validation_accuracy"] == found["curves"]["validation_accuracy"][-1]
-        assert 1 <= found["selected_epoch"] <= trained
+        assert (3 if order == "own" else 1) <= found["selected_epoch"] <= trained
     assert 0 <= found["validation_accuracy"] <= 1
 
 

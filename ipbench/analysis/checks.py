@@ -99,7 +99,7 @@ def _check_curves(row: Mapping[str, Any]) -> None:
 
 
 def _epochs(row: Mapping[str, Any]) -> int | None:
-    """Of the last training of a run; None of a method that is not known here."""
+    """Of the last training of a run; None where that is not known here."""
     known = methods.methods().get(row["method"])
     if known is None:
         return None
@@ -108,4 +108,7 @@ def _epochs(row: Mapping[str, Any]) -> int | None:
     except Exception as error:  # whatever a method says to options that it does not have
         raise ValueError(f"options: {' '.join(str(error).split()):.100}") from None
     trainings = [stage for stage in stages if isinstance(stage, Train)]
-    return (trainings[-1].epochs or int(json.loads(row["recipe"])["epochs"])) if trainings else None
+    if not trainings or trainings[-1].until == "done":  # nothing is known before of how long that is
+        return None
+    last = trainings[-1]
+    return last.epochs or int(last.recipe.get("epochs") or json.loads(row["recipe"])["epochs"])

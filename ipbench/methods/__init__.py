@@ -22,6 +22,7 @@ from typing import Any
 
 from ipbench.errors import BadInput, valid_choice
 from ipbench.methods._code import Code, code_of
+from ipbench.methods._continuing import line_of
 from ipbench.methods._declare import OWN_AXES, REGISTRY, Method, before_training, cross_entropy, method
 from ipbench.methods._stages import Continue, Prune, Rewind, Slice, Stage, Train
 from ipbench.methods._updates import DropAndGrow, Gradual
@@ -48,6 +49,7 @@ __all__ = [
     "code",
     "cross_entropy",
     "get",
+    "line",
     "load",
     "method",
     "methods",
@@ -83,6 +85,15 @@ def get(name: str, where: str = "") -> Method:
 def parent(run: Run) -> Run | None:
     """The run of whose end this one is a continuation; None if it starts from initial values."""
     return get(run.method).parent(run)
+
+
+def line(run: Run) -> list[Run]:
+    """The runs that a run continues, the nearest first.
+
+    Raises:
+        BadInput: one of them cannot be, or they have no beginning.
+    """
+    return list(line_of(get(run.method), run, methods()))
 
 
 def built_in(name: str) -> bool:

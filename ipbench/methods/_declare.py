@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipbench.data.catalog import check_recipe, dataset, steps_per_epoch
 from ipbench.errors import BadInput, valid_choice
+from ipbench.methods._continuing import check_line, parent_of
 from ipbench.methods._patterns import without_meaning
 from ipbench.methods._scores import alone
 from ipbench.methods._stages import ONE_RANKING, Continue, Prune, Stage, Train, with_slice
@@ -74,8 +75,7 @@ class Method:
 
     def parent(self, run: Run) -> Run | None:
         """The run of whose end this run of the method is a continuation; None if it starts from initial values."""
-        first = self.stages(run.options)[0]
-        return first.parent(run) if isinstance(first, Continue) else None
+        return parent_of(self, run, REGISTRY)
 
     def offs(self, wanted: Sequence[str]) -> list[str]:
         """The off-values of an experiment for this method: a method that says its own is not meant with another one."""
@@ -153,8 +153,10 @@ class Method:
 
         Raises:
             BadInput: rewinding leaves nothing to train, a training ends before its update changes a mask, or a score
-                means another allocation or pattern.
+                means another allocation or pattern; or the run continues others that cannot be trained, or have no
+                beginning.
         """
+        check_line(self, run, REGISTRY, where)
         for stage in self.stages(run.options):
             if isinstance(stage, Prune) and stage.whole_ranking and run.allocation != "global":
                 raise BadInput(f"{where}: method {self.name}: {ONE_RANKING}")
@@ -185,7 +187,9 @@ class Method:
 
 
 def _masks(stage: Stage) -> MaskUse:
-    """What becomes of masks while a stage trains."""
+    """What becomes of masks while a stage trains, or has become of them in the run that it continues."""
+    if isinstance(stage, Continue) and stage.sparsity == "same":
+        return "pruned"
     return stage.update.masks if isinstance(stage, Train) and stage.update else "stay"
 
 

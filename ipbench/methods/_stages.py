@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ipbench.methods._scores import alone
+from ipbench.numerals import decimal
 from ipbench.spec import COEFFICIENTS, Option, Recipe, Run, build
 from ipbench.updaters import Update
 
@@ -133,28 +134,54 @@ class Train:
 
 @dataclass(frozen=True)
 class Continue:
-    """Start from the end of another run: the dense one, or the same method's at the level before.
+    """Start from the end of another run: of the dense one, of another method, or of the same one's level before.
 
-    Several runs that start from the same one share its training. The dense run knows no method, off-value or sparsity.
+    Several runs that start from the same one share its training. A run that is continued at sparsity 0 knows no
+    off-value, allocation, pattern or budget, so that all runs that prune what it trained share it.
 
     Attributes:
-        rate: each level prunes this share of what the last one kept, the first of the dense run; 0: there are no
-            levels, every run starts from the dense one.
+        of: the method that is continued: one that ipbench ships, or of the same file.
+        options: of that method.
+        rate: each level prunes this share of what the last one kept, the first of the run of `of`; 0: there are no
+            levels, every run starts from that of `of`.
+        sparsity: of the run of `of`: a number as text, or "same" for that of the run that continues it.
     """
 
+    of: str = "dense"
+    options: Mapping[str, Option] = field(default_factory=dict)
     rate: float = 0.0
+    sparsity: str = "0"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.of, str):
+            raise ValueError(f"Continue takes the name of a method, not {self.of!r:.60}; levels are Continue(rate=...)")
         if self.rate and not _LEAST_RATE <= self.rate < 1:
             raise ValueError(f"rate is from {_LEAST_RATE} up to, not including, 1")
+        if self.sparsity != "same":
+            number = Decimal(decimal(str(self.sparsity)))
+            if not 0 <= number < 1 or round(number, 12) != number:
+                raise ValueError(
+                    f'sparsity is a number as text from 0 up to, not including, 1, or "same", not {self.sparsity!r:.40}'
+                )
+            object.__setattr__(self, "sparsity", format(abs(number).normalize(), "f"))
 
-    def parent(self, run: Run) -> Run:
-        """The run whose end `run` starts from."""
+    def parent(self, run: Run, options: Mapping[str, Option] | None = None) -> Run:
+        """The run whose end `run` starts from.
+
+        Args:
+            run: that begins with this stage.
+            options: those of `options` that differ from the defaults of the method that is continued.
+        """
         level = self._level_before(run.density) if self.rate else "0"
         if level != "0":
             return run.model_copy(update={"sparsity": level})
-        plain = {"method": "dense", "sparsity": "0", "off": "zero", "allocation": "global", "options": {}}
-        return run.model_copy(update=plain | {"pattern": COEFFICIENTS, "budget": "parameters"})
+        changes = {"method": self.of, "options": dict(options or {})}
+        if self.sparsity == "same":
+            return run.model_copy(update=changes)
+        changes["sparsity"] = self.sparsity
+        if self.sparsity == "0":
+            changes |= {"off": "zero", "allocation": "global", "pattern": COEFFICIENTS, "budget": "parameters"}
+        return run.model_copy(update=changes)
 
     def _level_before(self, density: Fraction) -> str:
         """Sparsity of the last level that keeps more than `density`, as a run writes it."""
@@ -167,7 +194,11 @@ class Continue:
             level = format(sparsity.normalize(), "f")
 
     def __str__(self) -> str:
-        return f"start from the level before, {self.rate:.0%} less pruned" if self.rate else "start from the dense run"
+        if self.rate:
+            return f"start from the level before, {self.rate:.0%} less pruned"
+        options = "".join(f", {name} {value}" for name, value in self.options.items())
+        sparsity = {"0": "", "same": " at the same sparsity"}.get(self.sparsity, f" at sparsity {self.sparsity}")
+        return f"start from the {self.of} run{options}{sparsity}"
 
 
 @dataclass(frozen=True)

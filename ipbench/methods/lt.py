@@ -14,4 +14,4 @@ def lt(*, rate: float = 0.2, rewind: float = 0.0, weights: bool = True, scaled: 
     if rate == 0:
         raise ValueError("rate is above 0: the share of the kept coefficients that each level prunes")
     prune = Prune(magnitude, "magnitude", options={"scaled": scaled})
-    return [Continue(rate), prune, *([Rewind(rewind)] if weights else []), Train(first=rewind)]
+    return [Continue(rate=rate), prune, *([Rewind(rewind)] if weights else []), Train(first=rewind)]

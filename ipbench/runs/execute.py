@@ -203,7 +203,7 @@ def execute(
     record: dict[str, Any] | None = distributed.by_first(found)
     if record:
         return record
-    parent = methods.parent(run)
+    parent = next(iter(methods.line(run)), None)
     before = execute(parent, results, environment, keep=True, on_epoch=on_epoch) if parent else None
     begin, begin_cpu = time.perf_counter(), time.process_time()
     begin_anew(run, environment)

@@ -2,6 +2,10 @@
 
 import pytest
 
+from tests import fonts
+
+fonts.without_layout()
+
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:

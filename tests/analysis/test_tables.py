@@ -19,18 +19,31 @@ from ipbench.output import printable
 from .synthetic import cell, grid, put, record, write
 
 
-@pytest.fixture
-def results(tmp_path):
-    """A partial grid with one of everything that can go wrong."""
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """A partial grid with one of everything that can go wrong; not to be changed."""
+    folder = tmp_path_factory.mktemp("results")
     plan = grid(methods=("snip", "grasp"), sparsities=("0.9", "0.98"), dense=("sp", "ip"))
     by = {(c["method"], c["sparsity"], c["space"]): c for c in plan["cells"]}
-    write(tmp_path, plan, skip=[(by["snip", "0.98", "ip"]["id"], seed) for seed in (3, 4)])
-    put(tmp_path, record(by["grasp", "0.9", "sp"], 5, "diverged", "loss is nan in epoch 2", test_accuracy=None))
+    write(folder, plan, skip=[(by["snip", "0.98", "ip"]["id"], seed) for seed in (3, 4)])
+    put(folder, record(by["grasp", "0.9", "sp"], 5, "diverged", "loss is nan in epoch 2", test_accuracy=None))
     for seed in range(6):
-        put(tmp_path, record(by["grasp", "0.98", "ip"], seed, "impossible", "the FB alone (162 entries) exceeds 100"))
-    (tmp_path / "runs" / by["dense", "0", "ip"]["id"] / "0.json").write_text("{}")
-    write_runs(tmp_path)
-    return tmp_path
+        put(folder, record(by["grasp", "0.98", "ip"], seed, "impossible", "the FB alone (162 entries) exceeds 100"))
+    (folder / "runs" / by["dense", "0", "ip"]["id"] / "0.json").write_text("{}")
+    write_runs(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(results):
+    """The paths of its tables."""
+    return write_tables(results)
+
+
+@pytest.fixture(scope="module")
+def tables(results):
+    """Its tables; not to be changed."""
+    return make_tables(collect(results))
 
 
 def rows(results, name):
@@ -38,16 +51,14 @@ def rows(results, name):
         return list(reader.DictReader(file))
 
 
-def test_every_planned_file_is_written_and_stays_the_same(results):
-    files = write_tables(results)
-    assert [path.relative_to(results).as_posix() for path in files] == plan_tables()
-    before = [path.read_bytes() for path in files]
+def test_every_planned_file_is_written_and_stays_the_same(results, written):
+    assert [path.relative_to(results).as_posix() for path in written] == plan_tables()
+    before = [path.read_bytes() for path in written]
     write_runs(results)
     assert [path.read_bytes() for path in write_tables(results)] == before
 
 
-def test_csv_holds_raw_numbers(results):
-    write_tables(results)
+def test_csv_holds_raw_numbers(results, written):
     collection = collect(results)
     snip = next(row for row in rows(results, "accuracy") if row["method"] == "snip" and row["sparsity"] == "0.9")
     values = collection.runs[collection.runs["cell"] == snip["sp_cell"]]["test_accuracy"]
@@ -59,8 +70,7 @@ def test_csv_holds_raw_numbers(results):
     assert float(pair["p"]) == 2 / 64 and pair["verdict"] == "undecided" and not pair["claim"]
 
 
-def test_diverged_and_impossible_are_told(results):
-    tables = make_tables(collect(results))
+def test_diverged_and_impossible_are_told(tables):
     accuracy = tables["accuracy"].printed.set_index(["method", "sparsity p"])
     assert (
         accuracy.loc[("grasp", "0.9"), "SP n"] == "6 (1 diverged)"
@@ -74,8 +84,8 @@ def test_diverged_and_impossible_are_told(results):
     assert pairs.loc[("dense", "0"), "verdict"] == "reference"
 
 
-def test_the_missing_table_lists_each_kind_once(results):
-    missing = make_tables(collect(results))["missing"].data
+def test_the_missing_table_lists_each_kind_once(tables):
+    missing = tables["missing"].data
     kinds = {what: list(missing[missing["what"] == what]["seeds"]) for what in missing["what"]}
     assert kinds == {"unreadable": ["0"], "missing": ["3–4"], "diverged": ["5"], "impossible": ["0–5"]}
     reasons = dict(zip(missing["what"], missing["reason"], strict=True))
@@ -83,13 +93,13 @@ def test_the_missing_table_lists_each_kind_once(results):
     assert reasons["unreadable"].startswith("runs/") and "not a product" in reasons["unreadable"]
 
 
-def test_the_global_table_names_what_is_excluded(results):
-    notes = " ".join(make_tables(collect(results))["global"].notes)
+def test_the_global_table_names_what_is_excluded(tables):
+    notes = " ".join(tables["global"].notes)
     assert "Excluded as impossible or incomplete: snip 0.98; grasp 0.98." in notes
 
 
-def test_notes_tell_the_setting_and_the_seeds_that_are_needed(results):
-    notes = " ".join(make_tables(collect(results))["accuracy"].notes)
+def test_notes_tell_the_setting_and_the_seeds_that_are_needed(tables):
+    notes = " ".join(tables["accuracy"].notes)
     for part in (
         "data set digits",
         "Test CPU",
@@ -179,9 +189,8 @@ def test_markdown_and_latex_of_a_table():
     assert text.count("{") == text.count("}")
 
 
-def test_latex_tables_are_balanced(results):
-    write_tables(results)
-    for path in (results / "tables").glob("*.tex"):
+def test_latex_tables_are_balanced(written):
+    for path in [path for path in written if path.suffix == ".tex"]:
         body = path.read_text(encoding="utf-8")
         columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", body).group(1))
         lines = [line for line in body.splitlines() if line.endswith(r"\\")]
@@ -285,9 +294,8 @@ def same(value):
     return lambda c, s: value
 
 
-def test_a_diverged_run_has_its_complete_case_beside_it(results):
+def test_a_diverged_run_has_its_complete_case_beside_it(tables):
     """As a guess in the mean, and without its seed in columns of their own; nowhere else is there such a column."""
-    tables = make_tables(collect(results))
     accuracy = tables["accuracy"].data.set_index(["method", "sparsity"]).loc[("grasp", "0.9")]
     assert accuracy["sp_diverged"] == 1 and accuracy["sp_mean_percent"] == pytest.approx(
         (5 * accuracy["sp_complete_mean_percent"] + 10) / 6
@@ -309,8 +317,7 @@ def test_without_diverged_or_collapsed_runs_there_are_no_such_columns(tmp_path):
     assert "none of n runs collapsed, the rate is below 39 % (n = 6)" in notes
 
 
-def test_every_table_with_intervals_says_what_they_cover(results):
-    tables = make_tables(collect(results))
+def test_every_table_with_intervals_says_what_they_cover(tables):
     for name in ("accuracy", "paired", "methods", "global"):
         notes = " ".join(tables[name].notes)
         assert "covers the draw of seeds, not that of test images" in notes

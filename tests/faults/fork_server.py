@@ -15,12 +15,12 @@ import traceback
 from pathlib import Path
 
 import safetensors.torch  # noqa: F401
-from fontTools import subset
 
 from ipbench.analysis import collect, figures, tables, terminal  # noqa: F401
 from ipbench.cli.main import main
 from ipbench.data import sources
 from ipbench.runs import state as resume
+from tests import fonts
 
 
 def start(words: list[str], folder: str, log: str, limit: int | None) -> int:
@@ -54,10 +54,10 @@ def start(words: list[str], folder: str, log: str, limit: int | None) -> int:
 
 
 def prepare() -> None:
-    """What every child would do anew, or does for long: digits are read, fonts are cut without the tables of layout."""
+    """What every child would do anew, or for long: read digits, and cut fonts."""
     for split in ("train", "test"):
         sources.load("digits", split, Path("data"))
-    subset.Options._drop_tables_default = [*subset.Options._drop_tables_default, "GDEF", "GPOS", "GSUB"]
+    fonts.without_layout()
 
 
 if __name__ == "__main__":

@@ -87,6 +87,9 @@ def serve(connection: socket.socket) -> NoReturn:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        os.chdir("/")
+        for number in range(3):  # whoever hears of the end may unmount what the command wrote to
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
         connection.sendall(b"%d\n" % code)
         os._exit(code)
 
