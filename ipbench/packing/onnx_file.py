@@ -32,8 +32,8 @@ def onnx_content(net: nn.Module, shape: tuple[int, int, int]) -> bytes:
         raise BadInput("ONNX files need the package onnx: pip install 'ipbench[export]'")
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         file = Path(folder) / "net.onnx"
-        # The exporter by tracing needs no other package than onnx. Torch calls it legacy, and tells of all shapes that it
-        # does not know.
+        # The exporter by tracing needs no other package than onnx. Torch calls it legacy, and tells of every shape that
+        # it does not know.
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
