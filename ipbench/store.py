@@ -14,7 +14,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +119,17 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write several files, each atomically: none takes its place before all of them are on the disk.
+
+    Raises:
+        NotWritten: the system refuses one; the others are as before.
+    """
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            stack.enter_context(atomic(path)).write_bytes(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     write_bytes(path, text.encode())
@@ -130,9 +141,15 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     Raises:
         ValueError: `value` holds a non-finite number; those are written as null by whoever makes them.
     """
+    write_bytes(path, json_content(value))
+
+
+def json_content(value: Mapping[str, Any]) -> bytes:
+    """What `write_json` writes."""
     body = {name: item for name, item in value.items() if name not in ("format", "checksum")}
     digest = hashlib.sha256(canonical_json(body).encode()).hexdigest()
-    write_text(path, json.dumps({"format": FORMAT, "checksum": digest, **body}, indent=1, allow_nan=False) + "\n")
+    text = json.dumps({"format": FORMAT, "checksum": digest, **body}, indent=1, allow_nan=False) + "\n"
+    return text.encode()
 
 
 def read_json(path: Path, most: int = MOST_JSON) -> dict[str, Any]:
@@ -192,13 +209,19 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mappin
         tensors: by name; every tensor has memory of its own in the file.
         facts: plain JSON values kept beside the tensors.
     """
+    # Not safetensors' `save_file`: it writes a temporary file of its own, which a kill would leave for ever.
+    write_bytes(path, tensors_content(tensors, facts))
+
+
+def tensors_content(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> bytes:
+    """What `write_tensors` writes."""
     from safetensors.torch import save
 
     plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
     text = canonical_json(dict(facts))
     digest = hashlib.sha256((tensors_digest(plain) + text).encode()).hexdigest()
-    # Not `save_file`: it writes a temporary file of its own, which a kill would leave for ever.
-    write_bytes(path, save(plain, metadata={"format": str(FORMAT), "checksum": digest, "facts": text}))
+    content: bytes = save(plain, metadata={"format": str(FORMAT), "checksum": digest, "facts": text})
+    return content
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -291,9 +291,9 @@ def test_a_state_holds_the_structure(tmp_path):
 # Continuing and rewinding.
 
 
-def test_a_run_that_continues_a_sliced_end_continues_sliced(tmp_path, monkeypatch):
-    first, second = sliced_run("before"), sliced_run("child", [Continue(), Train()])
-    monkeypatch.setattr(methods, "parent", lambda run: first if run.method == "child" else None)
+def test_a_run_that_continues_a_sliced_end_continues_sliced(tmp_path):
+    first, second = sliced_run("before"), sliced_run("child", [Continue("before", sparsity="same"), Train()])
+    assert methods.parent(second) == first
     execute(second, tmp_path, HERE, keep=True)
     ends = [read_end(end_path(tmp_path, run), run) for run in (first, second)]
     assert ends[0].structure == ends[1].structure and ends[0].structure

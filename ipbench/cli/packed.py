@@ -1,4 +1,4 @@
-"""The commands on packed nets: `ipbench pack`, `inspect`, `unpack`."""
+"""The commands on trained nets as files: `ipbench pack`, `inspect`, `unpack`, `slice`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ipbench.store import read_json
 
 if TYPE_CHECKING:
     from ipbench.packing.file import Sizes
+    from ipbench.runs.state import End
 
 app = typer.Typer()
 
@@ -32,20 +33,10 @@ def pack(
     """Write a trained net as one small file: kept values, their places, the seed for all the rest."""
     from ipbench.packing import file as packed_file  # here, as below: they import torch
     from ipbench.packing import net as packing
-    from ipbench.runs.state import read_end
 
     valid_choice(values, packed_file.VALUES, "type of values", "--values")
-    recorded = read_json(record)
-    run = build(Run, recorded.get("run"), f"{record}: run")
-    told = recorded.get("provenance")
-    content = {name: told[name] for name in ("data", "method") if name in told} if isinstance(told, dict) else {}
-    folders = record.absolute().parents  # CELL, runs, NAME
-    if len(folders) < 3 or folders[1].name != "runs":
-        raise BadInput(f"{record}: not where a run's record lies, results/NAME/runs/CELL/SEED.json")
-    end = folders[2] / "ends" / run.cell / f"{run.seed}.safetensors"
-    if not end.is_file():
-        raise BadInput(f"{end}: no such file; `ipbench run --keep` with this run's options keeps where it ends")
-    sizes = packing.pack(out, run, read_end(end, run, content), values)
+    run, end = _end_of(record)
+    sizes = packing.pack(out, run, end, values)
     _print_sizes(sizes, out)
     if sizes.zeroed:
         output.say(f"{sizes.zeroed:,} kept values are too small for {values} and are zero in the file")
@@ -90,6 +81,60 @@ def unpack(
     structure = {"structure": net.structure.to_json()} if net.structure else {}
     write_tensors(out, packing.plain_state(net), {"packed": file.name, **structure})
     output.progress(out)
+
+
+@app.command("slice")
+def cut(
+    record: Annotated[
+        Path, typer.Argument(help="Of a run with its end: results/NAME/runs/CELL/SEED.json.", parser=path)
+    ],
+    to: Annotated[
+        Path, typer.Option(help="What to write: TO.safetensors, the tensors, and TO.json, what they are.", parser=path)
+    ],
+    constant: Annotated[
+        str, typer.Option(help="What a channel without filters still sends on: drop, refuse or fold it.")
+    ] = "drop",
+    onnx: Annotated[Path | None, typer.Option(help="Write the net in ONNX, too.", parser=path)] = None,
+) -> None:
+    """Write a trained net without its dead channels, as a plain dense net: smaller tensors, no masks, no filter bases.
+
+    `ipbench.packing.dense.load(TO)` reads it back as a torch module.
+    """
+    from ipbench.packing import dense
+
+    chosen = dense.constant_of(constant, "--constant")
+    run, end = _end_of(record)
+    net = dense.save(to, run, end, constant=chosen, onnx=onnx)
+    for name, kept in net.structure.kept.items():
+        output.say(f"{name}: {len(kept)} of {net.groups[name].units} channels")
+    if not net.structure:
+        output.say("no channel is dead: the net has all of them")
+    now, before = net.now, net.counted
+    output.say(
+        f"{now.parameters:,} of {before.parameters:,} parameters: x{before.parameters / now.parameters:.1f} fewer;"
+        f" {now.macs:,} of {before.macs:,} multiply-accumulates: x{before.macs / now.macs:.1f} fewer"
+    )
+
+
+def _end_of(record: Path) -> tuple[Run, End]:
+    """The run of a record, and where it ended.
+
+    Raises:
+        BadInput: the record is not one, or the end is not there.
+    """
+    from ipbench.runs.state import read_end
+
+    recorded = read_json(record)
+    run = build(Run, recorded.get("run"), f"{record}: run")
+    told = recorded.get("provenance")
+    content = {name: told[name] for name in ("data", "method") if name in told} if isinstance(told, dict) else {}
+    folders = record.absolute().parents  # CELL, runs, NAME
+    if len(folders) < 3 or folders[1].name != "runs":
+        raise BadInput(f"{record}: not where a run's record lies, results/NAME/runs/CELL/SEED.json")
+    end = folders[2] / "ends" / run.cell / f"{run.seed}.safetensors"
+    if not end.is_file():
+        raise BadInput(f"{end}: no such file; `ipbench run --keep` with this run's options keeps where it ends")
+    return run, read_end(end, run, content)
 
 
 def _print_sizes(sizes: Sizes, file: Path) -> None:
