@@ -1,6 +1,6 @@
 """Which channels of a net belong together.
 
-The public interface, in this file, `slicing.py` and `sliced_counts.py`:
+The public interface, in this file, `slicing.py` and `sliced.py`:
 
     groups = channel_groups(net, (3, 32, 32))       # Groups; `groups.free`, `groups.frozen`, each frozen one says why
     group = groups["stage1.block1.conv1"]           # .units, .members, .producers, .consumers, .reason
@@ -9,7 +9,7 @@ The public interface, in this file, `slicing.py` and `sliced_counts.py`:
     slice_net(net, cut)                             # in place: smaller tensors; equals the masked net to rounding
     dead(groups, net)                               # group -> units all of whose filters are zero
     cut.take("stage1.block1.conv1.weight", values)  # the same slices of a mask or a momentum
-    cost = SlicedCost(net, shape, groups)           # cost.parameters(units), cost.macs(units) by kept units per group
+    Sliced(count, groups, kept).macs()              # of the sliced net, from numbers of kept units alone
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import torch
 from ipbench.models.build import build
 from ipbench.sparse.groups import channel_groups
 from ipbench.sparse.measure import count
-from ipbench.sparse.sliced_counts import SlicedCost
+from ipbench.sparse.sliced import Sliced
 from tests.sparse.agreement import check_slice_is_mask, half
 
 #: Model -> shape of an image, free groups, their units in all. Only the classifier is frozen.
@@ -43,10 +43,11 @@ def check(name, shape, groups_expected, units_expected):
     removed = half(groups)
     sliced = check_slice_is_mask(net, groups, removed, shape, torch.float32)
     kept = {name: groups[name].units - len(units) for name, units in removed.items()}
-    cost, counted = SlicedCost(net, shape, groups), count(sliced, shape)
-    assert (cost.parameters(kept), cost.macs(kept)) == (counted.parameters, counted.macs)
-    dense = count(net, shape)
-    assert (cost.parameters({}), cost.macs({})) == (dense.parameters, dense.macs)
+    dense, counted = count(net, shape), count(sliced, shape)
+    buffers = {name for name, _ in net.named_buffers()}
+    for units, wanted in ((kept, counted), ({}, dense)):
+        told = Sliced(dense, groups, units)
+        assert (told.parameters(buffers), told.macs()) == (wanted.parameters, wanted.macs)
 
 
 @pytest.mark.parametrize("name", OURS)
