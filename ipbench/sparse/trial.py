@@ -114,7 +114,7 @@ def stir(net: nn.Module, *, all_values: bool = False) -> None:
     """
     for module in net.modules():
         if isinstance(module, _NormBase):
-            module.eps = max(module.eps, 0.1)
+            module.eps = max(module.eps, 1.0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for tensor in (*net.parameters(), *net.buffers()):
