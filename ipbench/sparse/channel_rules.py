@@ -163,6 +163,13 @@ def _constants(trace: Trace, planes: Labels, inputs: Labels) -> None:
         trace.freeze(labels, f"{trace.where} reads channels that are constants of the forward pass")
 
 
+def _lie_along(labels: Labels, axis: int) -> bool:
+    """Whether several channels lie along an axis; constants are none."""
+    largest = labels.max(axis)
+    smallest = np.where(labels == 0, np.iinfo(np.int64).max, labels).min(axis)
+    return bool(((largest != smallest) & (largest != 0)).any())
+
+
 def _planes_of(labels: Labels, channels: int, axis: int = 1) -> Labels:
     """Labels by channel, of shape (channels, number)."""
     planes = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)
@@ -293,7 +300,7 @@ def _take(trace: Trace, call: Call) -> Labels | None:
     if trace.is_weight(tensor):
         return None
     labels = trace.labels(tensor)
-    if labels.shape[axis] > 1 and tuple(_leaves(call.result)[0].shape) != tuple(tensor.shape):
+    if _lie_along(labels, axis) and tuple(_leaves(call.result)[0].shape) != tuple(tensor.shape):
         return trace.freeze(labels, f"{spoken(call.name)} in {trace.where} takes channels by their number")
     return labels
 

@@ -121,6 +121,11 @@ CASES = {
         {"a": 8},
         {},
     ),
+    "circular convolution": (
+        between(lambda net, x: net.c(x), after=5, c=nn.Conv2d(8, 5, 3, padding=1, padding_mode="circular")),
+        {"a": 8, "c": 5},
+        {},
+    ),
     "crop and flip of the image": (between(lambda net, x: x[:, :, 1:-1, ::2].flip(2, 3).roll(1, 3)), {"a": 8}, {}),
     "flipped channels": (between(lambda net, x: x.flip(1)), {"a": 8}, {}),
     "batch norm by hand": (between(scaled_by_hand, scale=nn.Parameter(torch.rand(1, 8, 1, 1))), {"a": 8}, {}),
@@ -276,6 +281,17 @@ CASES = {
         {},
         {"a": "gives something else"},
     ),
+    "Fourier transform over channels": (
+        between(lambda net, x: torch.fft.fft(x, dim=1).real + x),
+        {},
+        {"a": "fft"},
+    ),
+    "complex numbers": (
+        between(lambda net, x: torch.view_as_real(torch.view_as_complex(torch.stack([x, x * 2], -1)) * 2j).sum(-1)),
+        {},
+        {"a": "view_as_complex"},
+    ),
+    "divided": (two(lambda net, x, y: x / y), {}, {"a": "something is divided"}),
     "a value is read": (
         between(lambda net, x: x * (2.0 if float(x.detach().mean()) > 1e9 else 1.0)),
         {},
