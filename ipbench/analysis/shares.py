@@ -16,7 +16,8 @@ def share_name(cells: Iterable[Cell]) -> str:
     budgets = budgets_of(cells)
     if budgets in ([], ["parameters"]):
         return _SPARSITY
-    return f"removed share p of {' or '.join(SHARES_OF[budget] for budget in budgets)}"
+    *first, last = (SHARES_OF[budget] for budget in budgets)
+    return f"removed share p of {' or '.join([', '.join(first), last] if first else [last])}"
 
 
 def budgets_of(cells: Iterable[Cell]) -> list[str]:
