@@ -58,7 +58,7 @@ quickstart: setup  ## prune a small net on real 8 x 8 digits in both spaces: tab
 	echo "report   results/quickstart/report.html"
 
 test: setup  ## every test, two files at a time; the last lines say what was skipped, and why
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slurm: setup  ## the profile slurm on a real SLURM, here, in six minutes; as root, with slurm-wlm and munge
 	@$(BIN)/python -m pytest -m slurm tests/slurm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,19 @@ from ipbench.runs import state as resume
 from ipbench.sparse.net import SparseNet
 from tests.several import Several, several
 from tests.tiny import make_run, tiny_conv
+
+#: The files that take longest. They come first, so that of several workers none has a long one left for the end.
+LONGEST_FIRST = (
+    "workflow/test_workflow.py", "faults/test_snakemake.py", "test_distributed.py", "faults/test_killed_trainings.py",
+    "faults/test_full_disk.py", "test_together.py", "workflow/test_jobs.py", "faults/test_damaged_products.py",
+    "faults/test_divergence.py", "test_stopping.py", "analysis/test_figures.py", "test_running.py", "test_cli.py",
+    "workflow/test_cluster_check.py", "test_lease.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

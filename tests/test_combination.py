@@ -10,8 +10,7 @@ from scipy.optimize import linprog
 
 from ipbench.data import catalog
 from ipbench.data.loaders import Data
-from ipbench.methods import _combination as combination
-from ipbench.methods import cops
+from ipbench.methods import _combination_bracket, _combination_planes, cops
 from ipbench.methods._combination import Infeasible, Unsolved, combine
 from ipbench.models.build import build
 from ipbench.planning.experiment import merged_recipe
@@ -240,12 +239,12 @@ def test_equal_scores_lose_no_more_than_one_weight():
 
 def test_a_loop_that_runs_out_is_an_error_of_its_own(monkeypatch):
     s, cs = heavy(2_000, 2)
-    monkeypatch.setattr(combination, "_MOST_CUTS", 3)
+    monkeypatch.setattr(_combination_planes, "MOST_CUTS", 3)
     with pytest.raises(Unsolved, match=r"of 2,000 weights is solved to .* only") as error:
         combine(s, cs, 100, [0.6, 0.6])
     assert "\n" not in str(error.value)
     with pytest.raises(Unsolved, match="did not end"):
-        monkeypatch.setattr(combination, "_MOST_CUTS", 1)
+        monkeypatch.setattr(_combination_bracket, "MOST_CUTS", 1)
         combine(s, cs[:1], 100, [0.9])
 
 

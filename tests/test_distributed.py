@@ -68,7 +68,7 @@ def test_imagenet_end_to_end(tmp_path, processes, loader):
     words = ["--dataset", "imagenet", "--model", "resnet18", "--method", "snip", "--space", "ip", "--sparsity", "0.8"]
     recipe = ["epochs=1", "batch_size=4", "precision=bf16", "validation=0.2"]
     words += [word for value in recipe for word in ("--recipe", value)]
-    outcome = train(tmp_path, 2, *words, "--loader", loader, forked=None if loader == "memory" else processes)
+    outcome = train(tmp_path, 2, *words, "--loader", loader, forked=processes)
     assert outcome["prunable"] == 11_678_912  # ResNet-18 on ImageNet, classifier included
     assert outcome["coefficients_kept"] + outcome["basis_entries"] == int(0.2 * 11_678_912)
     assert outcome["basis_entries"] == 16 * 81 + 49 * 49 and 0 <= outcome["test_accuracy"] <= 1

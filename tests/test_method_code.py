@@ -102,7 +102,7 @@ def test_a_module_that_is_loaded_by_hand_belongs_to_it(folder):
         for name in [name for name in sys.modules if name.startswith("ipbench_method_")]:
             del sys.modules[name]
         REGISTRY.pop("of_a_user", None)
-        methods._CODE.clear()
+        methods._files._CODE.clear()
         methods.load([path])
         code = methods.code("of_a_user")
         assert code is not None and code.files == (path, helper)

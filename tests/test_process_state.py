@@ -17,6 +17,7 @@ import torch
 
 from ipbench import methods
 from ipbench.cli.main import main
+from ipbench.errors import BadInput
 from ipbench.machine import stopping
 from ipbench.machine.process_state import method_code
 from tests.bad_input.conftest import registry  # noqa: F401
@@ -131,7 +132,7 @@ def test_a_file_that_declares_others_when_run_again_is_refused(folder: Path) -> 
         "@method(paper='Nobody, 2026', name='fickle' + os.environ['FICKLE'])\ndef fickle(): return [Train()]\n"
     )
     methods.load(["fickle.py"])
-    with pytest.raises(methods.BadInput, match=r"fickle.py: declares other methods"):
+    with pytest.raises(BadInput, match=r"fickle.py: declares other methods"):
         methods.renew()
     assert "fickle1" in methods.methods() and "fickle2" not in methods.methods()
     os.environ.pop("FICKLE")
@@ -145,7 +146,14 @@ def test_the_methods_of_this_package_keep_no_state() -> None:
         for node in ast.parse(path.read_text()).body:
             text = ast.unparse(node)
             docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-            assert docstring or isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef), (path.name, text)
+            kinds = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
+            assert docstring or isinstance(node, kinds), (path.name, text)
+            for part in node.body if isinstance(node, ast.ClassDef) else ():  # an updater: functions, and constants
+                constant = isinstance(part, ast.Assign | ast.AnnAssign) and isinstance(
+                    part.value, ast.Constant | ast.Name
+                )
+                described = isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant)
+                assert isinstance(part, ast.FunctionDef) or constant or described, (path.name, ast.unparse(part))
             assert "global " not in text and "cache" not in text, path.name
 
 
@@ -185,8 +193,9 @@ ENDS = {
 @pytest.mark.parametrize("ends", ENDS)
 def test_a_run_that_a_score_ends_is_a_failure_and_the_others_go_on(folder, capfd, ends):
     (folder / "mine.py").write_text(
-        "from ipbench.methods import before_training, method\n\n\n@method(when=before_training, paper='Nobody, 2026')\n"
-        f"def mine(net, batch):\n    if net.run.seed == 0:\n        {ENDS[ends]}\n    return net.magnitudes()\n"
+        "from ipbench.methods import before_training, method\nfrom ipbench.sparse.view import sparse_net\n\n\n"
+        "@method(when=before_training, paper='Nobody, 2026')\ndef mine(net, batch):\n"
+        f"    if sparse_net(net).run.seed == 0:\n        {ENDS[ends]}\n    return net.magnitudes()\n"
     )
     words = WORDS.replace("nasty", "mine").split()[:-4]
     code = main([*words, "--sparsity", "0.5", "--seed", "0", "--seed", "1", "--out", "out", "--done", "done.json"])

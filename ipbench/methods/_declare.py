@@ -277,16 +277,7 @@ def method(
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         label = name or function.__name__.rstrip("_")
         file = inspect.getsourcefile(inspect.unwrap(function)) or "?"
-        if not NAME.fullmatch(label):
-            raise BadInput(
-                f"{file}: {label!r:.80} cannot be the name of a method: use letters, digits, '_', '-' and '.', at most"
-                " 64, the first a letter or digit"
-            )
-        if label in REGISTRY and (REGISTRY[label].file, REGISTRY[label].line) != (file, _line(function)):
-            raise BadInput(
-                f"{file}: there is a method {label!r} already, in {REGISTRY[label].file}, line {REGISTRY[label].line};"
-                " give this one another name"
-            )
+        _check_label(label, function, file)
         if not isinstance(paper, str) or not isinstance(family, str | None) or not isinstance(when, Before | None):
             raise BadInput(
                 f"{file}: method {label!r}: paper and family are texts, `when` is before_training or left out"
@@ -294,24 +285,11 @@ def method(
         valid_choice(off, OFFS, "off-value", f"{file}: method {label!r}")
         pattern_name(pattern, f"{file}: method {label!r}")
         _check_signature(function, label, file, 0 if when is None else 2)
-        options = _options(function, label, file)
-        if taken := {"name", "file", *OWN_AXES} & set(options):
-            raise BadInput(
-                f"{file}: method {label!r}: an experiment uses the word {min(taken)!r} itself; rename the option"
-            )
-        build: Callable[..., list[Stage]] = function
+        options, build = _options(function, label, file, reserved=() if when is None else _OF_A_SCORE), function
         if when is not None:
-            if clash := {"rounds", "per_class"} & set(options):
-                raise BadInput(f"{file}: method {label!r} redefines the option {min(clash)!r}")
             function = alone(function, label, positive)
-            own = tuple(options)
-            options = {**options, "rounds": when.rounds, "per_class": when.per_class}
-
-            def build(*, rounds: int, per_class: int, **values: Option) -> list[Stage]:
-                if not 1 <= rounds <= _MOST_ROUNDS or per_class < 0:
-                    raise ValueError(f"rounds is 1 or more, up to {_MOST_ROUNDS}, and per_class 0 or more")
-                return [Prune(function, label, rounds, per_class, {key: values[key] for key in own}), Train()]
-
+            build = _before(function, label, tuple(options))
+            options |= {"rounds": when.rounds, "per_class": when.per_class}
         REGISTRY[label] = Method(
             name=label,
             family=family or ("before training" if when is not None else "other"),
@@ -327,6 +305,39 @@ def method(
         return function
 
     return register
+
+
+#: Options that every method has which prunes before training.
+_OF_A_SCORE = ("rounds", "per_class")
+
+
+def _before(score: Callable[..., Any], label: str, own: tuple[str, ...]) -> Callable[..., list[Stage]]:
+    """The stages of a method that prunes before training, as a function of its options; `own`: those of its score."""
+
+    def build(*, rounds: int, per_class: int, **values: Option) -> list[Stage]:
+        if not 1 <= rounds <= _MOST_ROUNDS or per_class < 0:
+            raise ValueError(f"rounds is 1 or more, up to {_MOST_ROUNDS}, and per_class 0 or more")
+        return [Prune(score, label, rounds, per_class, {key: values[key] for key in own}), Train()]
+
+    return build
+
+
+def _check_label(label: str, function: Callable[..., Any], file: str) -> None:
+    """Whether a method may have this name.
+
+    Raises:
+        BadInput: it is none, or that of another method.
+    """
+    if not NAME.fullmatch(label):
+        raise BadInput(
+            f"{file}: {label!r:.80} cannot be the name of a method: use letters, digits, '_', '-' and '.', at most"
+            " 64, the first a letter or digit"
+        )
+    if label in REGISTRY and (REGISTRY[label].file, REGISTRY[label].line) != (file, _line(function)):
+        raise BadInput(
+            f"{file}: there is a method {label!r} already, in {REGISTRY[label].file}, line {REGISTRY[label].line};"
+            " give this one another name"
+        )
 
 
 def _line(function: Callable[..., Any]) -> int:
@@ -346,8 +357,12 @@ def _check_signature(function: Callable[..., Any], label: str, file: str, wanted
         )
 
 
-def _options(function: Callable[..., Any], label: str, file: str) -> dict[str, Option]:
-    """The keyword-only parameters of a method's function and their defaults."""
+def _options(function: Callable[..., Any], label: str, file: str, reserved: Sequence[str] = ()) -> dict[str, Option]:
+    """The keyword-only parameters of a method's function and their defaults.
+
+    Raises:
+        BadInput: one has no default, or a name that means something else.
+    """
     options: dict[str, Option] = {}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
@@ -356,4 +371,10 @@ def _options(function: Callable[..., Any], label: str, file: str) -> dict[str, O
                     f"{file}: option {parameter.name!r} of method {label!r} needs a default: a bool, number or text"
                 )
             options[parameter.name] = parameter.default
+    if taken := {"name", "file", *OWN_AXES} & set(options):
+        raise BadInput(
+            f"{file}: method {label!r}: an experiment uses the word {min(taken)!r} itself; rename the option"
+        )
+    if clash := set(reserved) & set(options):
+        raise BadInput(f"{file}: method {label!r} redefines the option {min(clash)!r}")
     return options

@@ -205,83 +205,127 @@ def execute(
         return record
     parent = next(iter(methods.line(run)), None)
     before = execute(parent, results, environment, keep=True, on_epoch=on_epoch) if parent else None
-    begin, begin_cpu = time.perf_counter(), time.process_time()
-    begin_anew(run, environment)
-    with distributed.together():
-        data = open_data(run, environment)
-        there = content(run, environment)
-        net = build_net(run, data, environment)
-        check_share(net, data)
-        check_strict(net, data)
-    measure.begin_peak(environment.device)  # of this run alone, though a job trains several
-    state = State(state_path(results, run), run, {**there, **versions(environment)})
-    status, reason, outcome = "done", None, {}
-
-    def save() -> None:
-        spent = time.perf_counter() - begin, time.process_time() - begin_cpu
-        distributed.by_first(lambda: state.save(net, *spent))
-
-    try:
-        if before and before["status"] != "done":
-            raise {"impossible": Impossible, "diverged": NotFinite}[before["status"]](
-                f"the run that this one continues ({before['cell']}) is {before['status']}: {before['reason']}"
-            )
-        state.load(net)
-        execute_stages(
-            net,
-            data,
-            state,
-            fresh=lambda: build_net(run, data, environment),
-            start=lambda: read_end(end_path(results, parent), parent, there) if parent else End({}, {}),
-            save=save,
-            on_epoch=on_epoch,
-        )
-        outcome = complete(net, data, state)
-        if keep:
-            facts = {"training_flops": outcome["training_flops"]}
-            facts |= {"faded": net.faded} if run.off == "decayed" else {}
-            end = End(net.tensors(), net.masks, state.point, facts, net.structure)
-            distributed.by_first(lambda: write_end(end_path(results, run), run, end, there))
-    except Impossible as error:
-        status, reason, outcome = "impossible", str(error), {}
-    except NotFinite as error:
-        status, reason, outcome = "diverged", str(error), describe(net, data, state)
-    cost: dict[str, Any] = {
-        "wall_seconds": round(state.seconds + time.perf_counter() - begin, 3),
-        "cpu_seconds": round(state.cpu_seconds + time.process_time() - begin_cpu, 3),
-        "peak_memory_bytes": measure.peak_memory(environment.device),
-    }
-    if status == "done" and net.structure:
-        cost["latency"] = side_by_side(build_net(run, data, environment), net, data)
-    record = {
-        "id": run.id,
-        "cell": run.cell,
-        "run": run.model_dump(mode="json"),
-        "status": status,
-        "reason": reason,
-        "outcome": (outcome := without_nan(outcome)),
-        "outcome_sha256": hashlib.sha256(canonical_json(outcome).encode()).hexdigest(),
-        **({"activity": vars(state.activity)} if methods.get(run.method).updates(run) else {}),
-        "cost": cost,
-        "provenance": {
-            "numerics": numerics(run),
-            **there,
-            **handed_on(provenance(environment.device), before),
-            "threads": environment.threads,
-            **handed_on({"processes": in_turn(state.processes)}, before),
-            "mode": run.mode,
-            "loader": environment.loader,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-    }
+    work = _Work(run, results, environment, parent, before)
+    record = work.record(*work.result(keep, on_epoch))
 
     def write() -> dict[str, Any]:
         write_json(record_path(results, run), record)
-        state.path.unlink(missing_ok=True)
+        work.state.path.unlink(missing_ok=True)
         return record
 
     written: dict[str, Any] = distributed.by_first(write)
     return written
+
+
+class _Work:
+    """A run while it is trained: its net, its state, and what it has cost."""
+
+    def __init__(
+        self, run: Run, results: Path, environment: Environment, parent: Run | None, before: Mapping[str, Any] | None
+    ) -> None:
+        """Begin as a new process does, open the data and build the net.
+
+        Args:
+            run: that is trained.
+            results: the experiment's folder.
+            environment: where and how.
+            parent: the run that it continues.
+            before: the record of that run.
+        """
+        self.run, self.results, self.environment, self.parent, self.before = run, results, environment, parent, before
+        self.begin = time.perf_counter(), time.process_time()
+        begin_anew(run, environment)
+        with distributed.together():
+            self.data = open_data(run, environment)
+            self.there = content(run, environment)
+            self.net = build_net(run, self.data, environment)
+            check_share(self.net, self.data)
+            check_strict(self.net, self.data)
+        measure.begin_peak(environment.device)  # of this run alone, though a job trains several
+        self.state = State(state_path(results, run), run, {**self.there, **versions(environment)})
+
+    def spent(self) -> tuple[float, float]:
+        """Seconds of the clock and of the processor, of this process."""
+        return time.perf_counter() - self.begin[0], time.process_time() - self.begin[1]
+
+    def save(self) -> None:
+        """Write the state."""
+        spent = self.spent()
+        distributed.by_first(lambda: self.state.save(self.net, *spent))
+
+    def start(self) -> End:
+        """Where the run begins: the end of the one that it continues."""
+        if self.parent is None:
+            return End({}, {})
+        return read_end(end_path(self.results, self.parent), self.parent, self.there)
+
+    def result(self, keep: bool, on_epoch: Callable[[int, int], None]) -> tuple[str, str | None, dict[str, Any]]:
+        """Train; status, reason and outcome of the record."""
+        net, data, state, before = self.net, self.data, self.state, self.before
+        try:
+            if before and before["status"] != "done":
+                raise {"impossible": Impossible, "diverged": NotFinite}[before["status"]](
+                    f"the run that this one continues ({before['cell']}) is {before['status']}: {before['reason']}"
+                )
+            state.load(net)
+            execute_stages(
+                net, data, state, fresh=lambda: build_net(self.run, data, self.environment), start=self.start,
+                save=self.save, on_epoch=on_epoch,
+            )  # fmt: skip
+            outcome = complete(net, data, state)
+            if keep:
+                self.keep(outcome)
+        except Impossible as error:
+            return "impossible", str(error), {}
+        except NotFinite as error:
+            return "diverged", str(error), describe(net, data, state)
+        return "done", None, outcome
+
+    def keep(self, outcome: Mapping[str, Any]) -> None:
+        """Write where the run ended, for others that continue it."""
+        facts = {"training_flops": outcome["training_flops"]}
+        facts |= {"faded": self.net.faded} if self.run.off == "decayed" else {}
+        end = End(self.net.tensors(), self.net.masks, self.state.point, facts, self.net.structure)
+        distributed.by_first(lambda: write_end(end_path(self.results, self.run), self.run, end, self.there))
+
+    def cost(self, status: str) -> dict[str, Any]:
+        """What the run has cost; of a net whose channels were cut also its latency, beside the dense net's."""
+        wall, processor = self.spent()
+        cost: dict[str, Any] = {
+            "wall_seconds": round(self.state.seconds + wall, 3),
+            "cpu_seconds": round(self.state.cpu_seconds + processor, 3),
+            "peak_memory_bytes": measure.peak_memory(self.environment.device),
+        }
+        if status == "done" and self.net.structure:
+            dense = build_net(self.run, self.data, self.environment)
+            cost["latency"] = side_by_side(dense, self.net, self.data)
+        return cost
+
+    def record(self, status: str, reason: str | None, outcome: dict[str, Any]) -> dict[str, Any]:
+        """The record of the run."""
+        run, environment, state, before = self.run, self.environment, self.state, self.before
+        cost = self.cost(status)
+        return {
+            "id": run.id,
+            "cell": run.cell,
+            "run": run.model_dump(mode="json"),
+            "status": status,
+            "reason": reason,
+            "outcome": (outcome := without_nan(outcome)),
+            "outcome_sha256": hashlib.sha256(canonical_json(outcome).encode()).hexdigest(),
+            **({"activity": vars(state.activity)} if methods.get(run.method).updates(run) else {}),
+            "cost": cost,
+            "provenance": {
+                "numerics": numerics(run),
+                **self.there,
+                **handed_on(provenance(environment.device), before),
+                "threads": environment.threads,
+                **handed_on({"processes": in_turn(state.processes)}, before),
+                "mode": run.mode,
+                "loader": environment.loader,
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            },
+        }
 
 
 def open_data(run: Run, environment: Environment) -> Data:

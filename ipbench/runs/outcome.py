@@ -13,6 +13,7 @@ from ipbench.data.loaders import Batch, Data
 from ipbench.runs.state import State
 from ipbench.sparse import measure, spaces
 from ipbench.sparse.net import Gradient, SparseNet
+from ipbench.sparse.patterns import selector
 from ipbench.spec import canonical_json
 from ipbench.store import tensors_digest
 from ipbench.training.loop import Progress, evaluate, gradient_norm, require_finite, require_finite_net
@@ -70,6 +71,7 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
         **measure.stored_bytes(
             [(mask.numel(), kept[name]) for name, mask in net.masks.items()], net.basis_entries, net.now.other_values
         ),
+        **selector(net).facts(net.masks),
         **_sliced(net),
         **({"faded": net.faded} if net.run.off == "decayed" else {}),
         **({"not_prunable": counted.not_prunable} if counted.not_prunable else {}),

@@ -18,6 +18,7 @@ from ipbench.runs.state import End, State
 from ipbench.runs.trials import check_share
 from ipbench.sparse import measure
 from ipbench.sparse.net import SparseNet
+from ipbench.sparse.patterns import selector
 from ipbench.sparse.scoring import share_memory
 from ipbench.sparse.selection import Impossible
 from ipbench.sparse.view import TrainedView
@@ -69,10 +70,10 @@ def execute_stages(
         state.stage = place + 1
         save()
     if not within_budget(net):
-        kept = sum(int(mask.sum()) for mask in net.masks.values())
+        selects = selector(net)
         raise BadInput(
-            f"method {method.name}: left the net above its budget: {kept:,} coefficients are trained, and sparsity"
-            f" {net.run.sparsity} lets {net.budget:,} stay"
+            f"method {method.name}: left the net above its budget: {selects.kept(net.masks):,} {selects.counted} are"
+            f" trained, and sparsity {net.run.sparsity} lets {selects.target:,} stay"
         )
     if method.updates(net.run) and net.run.sparsity != "0" and not state.activity.mask_updates:
         raise Impossible(f"method {method.name} changed no mask at any step of its training")

@@ -61,6 +61,7 @@ class SparseNet(nn.Module):
         now: the same of the net as it is, whose channels may have been cut.
         structure: the units of the channel groups that are left.
         shape: of one image, (C, H, W).
+        dense_shapes: of the coefficients of the dense net.
     """
 
     def __init__(self, net: nn.Module, run: Run, shape: tuple[int, int, int]) -> None:
@@ -91,7 +92,7 @@ class SparseNet(nn.Module):
             self.bases = spaces.enter_interspace(self.layers, run.basis, run.seed, self.counted.stages)
         self.net = net
         self.masks = {name: torch.ones_like(c, dtype=torch.bool) for name, c in self.coefficients.items()}
-        self._dense = {name: mask.shape for name, mask in self.masks.items()}
+        self.dense_shapes = {name: mask.shape for name, mask in self.masks.items()}
         self.faded = 1.0
         self.notes: dict[str, object] = {}
         self.state: dict[str, dict[str, Tensor | int | float | bool]] = {}
@@ -120,7 +121,7 @@ class SparseNet(nn.Module):
     @property
     def prunable(self) -> int:
         """Number of prunable weights of the dense standard net."""
-        return sum(shape.numel() for shape in self._dense.values())
+        return sum(shape.numel() for shape in self.dense_shapes.values())
 
     @property
     def basis_entries(self) -> int:
@@ -161,7 +162,7 @@ class SparseNet(nn.Module):
             parts: for several draws, e.g. the step of the training.
         """
         generator = keys.generator(self.run.seed, purpose, layer, *parts)
-        numbers = torch.rand(self._dense[layer], generator=generator, dtype=torch.float64)
+        numbers = torch.rand(self.dense_shapes[layer], generator=generator, dtype=torch.float64)
         return self._cut_from_dense({self.weights[layer]: numbers})[self.weights[layer]].to(self.masks[layer].device)
 
     def magnitudes(self, scaled: bool = False) -> dict[str, Tensor]:

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from math import floor, prod
+from math import ceil, floor, prod
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ipbench import keys
+from ipbench.errors import BadInput
+
+#: What a method does with a number of units that is not whole.
+Rounding = Literal["int", "ceil", "round"]
 
 
 class Impossible(Exception):
@@ -43,6 +48,26 @@ def budget(prunable: int, density: Fraction, basis_entries: int = 0) -> int:
             f"the filter bases alone ({basis_entries:,} entries) use up the budget of {total:,} parameters"
         )
     return total - basis_entries
+
+
+def count_of(rate: Fraction | float | str, number: int, rounding: Rounding) -> int:
+    """How many of so many units a rate is, in exact arithmetic: 0.29 of 100 are 29, and int(100 * 0.29) is 28.
+
+    Args:
+        rate: from 0 to 1; a float is the number that it prints as.
+        number: of the units.
+        rounding: of what is no whole number: "int" (down), "ceil" (up) or "round" (to the nearest, halves to the even).
+
+    Raises:
+        BadInput: the rate is no such number.
+    """
+    try:
+        exact = rate if isinstance(rate, Fraction) else Fraction(str(rate))
+    except ValueError:
+        exact = Fraction(-1)
+    if not 0 <= exact <= 1:
+        raise BadInput(f"a rate is a number from 0 to 1, not {rate!r:.40}")
+    return floor(exact * number) if rounding == "int" else (ceil if rounding == "ceil" else round)(exact * number)
 
 
 def allocate(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from ipbench.data.loaders import Batch
 from ipbench.errors import BadInput
 from ipbench.machine import distributed
 from ipbench.sparse.net import Gradient, SparseNet
-from ipbench.sparse.selection import select
+from ipbench.sparse.patterns import selector
 
 #: What a method may remember: tensors and plain numbers by name.
 Memory = dict[str, Tensor | int | float | bool]
@@ -41,6 +42,9 @@ class NetView:
         """What the net makes of images (N, C, H, W): logits (N, classes)."""
         result: Tensor = self._net(images)
         return result
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a method does not see {name!r} of a net; docs/adding-a-method.md tells what it sees")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,28 +104,35 @@ class NetView:
         with self._net.linearised():
             yield self
 
-    def budget_at(self, share: float) -> int:
-        """How many coefficients may stay when this share, 0 to 1, of what is to be pruned is pruned.
+    @property
+    def kept(self) -> int:
+        """What the masks keep, in the unit of the run's budget: coefficients, units of a pattern, ..."""
+        return selector(self._net).kept(self._net.masks)
 
-        Rounded up, so that nothing is pruned too early. What is paid for beside coefficients is paid at share 0.
+    def budget_at(self, share: float) -> int:
+        """How much may stay when this share, 0 to 1, of what is to be pruned is pruned.
+
+        In the unit of the run's budget. Rounded up, so that nothing is pruned too early. What is paid for beside
+        coefficients is paid at share 0.
         """
-        start, target = self._net.prunable - self._net.basis_entries, self._net.budget
+        selects = selector(self._net)
+        start, target = selects.start, selects.target
         return max(target, math.ceil(start - share * (start - target)))
 
     def select(self, scores: Mapping[str, Tensor], keep: int, *parts: int) -> dict[str, Tensor]:
-        """Masks of the `keep` largest scores among what is trained, by the run's allocation.
+        """Masks of the best by their scores among what is trained, by the run's pattern and allocation.
 
         Args:
             scores: a number per coefficient, by layer.
-            keep: how many stay.
+            keep: how much stays, in the unit of the run's budget.
             parts: which of several selections this is, e.g. the step: equal scores are decided by key.
 
         Raises:
             NotFinite: a score is not finite.
-            Impossible: a layer's share cannot be met.
+            Impossible: a layer's share, or the budget, cannot be met.
         """
-        run = self._net.run
-        return select(scores, keep, run.allocation, tie_key=keys.key(run.seed, "ties", *parts), among=self._net.masks)
+        tie_key = keys.key(self._net.run.seed, "ties", *parts)
+        return selector(self._net).select(scores, keep, tie_key=tie_key, among=self._net.masks)
 
 
 class TrainedView(NetView):

@@ -17,6 +17,7 @@ from ipbench.data.loaders import Batch, Data
 from ipbench.machine import distributed, stopping
 from ipbench.sparse import measure
 from ipbench.sparse.net import SparseNet
+from ipbench.sparse.patterns import selector
 from ipbench.sparse.selection import NotFinite
 from ipbench.spec import Recipe
 from ipbench.training.task import task_of
@@ -261,14 +262,17 @@ def require_finite_net(net: SparseNet, when: str) -> None:
 
 
 def within_budget(net: SparseNet) -> bool:
-    """Whether no more coefficients are trained than the run's sparsity lets stay. What does not prune has no budget.
+    """Whether no more is trained than the run's sparsity lets stay, in the unit of its budget.
+
+    What does not prune has no budget.
 
     Raises:
         Impossible: there is no such budget.
     """
     if net.run.sparsity == "0" and not methods.get(net.run.method).prunes:
         return True
-    return sum(int(mask.sum()) for mask in net.masks.values()) <= net.budget
+    selects = selector(net)
+    return selects.kept(net.masks) <= selects.target
 
 
 def train_steps(

@@ -12,12 +12,13 @@ from ipbench.errors import BadInput
 from ipbench.methods import Prune
 from ipbench.methods._stages import ONE_RANKING
 from ipbench.sparse.net import SparseNet
-from ipbench.sparse.selection import select
-from ipbench.spec import COEFFICIENTS
+from ipbench.sparse.patterns import selector
 
 
 def pruned_masks(net: SparseNet, stage: Prune, data: Data) -> dict[str, Tensor]:
     """The masks that a `Prune` stage ends with; `net` is left as it is.
+
+    In several rounds what is kept falls exponentially in the unit of the run's budget.
 
     Raises:
         Impossible: the budget cannot be met.
@@ -26,11 +27,9 @@ def pruned_masks(net: SparseNet, stage: Prune, data: Data) -> dict[str, Tensor]:
     """
     if stage.whole_ranking and net.run.allocation != "global":
         raise BadInput(f"method {net.run.method}: {ONE_RANKING}")
-    if net.run.pattern != COEFFICIENTS:
-        raise BadInput(f"pattern {net.run.pattern}: not selected yet")
     batch = data.score_batch(per_class=stage.per_class or None)
-    masks, target = dict(net.masks), net.budget
-    start = sum(int(mask.sum()) for mask in masks.values())
+    selects, masks = selector(net), dict(net.masks)
+    start, target = selects.kept(masks), selects.target
     values = net.tensors()
     with net.scratch() as twin:
         for r in range(1, stage.rounds + 1):
@@ -43,7 +42,7 @@ def pruned_masks(net: SparseNet, stage: Prune, data: Data) -> dict[str, Tensor]:
             if r == 1:
                 _note_ties(net, scores, masks)
             tie_key = keys.key(net.run.seed, "ties", r)
-            masks = select(scores, keep, net.run.allocation, tie_key=tie_key, among=masks)
+            masks = selects.select(scores, keep, tie_key=tie_key, among=masks)
     return masks
 
 

@@ -38,7 +38,7 @@ class GradualPruning(Updater):
         update = self.update
         # The filter bases are paid for from the first step on.
         keep = net.budget_at(update.share(step, self.steps.total))
-        if keep >= sum(int(mask.sum()) for mask in net.masks.values()):
+        if keep >= net.kept:
             return True
         whole = sparse_net(net)
         with together(), full_precision(), whole.scratch() as twin:

@@ -17,12 +17,14 @@ from tests.faults.commands import TINY, Experiment, Server, outcomes, temporarie
 #: A method whose score is not a number for one of the seeds.
 METHOD = '''
 from ipbench.methods import before_training, method
+from ipbench.sparse.view import sparse_net
 
 
 @method(when=before_training, paper="Nobody: Not a number, 2026")
 def broken(net, batch):
     """Not a number for seed 1."""
-    return {name: c / c.new_tensor(net.run.seed != 1) * (net.run.seed != 1) for name, c in net.coefficients.items()}
+    good = sparse_net(net).run.seed != 1
+    return {name: c / c.new_tensor(good) * good for name, c in net.coefficients.items()}
 '''
 #: A recipe whose weight decay multiplies weights by -999 in every step, beside one that trains.
 NOT_FINITE = {"batch_size": 10, "lr": 1000, "weight_decay": 1, "schedule": "constant"}

@@ -24,12 +24,14 @@ import os
 import time
 
 from ipbench.methods import Gradual, Train, method
+from ipbench.sparse.view import sparse_net
 
 
 def waiting(net, batch):
     time.sleep(float(os.environ.get("IPBENCH_TEST_PAUSE", "0")))
     with open("steps.txt", "a") as file:
-        print(os.environ.get("SLURM_JOB_ID", "-"), net.run.space, net.run.seed, file=file)
+        run = sparse_net(net).run
+        print(os.environ.get("SLURM_JOB_ID", "-"), run.space, run.seed, file=file)
     return net.magnitudes()
 
 

@@ -20,12 +20,14 @@ FAILING = '''
 from pathlib import Path
 
 from ipbench.methods import before_training, method
+from ipbench.sparse.view import sparse_net
 
 
 @method(when=before_training, paper="Nobody: It fails, 2026")
 def failing(net, batch):
     """-|c|: keep what starts smallest."""
-    if (net.run.seed, net.run.sparsity) == (1, "0.5") and not Path("repaired").exists():
+    run = sparse_net(net).run
+    if (run.seed, run.sparsity) == (1, "0.5") and not Path("repaired").exists():
         raise RuntimeError("this run breaks")
     return {name: -c.abs() for name, c in net.coefficients.items()}
 '''

@@ -1,0 +1,312 @@
+"""What selects the masks of a net: the pattern and the budget of its run.
+
+A selector counts in one unit, that of the budget, so that whatever prunes in several rounds or step by step can keep
+its schedule: coefficients, multiply-accumulates (MACs), units, or the N of N:M. All counts are of the dense net:
+what was sliced off counts as removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ipbench.sparse import n_of_m, selection, slicing, spaces, units
+from ipbench.sparse.selection import Impossible
+from ipbench.sparse.sliced import Sliced
+from ipbench.sparse.units import Flags, Units
+from ipbench.spec import COEFFICIENTS
+from ipbench.spec import n_of_m as numbers_of
+
+if TYPE_CHECKING:
+    from ipbench.sparse.channels import Member
+    from ipbench.sparse.net import SparseNet
+
+
+class Selector(Protocol):
+    """Selects masks under a pattern and a budget."""
+
+    @property
+    def counted(self) -> str:
+        """What the budget counts, for a reader."""
+
+    @property
+    def start(self) -> int:
+        """What is there where nothing is pruned, in the budget's unit."""
+
+    @property
+    def target(self) -> int:
+        """What may be kept, likewise.
+
+        Raises:
+            Impossible: nothing, or the filter bases alone use it up.
+        """
+
+    def kept(self, masks: Mapping[str, Tensor]) -> int:
+        """What masks keep, in the budget's unit."""
+
+    def select(
+        self, scores: Mapping[str, Tensor], keep: int, *, tie_key: int, among: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The masks that keep the best and at most `keep`.
+
+        Args:
+            scores: a number per coefficient by layer; larger = keep.
+            keep: in the budget's unit.
+            tie_key: orders equal scores by their place.
+            among: masks; what they leave out stays out.
+
+        Raises:
+            NotFinite: a score is not finite.
+            Impossible: so little cannot be kept.
+        """
+
+    def facts(self, masks: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What a record says of masks beside what it says of all."""
+
+
+def selector(net: SparseNet) -> Selector:
+    """The selector of a net's run."""
+    pattern = net.run.pattern
+    if pattern == COEFFICIENTS:
+        return OfCoefficients(net)
+    return NofM(net) if numbers_of(pattern) else OfUnits(net)
+
+
+@dataclass(frozen=True)
+class OfCoefficients:
+    """Single coefficients, and the budget of `selection.budget`."""
+
+    net: SparseNet
+    counted: str = "coefficients"
+
+    @property
+    def start(self) -> int:
+        """All coefficients, less what the filter bases take of the budget."""
+        return self.net.prunable - self.net.basis_entries
+
+    @property
+    def target(self) -> int:
+        """Coefficients that may stay."""
+        return self.net.budget
+
+    def kept(self, masks: Mapping[str, Tensor]) -> int:
+        """Coefficients."""
+        return sum(int(mask.sum()) for mask in masks.values())
+
+    def select(
+        self, scores: Mapping[str, Tensor], keep: int, *, tie_key: int, among: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Exactly `keep` coefficients; see `selection.select`."""
+        return selection.select(scores, keep, self.net.run.allocation, tie_key=tie_key, among=among)
+
+    def facts(self, masks: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Nothing: a record says it already."""
+        return {}
+
+
+class NofM:
+    """N of every M consecutive inputs; a number to keep is that of each group. The filter bases come on top."""
+
+    def __init__(self, net: SparseNet) -> None:
+        found = numbers_of(net.run.pattern)
+        assert found is not None
+        self.target, self.start = found
+        self.counted = f"of {self.start} inputs"
+        self._net = net
+        shapes = {name: tuple(shape) for name, shape in net.dense_shapes.items()}
+        self._axes = n_of_m.input_axes(net.layers, shapes, self.start)
+
+    def kept(self, masks: Mapping[str, Tensor]) -> int:
+        """The most that any group keeps."""
+        masks = _dense(self._net, masks)
+        return max((n_of_m.most_of(masks[name], axis, self.start) for name, axis in self._axes.items()), default=0)
+
+    def select(
+        self, scores: Mapping[str, Tensor], keep: int, *, tie_key: int, among: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """`keep` of every M."""
+        if not self._axes:
+            raise Impossible(f"no layer has a number of inputs above three that {self.start} divides")
+        scores, among = _dense(self._net, scores), _dense(self._net, among)
+        masks = n_of_m.select(scores, self._axes, keep, self.start, tie_key=tie_key, among=among)
+        return _as_it_is(self._net, masks)
+
+    def facts(self, masks: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Asked and reached share, and the layers that have no such groups."""
+        kept = sum(int(mask.sum()) for mask in masks.values()) + self._net.basis_entries
+        dense = [name for name in masks if name not in self._axes]
+        asked = float(Fraction(self._net.run.sparsity))
+        return {"asked": asked, "reached": 1 - kept / self._net.prunable, "dense_layers": dense}
+
+
+class OfUnits:
+    """Filters, columns or channels; the most that the budget allows, which leaves less than one unit of it unused.
+
+    Every layer or group keeps its best unit, whatever the others score.
+    """
+
+    def __init__(self, net: SparseNet) -> None:
+        self._net = net
+        self.counted = {"parameters": "coefficients", "macs": "MACs", "channels": "units"}[net.run.budget]
+        self.units = _units_of(net)
+        self._makers = _makers(net, self.units)
+        run = net.run
+        counted: dict[str, tuple[Callable[[], int], Callable[[], int], Callable[[Flags], int]]] = {
+            "parameters": (
+                lambda: net.prunable - net.basis_entries, lambda: net.budget, self.units.coefficients,
+            ),
+            "macs": (lambda: net.counted.macs, lambda: floor(run.density * net.counted.macs), self._macs),
+            "channels": (
+                lambda: self.units.number, lambda: floor(run.density * self.units.number),
+                lambda kept: int(kept.sum()),
+            ),
+        }  # fmt: skip
+        self._start, self._target, self._count = counted[run.budget]
+
+    @property
+    def start(self) -> int:
+        """Of the whole net, less what the filter bases take of a budget of parameters."""
+        return self._start()
+
+    @property
+    def target(self) -> int:
+        """What may stay, rounded down."""
+        return self._target()
+
+    def kept(self, masks: Mapping[str, Tensor]) -> int:
+        """Coefficients, MACs of the net after slicing, or units."""
+        return self._count(self.units.alive(_dense(self._net, masks)))
+
+    def select(
+        self, scores: Mapping[str, Tensor], keep: int, *, tie_key: int, among: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The best units that cost at most `keep`; with one more they would cost more."""
+        if not self.units.number:
+            raise Impossible(f"the net has no {self._net.run.pattern} that can be removed")
+        net = self._net
+        ranked, alive = self.units.scores(_dense(net, scores)), self.units.alive(_dense(net, among))
+        order, least = self.units.order(ranked, alive, tie_key, net.run.allocation)
+
+        def cost(number: int) -> int:
+            return self._count(_flags(order[:number], self.units.number))
+
+        if (lowest := cost(least)) > keep:
+            raise Impossible(
+                f"a budget of {keep:,} {self.counted} cannot be met: with one of the"
+                f" {net.run.pattern} of each of {least} layers or groups, {lowest:,} are left"
+            )
+        low, high = least, len(order) + 1  # the cost of `low` fits, that of `high` does not
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if cost(middle) <= keep else (low, middle)
+        masks = self.units.masks(_flags(order[:low], self.units.number))
+        return {name: mask.to(among[name].device) for name, mask in _as_it_is(net, masks).items()}
+
+    def facts(self, masks: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Units of every layer or group, asked and reached share, and the counts of the net after slicing."""
+        net, alive = self._net, self.units.alive(_dense(self._net, masks))
+        whole = {"parameters": net.prunable, "macs": net.counted.macs, "channels": self.units.number}[net.run.budget]
+        kept = self._count(alive) + (net.basis_entries if net.run.budget == "parameters" else 0)
+        facts: dict[str, Any] = {
+            "units": [
+                {
+                    "name": block.name,
+                    "units": block.number,
+                    "kept": int(alive[block.start : block.start + block.number].sum()),
+                }
+                for block in self.units.blocks
+            ],
+            "asked": float(Fraction(net.run.sparsity)),
+            "reached": 1 - kept / whole,
+        }
+        if net.run.pattern != "columns" and net.run.off == "zero":
+            facts |= self._after_slicing(alive)
+        return facts
+
+    def _after_slicing(self, alive: Flags) -> dict[str, int]:
+        net, sliced = self._net, self._sliced(alive)
+        with_basis = [name for name, layer in net.layers.items() if spaces.filter_basis(layer) is not None]
+        buffers = {name for name, _ in net.net.named_buffers()}
+        return {
+            "macs_sliced": sliced.macs(),
+            "macs_sliced_two_stage": sliced.two_stage_macs(with_basis),
+            "parameters_sliced": sliced.parameters(buffers) + net.basis_entries,
+        }
+
+    def _macs(self, kept: Flags) -> int:
+        return self._sliced(kept).macs()
+
+    def _sliced(self, kept: Flags) -> Sliced:
+        """The net after slicing: a channel goes where all filters that make it are gone."""
+        with_none = np.append(kept, True)
+        numbers = {name: int(with_none[filters].any(axis=1).sum()) for name, filters in self._makers.items()}
+        return Sliced(self._net.counted, self._net.groups, numbers)
+
+
+def _dense(net: SparseNet, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Tensors like the coefficients of a net that may have been sliced, as of the dense net: zero, or False, else."""
+    if not net.structure:
+        return tensors
+    cut = slicing.plan(net.groups, net.structure.removed(net.groups))
+    dense = {}
+    for name, tensor in tensors.items():
+        dense[name] = tensor.new_zeros(net.dense_shapes[name])
+        kept = cut.kept.get(net.weights[name], {})
+        sides = [kept.get(axis, np.arange(side)) for axis, side in enumerate(dense[name].shape)]
+        dense[name][tuple(torch.from_numpy(index) for index in np.ix_(*sides))] = tensor
+    return dense
+
+
+def _as_it_is(net: SparseNet, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors like the coefficients of the dense net, as of the net that may have been sliced."""
+    if not net.structure:
+        return dict(tensors)
+    cut = slicing.plan(net.groups, net.structure.removed(net.groups))
+    return {name: cut.take(net.weights[name], tensor) for name, tensor in tensors.items()}
+
+
+def _flags(chosen: NDArray[np.int64], number: int) -> Flags:
+    flags = np.zeros(number, dtype=bool)
+    flags[chosen] = True
+    return flags
+
+
+def _units_of(net: SparseNet) -> Units:
+    """The units of a net under the pattern of its run."""
+    shapes = {name: tuple(shape) for name, shape in net.dense_shapes.items()}
+    if net.run.pattern == "columns":
+        return units.columns(net.layers, shapes)
+    if net.run.pattern == "channels":
+        return units.channels(shapes, net.groups)
+    return units.filters(net.layers, shapes, net.groups)
+
+
+def _makers(net: SparseNet, found: Units) -> dict[str, NDArray[np.int64]]:
+    """By channel group, of shape (channels, filters of each): the units without which a channel can be sliced off.
+
+    -1 is in place of what is never removed.
+    """
+    if net.run.pattern == "columns":
+        return {}
+    if net.run.pattern == "channels":
+        return {block.name: (block.start + np.arange(block.number))[:, None] for block in found.blocks}
+    return {
+        group.name: np.concatenate([_filters(member, found) for member in group.producers], axis=1)
+        for group in net.groups.free
+    }
+
+
+def _filters(member: Member, found: Units) -> NDArray[np.int64]:
+    """The units of a producer's filters, of shape (channels, filters of each)."""
+    for side in found.sides.get(member.layer, ()):
+        if side.axes == (member.axis,):
+            return side.units[member.indices]
+    return np.full(member.indices.shape, units.NONE)
