@@ -132,6 +132,11 @@ def test_a_sliced_net_comes_back_bit_for_bit(tmp_path, sliced):
     again = unpack(path)
     assert again.structure == sliced.structure and path.read_bytes()[8:10] == b"\2\0"
     assert torch.equal(again(images), sliced(images)) and tensors_digest(again.masks) == tensors_digest(sliced.masks)
+    whole = SparseNet(build("small-vgg", (1, 8, 8), 10, 0), make_run(), (1, 8, 8))
+    whole.cut(sliced.structure)
+    assert pack(path, whole.run, end_of(whole)).parts["masks"] == 0
+    assert all(bool(mask.all()) for mask in unpack(path).masks.values())
+    pack(path, sliced.run, end_of(sliced))
     header, sizes = inspect(path)
     assert sizes == written and sizes.total == path.stat().st_size
     assert header["structure"]["stage1.conv1"] == (32, "10000001") and header["shapes"]["stage1.conv1.weight"] == (
@@ -284,6 +289,7 @@ def with_nan(content: bytes) -> bytes:
         (lambda c: changed_header(c, seed=-1), "cannot be built here"),
         (lambda c: changed_header(c, layers=[[1, 99, 1]] * 7), "not a Rice code"),
         (lambda c: changed_header(c, layers="all"), "header: layers"),
+        (lambda c: changed_header(c, layers=[[288, 254, 0]] * 7), "not a Rice code of 288 in 288"),
         (lambda c: changed_header(c, code="import os"), "unknown key"),
         (lambda c: changed_header(c, layers=[[2**60, 3, 1]] * 7), "not a Rice code of 1152921504606846976 in 288"),
         (lambda c: changed_header(c, layers=[[-1, 3, 1]] * 7), "header: layers"),
@@ -476,10 +482,13 @@ def test_masks_come_back(size, density, seed):
     bits, data = sparse_code.encode(mask)
     assert (sparse_code.decode(data, bits, size, int(mask.sum())) == mask).all()
     assert len(data) <= (size + 7) // 8
+    bits, data = sparse_code.encode(mask | (density > 0.5), whole=True)
+    assert (sparse_code.decode(data, bits, size, int((mask | (density > 0.5)).sum())) == (mask | (density > 0.5))).all()
 
 
 @settings(deadline=None, max_examples=200, derandomize=True, database=None)
 @given(st.binary(max_size=40), st.integers(0, 255), st.integers(0, 300), st.integers(0, 300))
 def test_random_bytes_are_a_mask_or_refused(data, bits, size, kept):
     with suppress(ValueError):
-        assert int(sparse_code.decode(data, bits, size, kept).sum()) == kept
+        mask = sparse_code.decode(data, bits, size, kept)
+        assert int(mask.sum()) == kept and mask.shape == (size,)

@@ -170,6 +170,37 @@ def test_a_refused_constant_ends_the_run_in_one_line(tmp_path):
         Slice("keep")
 
 
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize(
+    ("pattern", "budget"), [("filters", "macs"), ("channels", "parameters"), ("channels", "channels")]
+)
+def test_patterns_of_whole_channels_are_sliced_by_themselves(tmp_path, space, pattern, budget):
+    """What the selection counted without slicing is what is there after it; FLOPs are those of the small net."""
+    values = {"pattern": pattern, "budget": budget, "sparsity": "0.6", "recipe": RECIPE, **SPACES[space]}
+    run = Run(dataset="digits", model="resnet20-cifar", method="snip", **values)
+    outcome = execute(run, tmp_path, HERE)["outcome"]
+    assert outcome["macs_now"] == outcome["macs_sliced"] < outcome["macs_dense"]
+    assert outcome["parameters_now"] == outcome["parameters_sliced"]
+    assert outcome["reached"] >= outcome["asked"] == 0.6
+    assert outcome["training_flops"] == 6 * outcome["macs_now"] * RECIPE.epochs * 80
+    groups = {entry["name"]: entry for entry in outcome["sliced"]}
+    assert groups and all(0 < entry["kept"] < entry["channels"] for entry in groups.values())
+
+
+def test_a_net_that_is_pruned_while_it_trains_is_cut_at_the_end(tmp_path):
+    run = Run(
+        dataset="digits", model="small-vgg", method="gmp", options={"every": 2}, pattern="filters", sparsity="0.6",
+        recipe=RECIPE,
+    )  # fmt: skip
+    record = execute(run, tmp_path, HERE, keep=True)
+    outcome, end = record["outcome"], read_end(end_path(tmp_path, run), run)
+    assert outcome["macs_now"] == outcome["macs_sliced"] and end.structure
+    assert outcome["training_flops"] == 6 * outcome["macs_dense"] * RECIPE.epochs * 80
+    net = net_at(end, run)
+    data = Data(run.dataset, run.recipe, run.seed, root=HERE.root)
+    assert evaluate(net, data.test(), RECIPE)[0] == outcome["test_accuracy"] == outcome["test_accuracy_selected"]
+
+
 # A net that is cut at the end against the masked one, on real images.
 
 TINY = Recipe(epochs=1, batch_size=20, lr=0.05, train_examples=60)

@@ -200,7 +200,7 @@ def _check_layers(path: Path, header: Header, layers: Mapping[str, int]) -> None
             f"{path}: {len(header.layers)} layers: it does not fit a {header.model}, which has {len(layers)}"
         )
     for (name, entries), (count, bits, coded) in zip(layers.items(), header.layers, strict=True):
-        if not sparse_code.valid(bits, entries, count, coded):
+        if not sparse_code.valid(bits, entries, count, coded, isinstance(header, SlicedHeader)):
             raise BadProduct(
                 f"{path}: layer {name}: {coded} bytes with {bits} remainder bits are not a Rice code "
                 f"of {count} in {entries}"

@@ -10,17 +10,24 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-#: In place of the number of remainder bits: a bitmap.
-BITMAP = 255
+#: In place of the number of remainder bits: a bitmap; or everything is kept, and there are no bytes.
+BITMAP, WHOLE = 255, 254
 _MOST_BITS = 40
 
 
-def encode(mask: NDArray[np.bool_]) -> tuple[int, bytes]:
+def encode(mask: NDArray[np.bool_], whole: bool = False) -> tuple[int, bytes]:
     """Code a flat mask.
 
+    Args:
+        mask: True where an entry is kept.
+        whole: whether `WHOLE` may be used, which format 1 has not.
+
     Returns:
-        The number of remainder bits, or `BITMAP`, and the bytes. `decode` needs the number of kept entries besides.
+        The number of remainder bits, or `BITMAP` or `WHOLE`, and the bytes. `decode` needs the number of kept entries
+        besides.
     """
+    if whole and mask.all():
+        return WHOLE, b""
     places = np.flatnonzero(mask)
     gaps = np.diff(places, prepend=-1) - 1
     sizes = [_bytes(len(gaps) + int((gaps >> k).sum())) + _bytes(k * len(gaps)) for k in range(_MOST_BITS)]
@@ -40,7 +47,11 @@ def decode(data: bytes, bits: int, size: int, kept: int) -> NDArray[np.bool_]:
     Raises:
         ValueError: the bytes are not those of such a mask.
     """
-    if bits == BITMAP:
+    if bits == WHOLE:
+        if data:
+            raise ValueError(f"the mask of a layer of which all is kept has no bytes, not {len(data)}")
+        mask = np.ones(size, dtype=bool)
+    elif bits == BITMAP:
         if len(data) != _bytes(size):
             raise ValueError(f"a bitmap of {size} entries has {_bytes(size)} bytes, not {len(data)}")
         mask = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=size).astype(bool)
@@ -67,10 +78,12 @@ def decode(data: bytes, bits: int, size: int, kept: int) -> NDArray[np.bool_]:
     return mask
 
 
-def valid(bits: int, size: int, kept: int, length: int) -> bool:
+def valid(bits: int, size: int, kept: int, length: int, whole: bool = False) -> bool:
     """Whether a code of `length` bytes may be that of a mask of `size` entries with `kept` True ones."""
     if not 0 <= kept <= size:
         return False
+    if bits == WHOLE:
+        return whole and kept == size and not length
     if bits == BITMAP:
         return length == _bytes(size)
     # A bit at least for every quotient; at most those of all the gaps together.

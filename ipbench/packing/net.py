@@ -67,7 +67,7 @@ def pack(path: Path, run: Run, end: End, values: str = "fp32") -> Sizes:
         _check_fits(name, tensor, tensor.dtype)
     for name, tensor in kept.items():
         _check_fits(name, tensor, kind)
-    codes = {name: sparse_code.encode(mask.flatten().numpy()) for name, mask in net.masks.items()}
+    codes = {name: sparse_code.encode(mask.flatten().numpy(), bool(net.structure)) for name, mask in net.masks.items()}
     layers = [[len(kept[name]), bits, len(code)] for name, (bits, code) in codes.items()]
     header = _header(run, values, layers, faded, start_digest) | _cuts(net)
     parts = {

@@ -245,9 +245,9 @@ class OfUnits:
         return self._sliced(kept).macs()
 
     def _sliced(self, kept: Flags) -> Sliced:
-        """The net after slicing: a channel goes where all filters that make it are gone."""
+        """The net after slicing: a channel goes where all filters that make it are gone; one of every group stays."""
         with_none = np.append(kept, True)
-        numbers = {name: int(with_none[filters].any(axis=1).sum()) for name, filters in self._makers.items()}
+        numbers = {name: max(1, int(with_none[filters].any(axis=1).sum())) for name, filters in self._makers.items()}
         return Sliced(self._net.counted, self._net.groups, numbers)
 
 

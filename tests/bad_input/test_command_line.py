@@ -134,7 +134,7 @@ EMPTY = [
         "run --out", "run --data", "run --done", "grid x.yaml --out", "collect", "tables", "figures", "summary",
         "verify", "verify r --data", "data fetch digits --data", "data beton digits --data", "inspect", "pack",
         "pack r --out",
-        "unpack", "unpack r --out",
+        "unpack", "unpack r --out", "slice", "slice r --to", "slice r --to o --onnx",
     )
 ]  # fmt: skip
 

@@ -108,6 +108,13 @@ PACKING = [
          files={"r.json": product(run={"dataset": "digits", "model": "x", "method": "x", "recipe": {}})}),
     case("pack-values", "pack r.json --out o --values fp8", "'fp8'", "bf16, fp16, fp32", files={"r.json": "x"}),
     case("pack-no-out", "pack r.json", "Missing option '--out'"),
+    case("slice-gone", "slice r.json --to o", "r.json: no such file"),
+    case("slice-pickle", "slice r.json --to o", "r.json", "not readable as JSON", files={"r.json": PICKLE}),
+    case("slice-elsewhere", "slice r.json --to o", "results/NAME/runs/CELL/SEED.json",
+         files={"r.json": product(run={"dataset": "digits", "model": "x", "method": "x", "recipe": {}})}),
+    case("slice-constant", "slice r.json --to o --constant keep", "'keep'", "drop, fold, refuse",
+         files={"r.json": "x"}),
+    case("slice-no-to", "slice r.json", "Missing option '--to'"),
     case("unpack-no-out", "unpack p", "Missing option '--out'"),
     case("unpack-pickle", "unpack p --out o", "p: not a packed net", "ipbench pack", files={"p": PICKLE}),
     *(
@@ -120,7 +127,12 @@ PACKING = [
             ("magic-alone", b"IPBPACK\0", "checksum does not match"),
             ("cut", packed()[:-1], "checksum does not match"),
             ("longer", packed() + b"x", "checksum does not match"),
-            ("version", packed(version=2), "format 2", "reads format 1"),
+            ("version", packed(version=3), "format 3", "reads formats 1 and 2"),
+            ("no-structure", packed(version=2), "header: structure", "must be given"),
+            ("structure-of-format-1", packed({"structure": {}, "shapes": {}}), "'s", "valid: basis, dataset"),
+            ("structure-vast", packed({"structure": {"x": [2**62, "8"]}, "shapes": {}}, version=2), "does not hold"),
+            ("shapes-vast", packed({"structure": {}, "shapes": {"classifier.bias": [2**62]}}, version=2),
+             "cut from none"),
             ("header-pickle", packed(header=PICKLE), "header is not readable"),
             ("header-deep", packed(header=b"[" * 100_000), "header is not readable"),
             ("header-list", packed(header=b"[]"), "header", "a mapping of keys"),
@@ -177,6 +189,7 @@ READERS = [
     ("record-packed", RECORD, "pack r/runs/{dense}/0.json --out o", ["cut", "flipped"]),
     ("end", END, f"run --method ft --sparsity 0.5 {TRAIN} --out r", list(DAMAGES)),
     ("end-packed", END, "pack r/runs/{dense}/0.json --out o", ["pickle", "cut", "flipped"]),
+    ("end-sliced", END, "slice r/runs/{dense}/0.json --to o --onnx o.onnx", ["pickle", "cut"]),
     ("state", STATE, f"run --method dense {TRAIN} --out r", ["pickle", "empty", "text", "folder"]),
     ("parquet", "runs.parquet", "summary r", ["pickle", "empty", "cut", "text", "folder"]),
     ("parquet-tables", "runs.parquet", "tables r", ["pickle", "cut"]),
@@ -236,7 +249,9 @@ def test_a_damaged_product_is_one_line_and_no_file(bad, trained, tmp_path, monke
     assert everything(tmp_path) == before
 
 
-@pytest.mark.parametrize("command", ["summary r", "pack {record} --out o", "unpack r/net.ipb --out o"])
+@pytest.mark.parametrize(
+    "command", ["summary r", "pack {record} --out o", "unpack r/net.ipb --out o", "slice {record} --to o"]
+)
 def test_the_undamaged_ones_are_read(command, trained, tmp_path, monkeypatch):
     shutil.copytree(trained, tmp_path / "r")
     monkeypatch.chdir(tmp_path)
