@@ -107,7 +107,7 @@ RIGL = [*WORDS, "--method", "rigl", "--option", "every=3"]
     ("words", "fault", "status", "reason"),
     [
         (GMP, [1, "ipbench.sparse.scoring:as_scores", NAN, 2], "diverged", "no number"),
-        (GMP, [0, "ipbench.sparse.view:select", FEW, 2], "impossible", "too few"),
+        (GMP, [0, "ipbench.sparse.selection:select", FEW, 2], "impossible", "too few"),
         (FT, [1, "ipbench.runs.stages:pruned_masks", NAN, 1], "diverged", "no number"),
         (RIGL, [1, "ipbench.updaters.exchange:as_score", NAN, 1], "diverged", "no number"),
     ],
