@@ -16,6 +16,7 @@ import ipbench.planning.experiment as experiment_module
 from ipbench import methods, spec
 from ipbench.cli.main import main
 from ipbench.errors import BadInput
+from ipbench.methods._patterns import without_meaning
 from ipbench.planning.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent
@@ -201,6 +202,13 @@ def test_what_is_continued_has_no_pattern(method):
     assert run.pattern == "channels" and dense == (
         [expand(methods="dense", spaces="sp").runs[0]] if method == "ft" else []
     )
+
+
+def test_what_is_continued_at_another_sparsity_has_no_n_of_m():
+    stage = methods.Continue("magnitude", sparsity="0.3")
+    assert "continues a run of sparsity 0.3, which is not that of pattern 2:4" in without_meaning(stage, "2:4")
+    assert not without_meaning(stage, "filters")
+    assert not without_meaning(methods.Continue("magnitude", sparsity="same"), "2:4")
 
 
 def test_off_is_a_word_in_a_file(tmp_path):

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 
 from ipbench.analysis import write_runs
+from ipbench.analysis.grid import parse
 from ipbench.cli.main import main
 from ipbench.planning.experiment import Experiment
 from ipbench.runs import verify as verifying
 from ipbench.runs.execute import Environment, execute, record_path
-from ipbench.runs.verify import CONSISTENT, DIFFERENT, EQUAL, Candidate, candidates, judge
+from ipbench.runs.verify import CONSISTENT, DIFFERENT, EQUAL, Candidate, _exact, candidates, judge
 from ipbench.spec import canonical_json
 from ipbench.store import read_json, write_json
+from tests.analysis.synthetic import cell, grid
 from tests.analysis.test_checks import column, forged
 
 CONFIG = {
@@ -206,3 +208,12 @@ def test_sound_runs_are_called_different_as_rarely_as_stated(trained):
         *others, there, here = draw.normal(0.5, 0.1, 7)
         beyond += abs(here - there) > verifying._margin(replace(candidate, others=tuple(others)), 0.05)
     assert 30 <= beyond <= 70
+
+
+def test_counts_of_units_are_not_held_against_other_machines():
+    """Which filter stays may hang on a rounding, and another one takes other coefficients along; N:M is counted."""
+    names = {pattern: _exact(parse(grid() | {"cells": [cell("snip", "sp", "0.5", pattern=pattern)]}).cells[0])
+             for pattern in ("coefficients", "2:4", "filters", "columns", "channels")}  # fmt: skip
+    assert "coefficients_kept" in names["coefficients"] and names["2:4"] == names["coefficients"]
+    assert names["filters"] == names["columns"] == names["channels"]
+    assert set(names["filters"]) == {"prunable", "basis_entries", "parameters_dense", "macs_dense"}

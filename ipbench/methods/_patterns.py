@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipbench.methods._stages import Continue, Prune, Stage, Train
-from ipbench.spec import COEFFICIENTS
+from ipbench.spec import COEFFICIENTS, n_of_m
 
 
 def without_meaning(stage: Stage, pattern: str) -> str:
@@ -21,4 +21,6 @@ def without_meaning(stage: Stage, pattern: str) -> str:
         return f"exchanges single coefficients, which pattern {pattern} does not keep; take pattern coefficients"
     if isinstance(stage, Continue) and stage.rate:
         return f"its levels prune a share of the coefficients, and not of pattern {pattern}; take pattern coefficients"
+    if isinstance(stage, Continue) and n_of_m(pattern) and stage.sparsity not in ("0", "same"):
+        return f"continues a run of sparsity {stage.sparsity}, which is not that of pattern {pattern}"
     return ""

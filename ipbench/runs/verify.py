@@ -23,12 +23,14 @@ from ipbench.errors import BadInput
 from ipbench.machine.provenance import provenance
 from ipbench.planning.numerics import numerics
 from ipbench.runs.execute import Environment, execute
-from ipbench.spec import Run, canonical_json
+from ipbench.spec import UNIT_PATTERNS, Run, canonical_json
 
 #: What two runs must have in common before their bits can be expected to agree.
 _SETTING = ("torch", "numpy", "cpu", "device")
 #: What no rounding changes: it has to agree wherever a run is computed.
 _EXACT = ("prunable", "basis_entries", "coefficients_kept", "parameters", "parameters_dense", "macs_dense")
+#: The same of runs that prune units, which differ in size: another one that stays changes the counts.
+_EXACT_OF_UNITS = ("prunable", "basis_entries", "parameters_dense", "macs_dense")
 #: Seeds that a cell must have for its spread to be known.
 _SEEDS = 3
 #: How often a sound set of runs may be called different at all.
@@ -235,13 +237,18 @@ def judge(candidate: Candidate, record: Mapping[str, Any], level: float) -> Verd
     others = "; ".join(candidate.differences)
     if not others:
         return Verdict(DIFFERENT, f"{said}; not the recorded bits: {', '.join(changed[:5])}")
-    exact = [name for name in _EXACT if name in changed]
+    exact = [name for name in _exact(candidate.cell) if name in changed]
     if record["status"] != "done" or now is None or exact:
         what = f"{record['status']} here" if record["status"] != "done" else f"no rounding changes {', '.join(exact)}"
         return Verdict(DIFFERENT, f"{said}; {what}; {others}")
     margin = _margin(candidate, level)
     kind = CONSISTENT if abs(now - row["test_accuracy"]) <= margin else DIFFERENT
     return Verdict(kind, f"{said}, {'within' if kind == CONSISTENT else 'beyond'} {margin:.4f}; {others}")
+
+
+def _exact(cell: Cell | None) -> tuple[str, ...]:
+    """Names of the counts of a cell's runs that no rounding changes."""
+    return _EXACT_OF_UNITS if cell is not None and cell.pattern in UNIT_PATTERNS else _EXACT
 
 
 def _changed(candidate: Candidate, record: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ipbench import methods
 from ipbench.errors import BadInput
 from ipbench.models.build import build
+from ipbench.runs.outcome import describe
 from ipbench.sparse import measure
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.patterns import OfUnits, selector
@@ -369,6 +370,32 @@ def seeded(make: Callable[..., nn.Module], *sizes: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return make(*sizes)
+
+
+KEYS = {"asked", "reached", "units", "dense_layers", "macs_sliced", "macs_sliced_two_stage", "parameters_sliced"}
+
+
+@pytest.mark.parametrize(
+    ("values", "keys"),
+    [
+        ({"pattern": "coefficients"}, set()),
+        ({"pattern": "2:4"}, {"asked", "reached", "dense_layers"}),
+        ({"pattern": "columns", "budget": "channels"}, {"asked", "reached", "units"}),
+        ({"pattern": "channels", "off": "frozen"}, {"asked", "reached", "units"}),
+        ({"pattern": "filters"}, KEYS - {"dense_layers"}),
+    ],
+)
+def test_records_tell_of_units_where_there_are_some(values, keys):
+    """And nothing of what other runs do not have: their records keep their keys."""
+    net, state = run_stages(make_run(method="snip", sparsity="0.5", **values), TinyData(SHAPE), lambda: Residual(8, 8))
+    told = describe(net, TinyData(SHAPE), state)
+    assert KEYS & set(told) == keys
+    if "units" in keys:
+        assert 0.5 <= told["reached"] < 1 and told["asked"] == 0.5
+    if values["pattern"] == "channels":
+        assert not net.structure and sum(int((~mask).sum()) for mask in net.masks.values()) > 0
+        for name, mask in net.masks.items():
+            assert bool((mask | (net.start[name] == net.coefficients[name])).all())
 
 
 def test_rounds_keep_an_exponential_schedule_in_the_unit_of_the_budget(monkeypatch):

@@ -11,6 +11,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import seaborn as sns
 from matplotlib.artist import Artist
@@ -30,6 +31,10 @@ _NOTE_CHARACTERS, _TITLE_CHARACTERS = 24, 16.5
 _LABEL = 0.13
 #: Below this width the legend goes under the title instead of beside it.
 _NARROW = 5.0
+
+
+#: Left, bottom, width and height of a panel, as shares of the figure's.
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -101,39 +106,79 @@ def page(
     width = min(style.PANEL_WIDTH, (style.PAGE_WIDTH - left - right - (columns - 1) * gap) / columns)
     total = left + right + columns * width + (columns - 1) * gap
     lines = textwrap.wrap(note, int((total - 0.08) * _NOTE_CHARACTERS))
-    room_for = int((width + 0.6 * gap) * _TITLE_CHARACTERS)
-    broken = ["\n".join(textwrap.wrap(title, room_for, max_lines=3, placeholder="…")) for title in titles]
+    characters = int((width + 0.6 * gap) * _TITLE_CHARACTERS)
+    broken = ["\n".join(textwrap.wrap(title, characters, max_lines=3, placeholder="…")) for title in titles]
+    top = (0.36 if total < _NARROW else 0.22) if not legend_rows else 0.24 + _LEGEND * legend_rows
+    below = 0.24 + _LINE * len(lines)
+    strips = _strips(rows, blocks, broken, tick_room, height, top, below)
+    whole = strips.ends[-1] + tick_room + below
+    figure = Figure(figsize=(total, whole), facecolor="white")
     places = [(row, column) for row, number in enumerate(rows) for column in range(number)]
+    boxes = [
+        ((left + column * (width + gap)) / total, (whole - strips.ends[row]) / whole, width / total,
+         strips.height / whole)
+        for row, column in places
+    ]  # fmt: skip
+    panels = _panels(figure, boxes, [None if own_y else blocks[row] for row, _ in places])
+    for axes, title in zip(panels, broken, strict=False):
+        axes.set_title(title, linespacing=1.1)
+    figure.text(0.04 / total, 0.04 / whole, "\n".join(lines), size=5.8, color=style.GREY, va="bottom", linespacing=1.35)
+    return Page(figure, panels, places, tuple(blocks), width, strips.height, below, own_y)
+
+
+class _Strips(NamedTuple):
+    """In inches: the height of a panel, and where the panels of each row end, from the upper edge."""
+
+    height: float
+    ends: list[float]
+
+
+def _strips(
+    rows: Sequence[int],
+    blocks: Sequence[int],
+    titles: Sequence[str],
+    tick_room: float,
+    height: float | None,
+    top: float,
+    below: float,
+) -> _Strips:
+    """Lay out rows of panels below each other.
+
+    Args:
+        rows: number of panels of each.
+        blocks: of each.
+        titles: of the panels, broken into lines.
+        tick_room: inches below a lowest panel for its tick labels.
+        height: of a panel, if it is given.
+        top: inches that the page needs above the rows.
+        below: inches that it needs below them.
+    """
     more_lines = [0] * len(rows)
-    for (row, _), title in zip(places, broken, strict=False):
+    for row, title in zip((row for row, number in enumerate(rows) for _ in range(number)), titles, strict=False):
         more_lines[row] = max(more_lines[row], title.count("\n"))
     above = [_TITLE + _LINE * number for number in more_lines]
     # Where a row is shorter than the one above it, the panels above its gap have tick labels of their own.
     starts = [bool(row) and (rows[row] < rows[row - 1] or blocks[row] != blocks[row - 1]) for row in range(len(rows))]
     room = [tick_room if start else 0.0 for start in starts]
-    top = (0.36 if total < _NARROW else 0.22) if not legend_rows else 0.24 + _LEGEND * legend_rows
-    below = 0.24 + _LINE * len(lines)
     if height is None:
         taken = top + below + tick_room + sum(above) + sum(room) + len(rows) * _SPACE
         fitting = max(_LEAST, (style.PAGE_HEIGHT - taken) / len(rows))
-        height = min(style.PANEL_HEIGHT * (1.5 if rows == [1] else 1), fitting)
+        height = min(style.PANEL_HEIGHT * (1.5 if list(rows) == [1] else 1), fitting)
     heights = [title + height + _SPACE + extra for title, extra in zip(above, room, strict=True)]
-    ends = [top + sum(heights[: row + 1]) - _SPACE for row in range(len(rows))]
-    whole = ends[-1] + tick_room + below
-    figure = Figure(figsize=(total, whole), facecolor="white")
+    return _Strips(height, [top + sum(heights[: row + 1]) - _SPACE for row in range(len(rows))])
+
+
+def _panels(figure: Figure, boxes: Sequence[Box], blocks: Sequence[int | None]) -> list[Axes]:
+    """Panels in these places: all share the x-axis of the first one, those of a block (not None) their y-axis."""
     panels: list[Axes] = []
     first: dict[int, Axes] = {}
-    for row, column in places:
-        across, bottom = left + column * (width + gap), whole - ends[row]
-        box = (across / total, bottom / whole, width / total, height / whole)
-        beside = None if own_y else first.get(blocks[row])
+    for box, block in zip(boxes, blocks, strict=True):
+        beside = None if block is None else first.get(block)
         panels.append(figure.add_axes(box, sharex=panels[0] if panels else None, sharey=beside))
-        first.setdefault(blocks[row], panels[-1])
+        if block is not None:
+            first.setdefault(block, panels[-1])
         sns.despine(ax=panels[-1])
-    for axes, title in zip(panels, broken, strict=False):
-        axes.set_title(title, linespacing=1.1)
-    figure.text(0.04 / total, 0.04 / whole, "\n".join(lines), size=5.8, color=style.GREY, va="bottom", linespacing=1.35)
-    return Page(figure, panels, places, tuple(blocks), width, height, below, own_y)
+    return panels
 
 
 def chunks(number: int) -> list[int]:
