@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -135,26 +137,32 @@ def remembered(net, batch):
 
 @method(family="during training", paper=PAPER)
 def penalised(*, strength: float = 0.1):
+    """Trains with a penalty."""
     return [Train(L2.spec(strength=strength))]
 
 
 @method(family="during training", paper=PAPER)
 def soft():
+    """Prunes softly, then for good."""
     return [Train(Soft.spec()), Prune(magnitude, "magnitude")]
 
 
 @method(family="during training", paper=PAPER)
 def growing(*, rise: float = 0.01, limit: float = 0.055):
-    return [Train(Growing.spec(rise=rise, limit=limit), until="done"), Prune(magnitude, "magnitude"), Train(epochs=1)]
+    """Grows the decay of the smallest half, prunes it, trains on."""
+    push = Train(Growing.spec(rise=rise, limit=limit), recipe={"schedule": "constant"}, until="done")
+    return [push, Prune(magnitude, "magnitude"), Train(epochs=1)]
 
 
 @method(family="during training", paper=PAPER)
 def mean():
+    """Prunes by the running mean of gradients."""
     return [Train(Mean.spec())]
 
 
 @method(family="after training", paper=PAPER)
 def rounds():
+    """Prunes twice in two rounds each, by the running mean over all of them."""
     score = Prune(remembered, "remembered", rounds=2)
     return [Train(epochs=1), score, Train(epochs=1), score, Train(epochs=1)]
 '''
@@ -399,6 +407,53 @@ def test_flops_are_those_of_the_net_as_it_then_was():
     assert progress.flops == 6 * 3 * 8 * (macs + 2 * (macs // 10))
 
 
+class Gated(Updater):
+    """A gate of 1 on every channel of the first layer for each image; sums the squares of their gradients."""
+
+    def __init__(self, net, steps):
+        self.layer, self.score = sparse_net(net).net[0], torch.zeros(net.shapes["0"][0])
+
+    @contextmanager
+    def gates(self, batch):
+        self.gate = torch.ones(len(batch.images), len(self.score), 1, 1, requires_grad=True)
+        hook = self.layer.register_forward_hook(lambda module, inputs, output: output * self.gate)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def after_backward(self, net, batch, step):
+        self.score += self.gate.grad.flatten(1).square().sum(0)
+        return True
+
+
+def test_gates_of_single_images_are_around_forward_and_backward_pass():
+    """A gate's gradient is the sum over a channel of activation times gradient; the net trains as without gates."""
+    nets = [SparseNet(tiny_conv(), make_run(method="dense", sparsity="0"), (2, 6, 6)) for _ in range(2)]
+    data = TinyData(batches=1)
+    recipe = RECIPE.model_copy(update={"epochs": 1})
+    activations: list[torch.Tensor] = []
+
+    def keep(module, inputs, output):
+        output.retain_grad()
+        activations.append(output)
+
+    hooks = hooks_of(nets[0], Gated.spec(), 1)
+    loop.train(nets[0], data, recipe, loop.Progress(), hooks=hooks)
+    handle = nets[1].net[0].register_forward_hook(keep)
+    first = data.batches[0]
+    nets[1].train()
+    torch.nn.functional.cross_entropy(nets[1](first.images), first.labels).backward()
+    handle.remove()
+    expected = (activations[0] * activations[0].grad).sum((2, 3)).square().sum(0)
+    assert isinstance(hooks.updater, Gated) and bool(expected.any())
+    assert torch.allclose(hooks.updater.score, expected.detach(), rtol=1e-4)
+    assert not nets[0].net[0]._forward_hooks
+    plain = SparseNet(tiny_conv(), make_run(method="dense", sparsity="0"), (2, 6, 6))
+    loop.train(plain, data, recipe, loop.Progress())
+    assert all(torch.equal(a, b) for a, b in zip(nets[0].parameters(), plain.parameters(), strict=True))
+
+
 # The recipe of a training.
 
 
@@ -494,6 +549,19 @@ def test_what_a_score_remembers_is_of_its_run_alone(tmp_path):
     notes = [execute(run, tmp_path / str(place), HERE)["outcome"]["notes"] for place, run in enumerate(runs)]
     assert all(list(found) == [f"round {n}" for n in (1, 2, 3, 4)] for found in notes)
     assert notes[0] == notes[2] != notes[1]
+
+
+@pytest.mark.usefixtures("own")
+def test_the_updater_of_the_documentation(tmp_path):
+    """It is what it says: the training ends with the epoch in which the limit is reached."""
+    text = (Path(__file__).parents[1] / "docs" / "adding-a-method.md").read_text()
+    (block,) = (part for part in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class GrowDecay" in part)
+    (tmp_path / "documented.py").write_text(block.replace("def growing", "def documented"))
+    assert list(methods.load([tmp_path / "documented.py"]).values()) == [["documented"]]
+    recipe = RECIPE.model_copy(update={"schedule": "cosine", "epochs": 4})
+    run = tiny_run("documented", recipe=recipe, options={"rise": 0.01, "limit": 0.055})
+    outcome = execute(run, tmp_path, HERE)["outcome"]
+    assert outcome["training_flops"] == 6 * outcome["macs_dense"] * 20 * (8 + 16)
 
 
 # Several processes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ USES: dict[str, Callable[[Any, Batch], Any]] = {
     "budget_at": lambda net, batch: [net.budget_at(share) for share in (0, 0.3, 1)],
     "coefficients": lambda net, batch: net.coefficients,
     "gradients": lambda net, batch: net.gradients(loss(net, batch)),
+    "kept": lambda net, batch: net.kept,
     "linearised": lambda net, batch: linearised(net, batch),
     "magnitudes": lambda net, batch: [net.magnitudes(), net.magnitudes(scaled=True)],
     "masks": lambda net, batch: net.masks,
@@ -87,6 +89,11 @@ def test_no_attribute_tells_the_space(pair, batch, kind):
         assert same(*answers), name
         for thing in reached(answers[1]):
             assert not isinstance(thing, SparseNet | FilterBasis | Run | nn.Module), name
+
+
+def test_every_attribute_is_documented():
+    text = (Path(__file__).parents[1] / "docs" / "adding-a-method.md").read_text()
+    assert [name for name in USES if f"net.{name}" not in text] == []
 
 
 @pytest.mark.parametrize("name", ["run", "bases", "net", "space", "layers", "start", "counted", "off_values", "fade"])

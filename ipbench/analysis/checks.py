@@ -16,11 +16,12 @@ STATUSES = ("done", "diverged", "impossible")
 _NEEDED = ("test_accuracy", "test_accuracy_selected", "test_loss", "train_accuracy", "train_loss", "achieved_sparsity",
            "coefficients_kept", "basis_entries", "prunable", "parameters", "parameters_dense", "layers")  # fmt: skip
 _SHARES = ("test_accuracy", "test_accuracy_selected", "validation_accuracy", "train_accuracy", "spatial_zeros_start",
-           "spatial_zeros_end")  # fmt: skip
+           "spatial_zeros_end", "asked")  # fmt: skip
 #: None of these is below zero.
 _AMOUNTS = ("test_loss", "train_loss", "gradient_norm_start", "training_flops", "selected_epoch", "coefficients_kept",
             "basis_entries", "prunable", "parameters", "parameters_dense", "macs_dense", "macs_sparse",
-            "macs_sparse_two_stage", "bytes_values", "bytes_bitmask", "bytes_entropy", "bytes_other",
+            "macs_sparse_two_stage", "macs_sliced", "macs_sliced_two_stage", "parameters_sliced",
+            "bytes_values", "bytes_bitmask", "bytes_entropy", "bytes_other",
             "cost_wall_seconds", "cost_cpu_seconds", "cost_peak_memory_bytes")  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipbench.analysis.grid import LATER, Cell, Grid, Row
+from ipbench.analysis.shares import share_heading
 from ipbench.spec import Basis
 
 #: Axes that can tell two rows of a table apart, in the order of its columns; space is a column group of its own.
@@ -25,7 +26,7 @@ _STRUCTURED = ("recipe", "options", "basis")
 #: What a caption says of a recipe that is the same everywhere; a report has the rest.
 _HEADLINE = ("epochs", "batch_size", "lr", "schedule")
 _USUAL = Basis().model_dump(mode="json")
-HEADINGS = {"dataset": "data set", "basis": "filter basis", "sparsity": "sparsity p"}
+HEADINGS = {"dataset": "data set", "basis": "filter basis"}
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,18 @@ class Labels:
         constant: the text of every other axis that says something, for a caption.
         keys: of the structured axes, the keys that vary (`options`: within a method).
         within: of every method, the axes of `_DEFAULTS` with more than one value.
+        share: heading of the column of sparsities.
     """
 
     varying: tuple[str, ...]
     constant: Mapping[str, str]
     keys: Mapping[str, frozenset[str]]
     within: Mapping[str, frozenset[str]]
+    share: str
+
+    def heading(self, axis: str) -> str:
+        """The heading of the column of an axis."""
+        return self.share if axis == "sparsity" else HEADINGS.get(axis, axis)
 
     def text(self, cell: Cell, axis: str) -> str:
         """The text of one axis of a cell; '–' where the axis has no meaning for it."""
@@ -99,7 +106,7 @@ def labels(grid: Grid) -> Labels:
         for axis in _DEFAULTS:
             values.setdefault(cell.method, {}).setdefault(axis, set()).add(getattr(cell, axis))
     within = {method: frozenset(axis for axis in of if len(of[axis]) > 1) for method, of in values.items()}
-    return Labels(tuple(varying), constant, keys, within)
+    return Labels(tuple(varying), constant, keys, within, share_heading(grid.cells))
 
 
 def _varying_keys(cells: Iterable[Cell], axis: str) -> frozenset[str]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ipbench.sparse.trace import Call, Labels, Rule, Trace, spoken, squash
+from ipbench.sparse.trace import Call, Held, Labels, Rule, Trace, spoken, squash
 
 
 def rule_of(call: Call) -> Rule | None:
@@ -115,28 +115,37 @@ def _convolution(trace: Trace, call: Call) -> Labels:
 
 
 def _matrices(trace: Trace, call: Call) -> Labels:
-    """mm and addmm, of which one operand is a weight; a product of two others mixes what it sums over."""
+    """mm, addmm, bmm, of which one operand is a weight; a product of two others mixes what it sums over."""
     names = ("mat1", "mat2") if "mat1" in call.values else ("self", "mat2")
     left, right = call[names[0]], call[names[1]]
-    weights = trace.weight(left), trace.weight(right)
+    weights = _matrix(trace, left), _matrix(trace, right)
     if (weights[0] is None) == (weights[1] is None):
         return _computed(trace, call)
-    if weights[1] is not None:
-        held, order, (inputs, outputs) = weights[1]
-        values = _planes_of(trace.labels(left), left.shape[1])
-    else:
-        assert weights[0] is not None
-        held, order, (outputs, inputs) = weights[0]
-        values = _planes_of(trace.labels(right).T, right.shape[0])
-    inner = 0 if weights[1] is not None else 1
-    held.note(order[inner], "in")
-    held.note(order[1 - inner], "out")
-    trace.nodes.join(values, inputs[:, None])
-    _constants(trace, values, inputs)
-    result = outputs.reshape(1, -1) if inner == 0 else outputs.reshape(-1, 1)
+    known = weights[1] or weights[0]
+    assert known is not None
+    held, order, axes = known
+    values, inner = (left, -1) if weights[1] else (right, -2)  # the axis of the values that is summed over
+    place = 0 if weights[1] else 1  # the axis of the weight that is
+    labels, inputs, outputs = trace.labels(values), axes[place], axes[1 - place]
+    held.note(order[place], "in")
+    held.note(order[1 - place], "out")
+    result = outputs.reshape((1,) * (values.dim() - 1) + (-1,) if inner == -1 else (-1, 1))
+    if labels.shape[inner] == 1 < labels.size:  # a layer along the image, of every channel by itself
+        for nodes in (inputs, outputs):
+            trace.freeze(nodes, f"{trace.where} works along another axis than its channels'")
+        return labels
+    trace.nodes.join(_planes_of(labels, values.shape[inner], inner), inputs[:, None])
+    _constants(trace, _planes_of(labels, values.shape[inner], inner), inputs)
     if names[0] == "mat1":
         trace.nodes.join(trace.labels(call["self"]), result)
     return result
+
+
+def _matrix(trace: Trace, tensor: Tensor) -> tuple[Held, tuple[int, int], tuple[Labels, Labels]] | None:
+    """As `Trace.weight`; also of a weight that stands for every matrix of a batch."""
+    if tensor.dim() == 3 and (tensor.stride(0) == 0 or tensor.shape[0] == 1):
+        tensor = tensor[0]
+    return trace.weight(tensor) if tensor.dim() == 2 else None
 
 
 def _computed(trace: Trace, call: Call) -> Labels:
@@ -154,9 +163,16 @@ def _constants(trace: Trace, planes: Labels, inputs: Labels) -> None:
         trace.freeze(labels, f"{trace.where} reads channels that are constants of the forward pass")
 
 
-def _planes_of(labels: Labels, channels: int) -> Labels:
+def _lie_along(labels: Labels, axis: int) -> bool:
+    """Whether several channels lie along an axis; constants are none."""
+    largest = labels.max(axis)
+    smallest = np.where(labels == 0, np.iinfo(np.int64).max, labels).min(axis)
+    return bool(((largest != smallest) & (largest != 0)).any())
+
+
+def _planes_of(labels: Labels, channels: int, axis: int = 1) -> Labels:
     """Labels by channel, of shape (channels, number)."""
-    planes = np.moveaxis(labels, 1, 0).reshape(labels.shape[1], -1)
+    planes = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)
     return np.broadcast_to(planes, (channels, planes.shape[1]))
 
 
@@ -188,25 +204,32 @@ def _one_each(trace: Trace, labels: Labels, axes: tuple[int, ...]) -> Labels:
     return largest
 
 
+def _mixed(trace: Trace, call: Call, labels: Labels, axes: tuple[int, ...]) -> Labels:
+    """What an operator mixes along axes is one; if nothing would be apart then, it is frozen for that reason."""
+    if all(labels.shape[axis] == 1 for axis in axes):
+        return labels
+    largest = labels.max(axis=axes, keepdims=True)
+    if squash(torch.from_numpy(largest)).size == 1:
+        trace.freeze(labels, f"{spoken(call.name)} in {trace.where} mixes all of its channels")
+    else:
+        trace.nodes.join(largest, labels)
+    return largest
+
+
 def _reduce(trace: Trace, call: Call) -> Labels:
-    """Sums, means, extremes and norms over axes: what is summed is one; sums over all channels freeze them."""
+    """Sums, means, extremes and norms over axes."""
     rank = call.input.dim()
     axes = _axes(call.values.get("dim"), rank) or tuple(range(rank))
-    labels = trace.labels(call.input)
-    if (reduced := labels.max(axis=axes, keepdims=True)).size < labels.size and squash(torch.tensor(reduced)).size == 1:
-        reduced = trace.freeze(labels, f"{spoken(call.name)} in {trace.where} takes all of its channels together")
-        reduced = reduced.reshape((1,) * rank)
-    else:
-        trace.nodes.join(labels, reduced)
+    reduced = _mixed(trace, call, trace.labels(call.input), axes)
     return reduced if call.values.get("keepdim") else reduced.squeeze(axes)
 
 
 def _along(trace: Trace, call: Call) -> Labels:
-    """Softmax, sorting and the like along axes on which no channels lie."""
+    """Softmax, sorting and the like along axes."""
+    rank = call.input.dim()
+    axes = _axes(call.values.get("dim", call.values.get("dims")), rank) or tuple(range(rank))
     labels = trace.labels(call.input)
-    axes = _axes(call.values.get("dim", call.values.get("dims")), call.input.dim())
-    if not axes or any(labels.shape[axis] > 1 for axis in axes):
-        return trace.freeze(labels, f"{spoken(call.name)} in {trace.where} mixes its channels")
+    _mixed(trace, call, labels, axes)
     return labels
 
 
@@ -277,7 +300,7 @@ def _take(trace: Trace, call: Call) -> Labels | None:
     if trace.is_weight(tensor):
         return None
     labels = trace.labels(tensor)
-    if labels.shape[axis] > 1 and tuple(_leaves(call.result)[0].shape) != tuple(tensor.shape):
+    if _lie_along(labels, axis) and tuple(_leaves(call.result)[0].shape) != tuple(tensor.shape):
         return trace.freeze(labels, f"{spoken(call.name)} in {trace.where} takes channels by their number")
     return labels
 
@@ -347,7 +370,7 @@ def _leaves(result: Any) -> list[Tensor]:
 
 _RULES: dict[str, Rule] = {
     "convolution": _convolution,
-    **dict.fromkeys(("mm", "addmm", "_addmm_activation"), _matrices),
+    **dict.fromkeys(("mm", "bmm", "addmm", "_addmm_activation"), _matrices),
     **dict.fromkeys(
         (
             "view", "_unsafe_view", "_reshape_alias", "permute", "transpose", "t", "squeeze", "unsqueeze", "expand",

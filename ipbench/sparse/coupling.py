@@ -26,6 +26,10 @@ class _Axis:
     nodes: Labels
 
 
+#: Stands for entries that belong to no channel.
+_CONSTANT = -2
+
+
 def coupled(trace: Trace) -> Groups:
     """The groups of a traced net.
 
@@ -74,22 +78,24 @@ class _Components:
         self._reason[self._reason == count] = 0
 
     def tokens(self, labels: Labels) -> Labels:
-        """Labels by component; -1 where nothing can be removed."""
+        """Labels by component; -1 where nothing can be removed, `_CONSTANT` where nothing was written."""
         part = self.part[labels]
-        return np.where((labels == 0) | (self._reason[part] > 0), -1, part)
+        return np.where(labels == 0, _CONSTANT, np.where(self._reason[part] > 0, -1, part))
 
     def reason(self, part: int) -> str:
         """Why a component cannot be removed; empty if it can."""
         return self._nodes.reasons.get(int(self._reason[part]), "")
 
 
-def _varying(labels: Labels) -> list[int]:
-    """The axes along which labels vary."""
-    return [
-        axis
-        for axis in range(labels.ndim)
-        if labels.shape[axis] > 1 and bool((labels != np.take(labels, [0], axis)).any())
-    ]
+def _varying(tokens: Labels) -> list[int]:
+    """The axes along which tokens vary; constants go with whatever is beside them, as a trial will show."""
+    varying = []
+    for axis in range(tokens.ndim):
+        largest = tokens.max(axis)
+        smallest = np.where(tokens == _CONSTANT, np.iinfo(np.int64).max, tokens).min(axis)
+        if ((largest != smallest) & (largest != _CONSTANT)).any():
+            varying.append(axis)
+    return varying
 
 
 def _tell_entries(trace: Trace, parts: _Components) -> bool:

@@ -1,6 +1,6 @@
 """Which channels of a net belong together.
 
-The public interface, in this file, `slicing.py` and `sliced_counts.py`:
+The public interface, in this file, `slicing.py` and `sliced.py`:
 
     groups = channel_groups(net, (3, 32, 32))       # Groups; `groups.free`, `groups.frozen`, each frozen one says why
     group = groups["stage1.block1.conv1"]           # .units, .members, .producers, .consumers, .reason
@@ -9,7 +9,7 @@ The public interface, in this file, `slicing.py` and `sliced_counts.py`:
     slice_net(net, cut)                             # in place: smaller tensors; equals the masked net to rounding
     dead(groups, net)                               # group -> units all of whose filters are zero
     cut.take("stage1.block1.conv1.weight", values)  # the same slices of a mask or a momentum
-    cost = SlicedCost(net, shape, groups)           # cost.parameters(units), cost.macs(units) by kept units per group
+    Sliced(count, groups, kept).macs()              # of the sliced net, from numbers of kept units alone
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.utils._pytree import tree_leaves
 
 from ipbench.errors import BadInput
 from ipbench.sparse.channel_rules import rule_of, unknown
@@ -32,7 +31,7 @@ from ipbench.sparse.coupling import coupled
 from ipbench.sparse.layers import RECURRENT, Use, prunable_weights
 from ipbench.sparse.spaces import Interspace, leave_interspace
 from ipbench.sparse.trace import Trace
-from ipbench.sparse.trial import breaking, stir
+from ipbench.sparse.trial import breaking, returned, stir
 
 __all__ = ["Group", "Groups", "Member", "channel_groups"]
 
@@ -123,19 +122,22 @@ def _traced(net: nn.Module, images: Sequence[Tensor]) -> Trace:
 def _traced_once(net: nn.Module, images: Sequence[Tensor]) -> Trace:
     trace = Trace(net, rule_of, unknown)
     _freeze_states(trace, net)
-    returned = []
+    results: list[Tensor] = []
     with torch.random.fork_rng(devices=[]):
         for training in (False, True):
             net.train(training)
             try:
                 with trace.watching(images):
-                    returned += [leaf for leaf in tree_leaves(net(*images)) if isinstance(leaf, Tensor)]
+                    result = net(*images)
+                results += returned(result)
             except Exception as error:  # whatever a forward raises
                 mode = "training" if training else "evaluation"
                 line = (str(error).splitlines() or [type(error).__name__])[0]
                 sides = ", ".join(str(tuple(image.shape)) for image in images)
                 raise BadInput(f"the net cannot be run on images of shape {sides} in {mode} mode: {line}") from error
-    for tensor in returned:
+    if not results:
+        raise BadInput(f"the net returns no tensors (got {type(result).__name__})")
+    for tensor in results:
         trace.freeze(trace.labels(tensor), "the net returns its channels")
     return trace
 

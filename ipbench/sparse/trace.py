@@ -99,8 +99,12 @@ class Held:
 
 @dataclass
 class _Memory:
-    """Labels of one storage: of tensors in it by their geometry, and, where it is needed, one per place."""
+    """Labels of one storage: of tensors in it by their geometry, and, where it is needed, one per place.
 
+    Places are counted in entries of `width` bytes.
+    """
+
+    width: int
     known: dict[Geometry, Labels] = field(default_factory=dict)
     flat: Tensor | None = None
 
@@ -257,6 +261,8 @@ class Trace(TorchDispatchMode):
                 if held.elements is None and held.shape:
                     self._by_element(held, tensor)
         memory = self._memory.get(key)
+        if memory is not None and memory.width != tensor.element_size():
+            memory = self._memory[key] = self._read_otherwise(memory, tensor)
         if memory is None or not tensor.numel():
             return np.zeros((1,) * tensor.dim(), np.int64)
         if geometry not in memory.known:
@@ -271,11 +277,11 @@ class Trace(TorchDispatchMode):
             return
         labels = squash(torch.from_numpy(labels.reshape((1,) * (tensor.dim() - labels.ndim) + labels.shape)))
         if tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes():
-            self._memory[key] = _Memory({geometry: labels})
+            self._memory[key] = _Memory(tensor.element_size(), {geometry: labels})
         else:
             flat = self._flat(tensor)
             flat.as_strided(*geometry).copy_(torch.from_numpy(labels))
-            self._memory[key] = _Memory({}, flat)
+            self._memory[key] = _Memory(tensor.element_size(), {}, flat)
         self._note_split(labels, view=False)
 
     def weight(self, tensor: Tensor) -> tuple[Held, tuple[int, int], tuple[Labels, Labels]] | None:
@@ -350,16 +356,27 @@ class Trace(TorchDispatchMode):
         held.elements = self.nodes.new(int(np.prod(held.shape, dtype=np.int64))).reshape(held.shape)
         flat = self._flat(tensor)
         flat.as_strided(*held.geometry).copy_(torch.from_numpy(held.elements))
-        self._memory[_storage(tensor)] = _Memory({}, flat)
+        self._memory[_storage(tensor)] = _Memory(tensor.element_size(), {}, flat)
 
     def _flat(self, tensor: Tensor) -> Tensor:
         """The label of every place of a tensor's memory."""
-        memory = self._memory.setdefault(_storage(tensor), _Memory())
+        memory = self._memory.setdefault(_storage(tensor), _Memory(tensor.element_size()))
+        if memory.width != tensor.element_size():
+            memory = self._memory[_storage(tensor)] = self._read_otherwise(memory, tensor)
         if memory.flat is None:
             memory.flat = torch.zeros(tensor.untyped_storage().nbytes() // tensor.element_size(), dtype=torch.int64)
             for geometry, labels in memory.known.items():  # all of them are of the same places
                 memory.flat.as_strided(*geometry).copy_(torch.from_numpy(labels))
         return memory.flat
+
+    def _read_otherwise(self, memory: _Memory, tensor: Tensor) -> _Memory:
+        """Memory that is read as numbers of another size: nothing in it can be removed."""
+        labels = [*memory.known.values(), *([] if memory.flat is None else [memory.flat.numpy()])]
+        places = tensor.untyped_storage().nbytes() // tensor.element_size()
+        node = self.nodes.frozen(f"{self.where} reads numbers as those of another size")
+        for part in labels:
+            self.nodes.join(np.unique(part), np.array(node))
+        return _Memory(tensor.element_size(), {}, torch.full((places,), node if any(p.any() for p in labels) else 0))
 
     def _note_view(self, call: Call, leaf: Tensor) -> None:
         if not self.is_weight(leaf):

@@ -7,7 +7,8 @@ at once and is compared with its masked twin; where they differ, it is searched 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from ipbench.errors import BadInput
 from ipbench.sparse.channels import Groups
 from ipbench.sparse.slicing import mask_net, plan, slice_net
 
@@ -31,6 +32,9 @@ def breaking(net: nn.Module, groups: Groups, images: Sequence[Tensor]) -> dict[s
         net: in single precision; it stays as it is.
         groups: those to try are its free ones.
         images: what the net is given.
+
+    Raises:
+        BadInput: the net gives values that are not finite.
     """
     found: dict[str, str] = {}
     while names := [group.name for group in groups.free if group.name not in found]:
@@ -66,6 +70,10 @@ def _difference(net: nn.Module, groups: Groups, names: list[str], images: Sequen
         inputs = [image.to(kind) for image in images]
         mask_net(twin, cut)
         wanted = outputs(twin, inputs)
+        if not all(bool(one.isfinite().all()) for one in wanted):
+            if all(bool(one.isfinite().all()) for one in outputs(net, images)):
+                return "something is divided by its values"
+            raise BadInput("the net gives values that are not finite on random images; its groups cannot be tried")
         try:
             slice_net(twin, cut)
             found = outputs(twin, inputs)
@@ -94,12 +102,26 @@ def outputs(net: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     with torch.no_grad(), torch.random.fork_rng(devices=[]), _Certain():
         for training in (False, True):
             net.train(training)
-            found += [leaf.clone() for leaf in tree_leaves(net(*images)) if isinstance(leaf, Tensor)]
+            found += [tensor.clone() for tensor in returned(net(*images))]
         for name, buffer in net.named_buffers():
             buffer.copy_(buffers[name])
     for module, training in modes:
         module.training = training
     return found
+
+
+def returned(value: object) -> Iterator[Tensor]:
+    """All tensors in what a net returns: in lists, mappings, dataclasses and other objects."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from returned(part)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for part in value:
+            yield from returned(part)
+    elif hasattr(value, "__dict__") and not isinstance(value, type | ModuleType | nn.Module):
+        yield from returned(vars(value))
 
 
 def stir(net: nn.Module, *, all_values: bool = False) -> None:
@@ -114,7 +136,7 @@ def stir(net: nn.Module, *, all_values: bool = False) -> None:
     """
     for module in net.modules():
         if isinstance(module, _NormBase):
-            module.eps = max(module.eps, 0.1)
+            module.eps = max(module.eps, 1.0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for tensor in (*net.parameters(), *net.buffers()):

@@ -34,6 +34,8 @@ def cell(
     model: str = "lenet",
     off: str = "zero",
     allocation: str = "global",
+    pattern: str = "coefficients",
+    budget: str = "parameters",
     basis: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -46,6 +48,9 @@ def cell(
         "allocation": allocation,
         "options": dict(options or {}), "recipe": dict(recipe or {"epochs": EPOCHS}), "mode": mode,
     }  # fmt: skip
+    # Where they are usual they are left out, as in grids and records of versions that did not know them.
+    axes |= {"pattern": pattern} if pattern != "coefficients" else {}
+    axes |= {"budget": budget} if budget != "parameters" else {}
     whole = axes | {"space": space, "basis": dict(basis or {})}
     family = "dense" if method == "dense" else "before training"
     try:
@@ -90,6 +95,7 @@ def record(
         "mode",
     )
     run = {name: cell[name] for name in axes} | {"seed": seed}
+    run |= {name: cell[name] for name in ("pattern", "budget") if name in cell}
     body = {} if status == "impossible" else _outcome(cell, seed) | outcome
     return {
         "id": Run(**run).id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -205,3 +206,50 @@ def test_the_forward_may_ask_for_values():
             return self.b(torch.relu(self.a(x)) * scale)
 
     assert found(channel_groups(Asks(), (3,))) == {"a": (4, {"a"}, {"b"})}
+
+
+@dataclass
+class Output:
+    logits: torch.Tensor
+    hidden: dict[str, list[torch.Tensor]]
+
+
+class Returns(nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(3, 4), nn.Linear(4, 5), nn.Linear(5, 2)
+        self.wrap = wrap
+
+    def forward(self, x):
+        x = torch.relu(self.a(x))
+        y = torch.relu(self.b(x))
+        return self.wrap(self.c(y), y)
+
+
+def test_everything_that_is_returned_is_kept():
+    net = Returns(lambda logits, hidden: Output(logits, {"b": [hidden]}))
+    assert [group.name for group in channel_groups(net, (3,)).free] == ["a"]
+    assert [group.name for group in channel_groups(Returns(lambda logits, _: logits), (3,)).free] == ["a", "b"]
+    with pytest.raises(BadInput, match=r"the net returns no tensors \(got float\)"):
+        channel_groups(Returns(lambda *_: 1.0), (3,))
+
+
+def test_a_net_of_infinite_values():
+    class Overflows(Returns):
+        def forward(self, x):
+            return super().forward(x * 1e30) * 1e30
+
+    with pytest.raises(BadInput, match="not finite on random images"):
+        channel_groups(Overflows(lambda logits, _: logits), (3,))
+
+
+def test_several_inputs():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(1, 4, 3), nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, image, vector):
+            return self.c(self.a(image).mean((2, 3)) + self.b(vector))
+
+    assert found(channel_groups(Both(), [(1, 5, 5), (3,)])) == {"a": (4, {"a", "b"}, {"c"})}

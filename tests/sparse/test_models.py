@@ -8,7 +8,7 @@ import torch
 from ipbench.models.build import build
 from ipbench.sparse.groups import channel_groups
 from ipbench.sparse.measure import count
-from ipbench.sparse.sliced_counts import SlicedCost
+from ipbench.sparse.sliced import Sliced
 from tests.sparse.agreement import check_slice_is_mask, half
 
 #: Model -> shape of an image, free groups, their units in all. Only the classifier is frozen.
@@ -18,6 +18,11 @@ OURS = {
     "small-vgg": ((3, 8, 8), 6, 448),
     "vgg16": ((3, 32, 32), 13, 4224),
     "vgg16-d": ((3, 32, 32), 15, 4224 + 1024),
+    "vgg19": ((3, 16, 16), 16, 5504),
+    # Each depthwise convolution belongs to the pointwise one, or the stem, before it.
+    "mobilenet-v1": ((3, 8, 8), 14, 32 + 64 + 2 * 128 + 2 * 256 + 6 * 512 + 2 * 1024),
+    # The stem, and seven convolutions inside each of the nine blocks, whose outputs stand side by side.
+    "googlenet-cifar": ((3, 8, 8), 1 + 9 * 7, 7904),
     # One convolution inside each of the nine blocks, and the residual stream in three parts: its first 16 channels
     # go through all stages, the next 16 begin with the second, the last 32 with the third.
     "resnet20-cifar": ((3, 8, 8), 12, 3 * (16 + 32 + 64) + 64),
@@ -43,10 +48,11 @@ def check(name, shape, groups_expected, units_expected):
     removed = half(groups)
     sliced = check_slice_is_mask(net, groups, removed, shape, torch.float32)
     kept = {name: groups[name].units - len(units) for name, units in removed.items()}
-    cost, counted = SlicedCost(net, shape, groups), count(sliced, shape)
-    assert (cost.parameters(kept), cost.macs(kept)) == (counted.parameters, counted.macs)
-    dense = count(net, shape)
-    assert (cost.parameters({}), cost.macs({})) == (dense.parameters, dense.macs)
+    dense, counted = count(net, shape), count(sliced, shape)
+    buffers = {name for name, _ in net.named_buffers()}
+    for units, wanted in ((kept, counted), ({}, dense)):
+        told = Sliced(dense, groups, units)
+        assert (told.parameters(buffers), told.macs()) == (wanted.parameters, wanted.macs)
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -32,11 +32,12 @@ def density(scene: Scene, file: FigureFile) -> Figure:
     text = f"Line: mean over seeds; band: their range; dotted: 1 − p; cross: nothing kept in some seed.{left_out}"
     sheet = page(rows, titles(spots), scene.note(cells_of(spots, file), text), tick_room=room)
     positive = [float(share[share > 0].min()) for _, share in found.values() if (share > 0).any()]
-    targets = [1 - float(row.any.sparsity) for _, row in spots]
+    targets = [1 - float(row.any.sparsity) for _, row in spots if row.any.budget == "parameters"]
     floor = min([*positive, *targets]) / 2.5
     anything = False
     for axes, (_, row) in zip(sheet.panels, spots, strict=True):
-        axes.axhline(1 - float(row.any.sparsity), color=style.GREY, linestyle=":", linewidth=0.8, zorder=1)
+        if row.any.budget == "parameters":
+            axes.axhline(1 - float(row.any.sparsity), color=style.GREY, linestyle=":", linewidth=0.8, zorder=1)
         drawn = False
         for space, cell in sides(row, file):
             share = found[cell.id][1]

@@ -1,4 +1,4 @@
-"""Figures with the sparsity on the x-axis and a panel per method: accuracy, gap, paired difference, spatial zeros."""
+"""Figures with the share of what is removed on the x-axis and a panel per method: accuracy, gap, difference, zeros."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from ipbench.analysis.figures.scene import Scene, spaces, title
 from ipbench.analysis.grid import Cell
 from ipbench.analysis.panels import Panel
 from ipbench.analysis.plan import FigureFile
+from ipbench.analysis.shares import share_name
 
 
 def accuracy(scene: Scene, file: FigureFile) -> Figure:
@@ -54,7 +55,7 @@ def difference(scene: Scene, file: FigureFile) -> Figure:
     sparsities(sheet, panels, drawn)
     more = difference_axis(sheet, "y", scene.collection.grid.margin)
     handles = difference_handles(scene.collection.grid.margin)
-    label(sheet, title(file), "sparsity p", f"IP − SP (points{f'; {more}' if more else ''})", handles)
+    label(sheet, title(file), share_name(cells), f"IP − SP (points{f'; {more}' if more else ''})", handles)
     return sheet.figure
 
 
@@ -81,7 +82,7 @@ def spatial_zeros(scene: Scene, file: FigureFile) -> Figure:
         for space in shown
         for when, look in looks
     ]
-    label(sheet, title(file), "sparsity p", "zero spatial weights (%)", handles)
+    label(sheet, title(file), share_name(cells), "zero spatial weights (%)", handles)
     return sheet.figure
 
 
@@ -108,7 +109,7 @@ def _metric(scene: Scene, file: FigureFile, metric: str, y: str) -> Figure:
         anything = anything or any(found)
     sparsities(sheet, panels, anything or bool(drawn))
     handles: list[Artist] = [marker(style.LABEL[s], style.COLOUR[s], style.MARKER[s], style.COLOUR[s]) for s in shown]
-    label(sheet, title(file), "sparsity p", y, [*handles, *drawn.values()])
+    label(sheet, title(file), share_name(cells), y, [*handles, *drawn.values()])
     return sheet.figure
 
 
@@ -132,7 +133,7 @@ def _series(
         found = scene.cells(metric)[cell.id]
         if not found.n:
             continue
-        x = style.sparsity_position(cell.sparsity) + shift
+        x = scene.position(cell) + shift
         values = scene.values(metric)[cell.id].values()
         if dots:
             axes.scatter([x] * found.n, [100 * value for value in values], color=colour, **DOTS)
@@ -160,7 +161,7 @@ def _difference_panel(axes: Axes, scene: Scene, panel: Panel) -> bool:
         found = scene.pairs.get(pair_name(row))
         if found is None or not found.comparison.n:
             continue
-        x = style.sparsity_position(row.any.sparsity)
+        x = scene.position(row.any)
         seeds = differences(row, scene.values(PRIMARY)).values()
         axes.scatter([x] * len(seeds), [100 * value for value in seeds], color=style.DIFFERENCE_COLOUR, **DOTS)
         mean, bar = 100 * found.comparison.mean, found.comparison.interval

@@ -35,6 +35,7 @@ from ipbench.analysis.grid import Row
 from ipbench.analysis.labels import labels
 from ipbench.analysis.panels import Panel, ablations
 from ipbench.analysis.plan import FigureFile
+from ipbench.analysis.shares import share_name
 
 #: Characters of a line of a variant's name in `ablation`; inches of one, of a variant, left and right of the panels.
 _NAME, _CHARACTER, _VARIANT, _LEFT, _RIGHT = 30, 0.052, 0.2, 0.35, 0.3
@@ -68,7 +69,7 @@ def basis(scene: Scene, file: FigureFile) -> Figure:
         marker("mean over FBs", style.COLOUR["ip"], style.MARKER["ip"], style.COLOUR["ip"]),
         Patch(color=style.COLOUR["ip"], alpha=0.2, linewidth=0, label="range over FBs"),
     ]
-    label(sheet, title(file), "sparsity p", ["drift ‖F − F₀‖", "condition number"], handles)
+    label(sheet, title(file), share_name(cells), ["drift ‖F − F₀‖", "condition number"], handles)
     return sheet.figure
 
 
@@ -96,7 +97,7 @@ def _basis_panel(axes: Axes, scene: Scene, panel: Panel, column: str, ruler: Rul
         found = cell_statistics(nets)
         names = dict.fromkeys(name for values in known.values() for name in values)
         single = [np.mean([values[name] for values in known.values() if name in values]) for name in names]
-        x = style.sparsity_position(cell.sparsity)
+        x = scene.position(cell)
         places.append(x)
         means.append(back(found.mean))
         lows.append(back(float(min(single))))

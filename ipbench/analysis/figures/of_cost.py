@@ -21,6 +21,7 @@ from ipbench.analysis.grid import Cell, Row
 from ipbench.analysis.panels import Panel
 from ipbench.analysis.plan import FigureFile
 from ipbench.analysis.setting import hardware
+from ipbench.analysis.shares import share_name
 
 WALL, CPU = "cost_wall_seconds", "cost_cpu_seconds"
 
@@ -85,7 +86,7 @@ def cost(scene: Scene, file: FigureFile) -> Figure:
     handles: list[Artist] = [
         marker(panel.title, *look, look[0]) for panel, look in zip(panels, looks(panels), strict=True)
     ]
-    label(sheet, title(file), "sparsity p", "IP / SP", handles, legend_columns=columns)
+    label(sheet, title(file), share_name(cells), "IP / SP", handles, legend_columns=columns)
     return sheet.figure
 
 
@@ -136,7 +137,7 @@ def _quantity(axes: Axes, scene: Scene, panels: Sequence[Panel], quantity: Quant
             found = compare(logarithms)
             lower, upper = math.exp(found.interval.lower), math.exp(found.interval.upper)
             # Beside each other, so that intervals do not cover each other.
-            x = style.sparsity_position(row.any.sparsity) + step * (number - (len(panels) - 1) / 2)
+            x = scene.position(row.any) + step * (number - (len(panels) - 1) / 2)
             interval(axes, x, math.exp(found.mean), lower, upper, colour)
             places.append(x)
             means.append(math.exp(found.mean))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -15,13 +16,17 @@ from ipbench.analysis.figures.marks import DOTS, MEANS, interval, legend_columns
 from ipbench.analysis.figures.scene import Scene, spaces, title
 from ipbench.analysis.panels import Panel
 from ipbench.analysis.plan import FigureFile
+from ipbench.analysis.shares import SHARES_OF, budgets_of, share_name
 
 #: Inches: a panel's height, and what is left and right of a single one.
 _HEIGHT, _MARGINS = 2.4, 0.6
 
 
 def methods(scene: Scene, file: FigureFile) -> Figure:
-    """Test accuracy after the last epoch against sparsity: a panel per space, a line per method, a band for dense."""
+    """Test accuracy after the last epoch against sparsity: a panel per space, a line per method, a band for dense.
+
+    Shares of different budgets share no panel: each budget has a row of its own.
+    """
     panels = scene.panels(file)
     shown = [space for space in spaces(file) if any(panel.side(space) for panel in panels)]
     cells = [cell for panel in panels for space in shown for cell in panel.side(space)]
@@ -34,43 +39,50 @@ def methods(scene: Scene, file: FigureFile) -> Figure:
     named = sum(map(bool, dense.values()))
     width = style.PAGE_WIDTH if len(shown) > 1 else style.PANEL_WIDTH + _MARGINS
     columns = legend_columns([panel.title for panel in panels] + ["dense (SP)"] * named, width)
+    budgets = budgets_of(cells) or ["parameters"]
     text = f"{MEANS} Band: that of the dense net. Dots: single seeds, where a run collapsed."
     sheet = page(
-        [len(shown)],
-        [style.LABEL[space] for space in shown],
+        [len(shown)] * len(budgets),
+        [_title(space, budget, len(budgets) > 1) for budget in budgets for space in shown],
         scene.note([*cells, *bands], text),
         height=_HEIGHT,
         legend_rows=math.ceil((len(panels) + named) / columns),
     )
     references: dict[str, Artist] = {}
     drawn = []
-    for axes, space in zip(sheet.panels, shown, strict=True):
+    styles = list(zip(panels, looks(panels), strict=True))
+    for axes, (budget, space) in zip(sheet.panels, product(budgets, shown), strict=True):
         for cell in dense[space]:
             reference(axes, scene.cells(PRIMARY)[cell], space, references)
-        drawn.append(_lines(axes, scene, panels, space))
+        # A net that is dense in all of its cells has no budget.
+        own = [(panel, look) for panel, look in styles if panel.rows[0].any.dense or panel.rows[0].any.budget == budget]
+        drawn.append(_lines(axes, scene, own, space))
         if not drawn[-1]:
-            empty(axes, scene.nothing(cell for panel in panels for cell in panel.side(space)))
+            empty(axes, scene.nothing(cell for panel, _ in own for cell in panel.side(space)))
     sparsities(sheet, panels, any(drawn) or bool(references))
-    handles: list[Artist] = [
-        marker(panel.title, *look, look[0]) for panel, look in zip(panels, looks(panels), strict=True)
-    ]
-    label(sheet, title(file), "sparsity p", "test accuracy (%)", [*handles, *references.values()], columns)
+    handles: list[Artist] = [marker(panel.title, *look, look[0]) for panel, look in styles]
+    label(sheet, title(file), share_name(cells), "test accuracy (%)", [*handles, *references.values()], columns)
     return sheet.figure
 
 
-def _lines(axes: Axes, scene: Scene, panels: list[Panel], space: str) -> bool:
+def _title(space: str, budget: str, several: bool) -> str:
+    """The title of a panel."""
+    return f"{style.LABEL[space]}, p of {SHARES_OF[budget]}" if several else style.LABEL[space]
+
+
+def _lines(axes: Axes, scene: Scene, styles: list[tuple[Panel, tuple[str, str]]], space: str) -> bool:
     """Draw the methods of one space; says whether there was anything to draw."""
     anything = False
-    span = [style.sparsity_position(text) for panel in panels for text in panel.sparsities]
-    step = 0.04 * (max(span) - min(span) or 1.0) / max(1, len(panels) - 1)
-    for number, (panel, (colour, shape)) in enumerate(zip(panels, looks(panels), strict=True)):
+    span = [style.sparsity_position(text) for panel, _ in styles for text in panel.sparsities] or [0.0]
+    step = 0.04 * (max(span) - min(span) or 1.0) / max(1, len(styles) - 1)
+    for number, (panel, (colour, shape)) in enumerate(styles):
         places, means = [], []
         for cell in panel.side(space):
             found = scene.cells(PRIMARY)[cell.id]
             if not found.n:
                 continue
             # Beside each other, so that intervals do not cover each other.
-            x = style.sparsity_position(cell.sparsity) + step * (number - (len(panels) - 1) / 2)
+            x = scene.position(cell) + step * (number - (len(styles) - 1) / 2)
             interval(axes, x, 100 * found.mean, 100 * found.lower, 100 * found.upper, colour)
             if scene.counts[cell.id].collapsed:  # no interval says what happened there
                 values = scene.values(PRIMARY)[cell.id].values()

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
+import pandas as pd
+
+from ipbench.analysis import style
 from ipbench.analysis.cells import CellStatistics, Counts, Values, all_cells, counts, metric_values
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.comparisons import Finding, analyse
@@ -13,7 +16,7 @@ from ipbench.analysis.grid import Cell, Row
 from ipbench.analysis.panels import Panel, panels
 from ipbench.analysis.plan import ALL, BOTH, FigureFile
 from ipbench.analysis.settings import Settings
-from ipbench.spec import SPACES
+from ipbench.spec import SPACES, n_of_m
 
 #: The columns of single runs that figures read; one of newer records may be absent.
 _COLUMNS = (
@@ -72,6 +75,18 @@ class Scene:
         """The panels of a figure."""
         found = panels(self.collection.grid, file.dataset, file.model)
         return [panel for panel in found if file.method in (ALL, panel.method)]
+
+    def position(self, cell: Cell) -> float:
+        """Where a cell stands on the axis of shares: where it was planned; one whose share is a result, there."""
+        reached = self.values("reached").get(cell.id) if n_of_m(cell.pattern) and "reached" in self.runs else None
+        if not reached:
+            return style.sparsity_position(cell.sparsity)
+        return style.sparsity_position(str(sum(reached.values()) / len(reached)))
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """All runs that have a record."""
+        return self.collection.runs
 
     def nothing(self, cells: Iterable[Cell]) -> str:
         """Why a panel of these cells, none of which has a finished run, is empty."""

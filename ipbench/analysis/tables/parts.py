@@ -11,7 +11,7 @@ from ipbench.analysis.collect import Collection
 from ipbench.analysis.comparisons import REFERENCE, Analysis
 from ipbench.analysis.flips import CLAIM_SEEDS
 from ipbench.analysis.grid import LATER, Cell, Row
-from ipbench.analysis.labels import AXES, HEADINGS, Labels
+from ipbench.analysis.labels import AXES, Labels
 from ipbench.analysis.render import Table
 from ipbench.analysis.setting import hardware, software
 from ipbench.analysis.statistics import INTERVAL_SEEDS, POWER, seeds_for
@@ -97,15 +97,15 @@ def raw_axes(row: Row) -> dict[str, Any]:
 
 def axes(names: Labels, row: Row) -> dict[str, str]:
     """The axes of a row that vary, by the heading of their column."""
-    return {HEADINGS.get(axis, axis): names.row(row, axis) for axis in names.varying}
+    return {names.heading(axis): names.row(row, axis) for axis in names.varying}
 
 
 def column_names(names: Labels) -> list[str]:
     """The headings of the axes that vary."""
-    return [HEADINGS.get(axis, axis) for axis in names.varying]
+    return [names.heading(axis) for axis in names.varying]
 
 
 def common_notes(collection: Collection, names: Labels) -> tuple[str, ...]:
     """The notes that most tables share: which axes were dropped as constant, and the setting."""
-    constant = ", ".join(f"{HEADINGS.get(axis, axis)} {text}" for axis, text in names.constant.items())
+    constant = ", ".join(f"{names.heading(axis)} {text}" for axis, text in names.constant.items())
     return (*((f"All rows: {constant}.",) if constant else ()), *setting_notes(collection))

@@ -15,7 +15,7 @@ from ipbench.analysis.labels import AXES, Labels
 from ipbench.analysis.render import Table
 from ipbench.analysis.settings import Settings
 from ipbench.analysis.tables.parts import axes, column_names, common_notes, raw_axes, table
-from ipbench.analysis.text import NOTHING, factor, quantity, ranges, seconds
+from ipbench.analysis.text import NOTHING, factor, percent, quantity, ranges, seconds
 
 #: Columns of the cost table: its name in the CSV, its heading, and how a mean of it is printed.
 _COSTS = (
@@ -33,6 +33,17 @@ _COSTS = (
     ("cost_wall_seconds", "wall time", seconds),
     ("cost_peak_memory_bytes", "peak memory", lambda value: quantity(value, "B")),
 )
+_SLICED = (
+    "removed of the budget: in per cent of the dense net's parameters, MACs or units, as the budget says. Sliced: of"
+    " the net without the channels that are gone.",
+)
+#: The same of runs with another pattern or budget alone.
+_COSTS_OF_UNITS = (
+    ("reached", "removed of the budget", percent),
+    ("macs_sliced", "MACs sliced", quantity),
+    ("macs_sliced_two_stage", "MACs sliced, two-stage", quantity),
+    ("parameters_sliced", "parameters sliced", quantity),
+)
 
 
 def cost_table(collection: Collection, names: Labels) -> Table:
@@ -42,7 +53,8 @@ def cost_table(collection: Collection, names: Labels) -> Table:
         runs[f"bytes_stored_{kind}"] = runs[["bytes_values", f"bytes_{kind}", "bytes_other"]].sum(axis=1, skipna=False)
     runs["factor_parameters"] = runs["parameters_dense"] / runs["parameters"]
     runs["factor_bytes"] = 4 * runs["parameters_dense"] / runs["bytes_stored_entropy"]
-    columns = ["achieved_sparsity", *(name for name, _, _ in _COSTS)]
+    costs = (*_COSTS, *(entry for entry in _COSTS_OF_UNITS if entry[0] in runs))
+    columns = ["achieved_sparsity", *(name for name, _, _ in costs)]
     means = {str(cell): group[columns].mean() for cell, group in runs.groupby("cell")}
     number = {str(cell): len(group) for cell, group in runs.groupby("cell")}
     settings = Settings(collection)
@@ -60,17 +72,18 @@ def cost_table(collection: Collection, names: Labels) -> Table:
         texts = axes(names, Row(cell, None)) | {"space": cell.space.upper(), "n": str(n)}
         texts["achieved p"] = NOTHING if math.isnan(achieved) else f"{achieved:.5f}"
         texts |= {"achieved p": f"not formed: {mixed}"} if mixed else {}
-        printed.append(texts | {heading: write(mean[name]) for name, heading, write in _COSTS})
+        printed.append(texts | {heading: write(mean[name]) for name, heading, write in costs})
     notes = (
         "Means over the finished runs. kept: non-zero coefficients; FB: filter-basis entries, which count against the"
         " same budget; parameters: kept, FB and all that is never pruned.",
         "MACs are per image: of the dense net, of the sparse one convolved directly, and of IP in two stages (basis"
         " first). Stored: values in fp32 with the mask as a bitmask, or ideally entropy coded, and all other state."
         " Fewer: against the parameters of the dense net, and against their bytes in fp32 (entropy coded).",
+        *(_SLICED if len(costs) > len(_COSTS) else ()),
         *_left_out(runs),
         *common_notes(collection, names),
     )
-    order = [*column_names(names), "space", "n", "achieved p", *(heading for _, heading, _ in _COSTS)]
+    order = [*column_names(names), "space", "n", "achieved p", *(heading for _, heading, _ in costs)]
     return table(collection, "cost", "what a run costs", data, printed, notes, order)
 
 
