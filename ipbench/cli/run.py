@@ -93,18 +93,11 @@ def run(
     methods.load(method_file or [])
     facts = datasets.dataset(dataset, "--dataset")
     chosen = methods.get(method, "--method")
-    model = facts.model if model is None else model
-    models.check(model, "--model")
+    models.check(facts.model if model is None else model, "--model")
     valid_choice(loader, ("memory", "ffcv"), "loader", "--loader")
-    if not chosen.prunes:
-        usual = {"sparsity": ["0"], "pattern": COEFFICIENTS, "budget": "parameters"}
-        given = {"sparsity": sparsity or ["0"], "pattern": pattern or COEFFICIENTS, "budget": budget}
-        for name in usual:
-            if given[name] != usual[name]:
-                raise BadInput(f"--{name}: method {chosen.name} does not prune; leave --{name} out")
     values: dict[str, Any] = {
         "dataset": dataset,
-        "model": model,
+        "model": facts.model if model is None else model,
         "method": chosen.name,
         "recipe": merged_recipe(facts.recipe, _nested(_pairs(recipe, "--recipe")), "--recipe"),
         "space": space,
@@ -116,17 +109,32 @@ def run(
         "options": chosen.check_options(_pairs(option, "--option"), "--option"),
         "mode": mode,
     }
-    sparsities = (sparsity or [only_sparsity(values["pattern"]) or "0.9"]) if chosen.prunes else ["0"]
-    seeds = [_integer(word, "--seed") for word in seed or ["0"]]
-    runs = [build(Run, {**values, "sparsity": p, "seed": number}, "run") for p, number in product(sparsities, seeds)]
+    if not chosen.prunes:
+        _check_does_not_prune(chosen, sparsity or ["0"], pattern or COEFFICIENTS, budget)
+    runs = _runs(chosen, values, sparsity, [_integer(word, "--seed") for word in seed or ["0"]])
     datasets.check_recipe(facts, runs[0].recipe, "--recipe")
     chosen.check_run(runs[0], "run")
+    _train(runs, out, done, keep, data=data, device=device, threads=threads, loader=loader, workers=workers)
+
+
+def _check_does_not_prune(method: methods.Method, sparsity: list[str], pattern: str, budget: str) -> None:
+    """Whether a method without sparsities is given none of what only others have."""
+    usual = {"sparsity": ["0"], "pattern": COEFFICIENTS, "budget": "parameters"}
+    given = {"sparsity": sparsity, "pattern": pattern, "budget": budget}
+    for name in usual:
+        if given[name] != usual[name]:
+            raise BadInput(f"--{name}: method {method.name} does not prune; leave --{name} out")
+
+
+def _runs(method: methods.Method, values: dict[str, Any], sparsity: list[str] | None, seeds: list[int]) -> list[Run]:
+    """A run of every sparsity and seed; a level of a lottery ticket comes after those that it continues."""
+    sparsities = (sparsity or [only_sparsity(values["pattern"]) or "0.9"]) if method.prunes else ["0"]
+    runs = [build(Run, {**values, "sparsity": p, "seed": number}, "run") for p, number in product(sparsities, seeds)]
     if len(set(seeds)) < len(seeds):
         raise BadInput("--seed: the same seed is given twice")
     if len({item.sparsity for item in runs}) < len(sparsities):
         raise BadInput("--sparsity: the same sparsity is given twice")
-    runs.sort(key=lambda item: Fraction(item.sparsity))  # a level of a lottery ticket continues those before it
-    _train(runs, out, done, keep, data=data, device=device, threads=threads, loader=loader, workers=workers)
+    return sorted(runs, key=lambda item: Fraction(item.sparsity))
 
 
 def _train(
@@ -174,14 +182,10 @@ def _train(
 def _train_in(
     environment: Environment, runs: Sequence[Run], out: Path, done: Path | None, keep: bool, *, quiet: bool
 ) -> None:
-    from ipbench.cli.progress import epochs_bar
-    from ipbench.machine import distributed
-    from ipbench.runs import execute as running
+    from ipbench.runs.execute import record_path
     from ipbench.store import write_json
 
     folder, done = out.absolute(), done and done.absolute()  # a method may change the working directory
-    # One of several processes must not go on alone: torchrun ends all. And of a single run, its error says it all.
-    ends_all = distributed.processes() > 1 or len(runs) == 1
     continued = {parent.id for item in runs for parent in _line(item)}
     finished: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
@@ -189,40 +193,50 @@ def _train_in(
         label = f"{item.dataset} {item.model} {item.method} {item.space} p={item.sparsity} seed {item.seed}"
         if any(parent.id in failed for parent in _line(item)):
             output.complain(f"ipbench: {label}: not trained, for a run that it continues has failed")
+            record = None
+        else:
+            record = _record(item, folder, environment, label, keep or item.id in continued, single=len(runs) == 1)
+        if record is None:
             failed[item.id] = f"p={item.sparsity} seed {item.seed}"
             continue
-        try:
-            with epochs_bar(label) as on_epoch:
-                record = running.execute(
-                    item, folder, environment, keep=keep or item.id in continued, on_epoch=on_epoch
-                )
-        except BadProduct as error:
-            if ends_all:
-                raise
-            output.complain(f"ipbench: {label}: {error}")
-        except (BadInput, Stopped):
-            raise
-        except OSError as error:
-            if ends_all or error.errno is None:
-                raise
-            output.complain(f"ipbench: {label}: {files.refusal(error)}")
-        except Exception:
-            if distributed.processes() > 1:
-                raise
-            output.complain(traceback.format_exc().rstrip())
-        else:
-            finished.append(
-                {key: record[key] for key in ("id", "cell", "status", "outcome_sha256")} | {"seed": item.seed}
-            )
-            if not quiet:
-                output.progress(f"{label}: {_result(record)}  {running.record_path(out, item)}")
-            continue
-        failed[item.id] = f"p={item.sparsity} seed {item.seed}"
+        finished.append({key: record[key] for key in ("id", "cell", "status", "outcome_sha256")} | {"seed": item.seed})
+        if not quiet:
+            output.progress(f"{label}: {_result(record)}  {record_path(out, item)}")
     if failed:
         output.complain(f"ipbench: {len(failed)} of {len(runs)} runs failed: {', '.join(failed.values())}")
         raise typer.Exit(1)
     if done:
         write_json(done, {"runs": finished})
+
+
+def _record(
+    run: Run, folder: Path, environment: Environment, label: str, keep: bool, *, single: bool
+) -> dict[str, Any] | None:
+    """The record of a run; None if it failed, and said so, in a way that does not end the others."""
+    from ipbench.cli.progress import epochs_bar
+    from ipbench.machine import distributed
+    from ipbench.runs import execute as running
+
+    # One of several processes must not go on alone: torchrun ends all. And of a single run, its error says it all.
+    ends_all = distributed.processes() > 1 or single
+    try:
+        with epochs_bar(label) as on_epoch:
+            return running.execute(run, folder, environment, keep=keep, on_epoch=on_epoch)
+    except BadProduct as error:
+        if ends_all:
+            raise
+        output.complain(f"ipbench: {label}: {error}")
+    except (BadInput, Stopped):
+        raise
+    except OSError as error:
+        if ends_all or error.errno is None:
+            raise
+        output.complain(f"ipbench: {label}: {files.refusal(error)}")
+    except Exception:
+        if distributed.processes() > 1:
+            raise
+        output.complain(traceback.format_exc().rstrip())
+    return None
 
 
 def _line(item: Run) -> list[Run]:
