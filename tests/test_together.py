@@ -107,7 +107,7 @@ RIGL = [*WORDS, "--method", "rigl", "--option", "every=3"]
     ("words", "fault", "status", "reason"),
     [
         (GMP, [1, "ipbench.sparse.scoring:as_scores", NAN, 2], "diverged", "no number"),
-        (GMP, [0, "ipbench.sparse.view:select", FEW, 2], "impossible", "too few"),
+        (GMP, [0, "ipbench.sparse.selection:select", FEW, 2], "impossible", "too few"),
         (FT, [1, "ipbench.runs.stages:pruned_masks", NAN, 1], "diverged", "no number"),
         (RIGL, [1, "ipbench.updaters.exchange:as_score", NAN, 1], "diverged", "no number"),
     ],
@@ -187,6 +187,30 @@ def test_resumed_in_mid_epoch_with_another_number_of_processes(processes, undist
     assert cut["provenance"]["processes"] == f"{before} then {after}"
     assert one["provenance"]["processes"] == 1
     assert cut["outcome"]["curves"]["train_loss"] == pytest.approx(one["outcome"]["curves"]["train_loss"], rel=1e-4)
+
+
+SLICED = [*WORDS, "--method", "snip", "--pattern", "filters", "--sparsity", "0.5", "--keep"]
+SLICE = "ipbench.sparse.net:SparseNet.slice"
+
+
+def test_all_cut_the_same_channels(processes, tmp_path):
+    """One is late to the cut; one is stopped when it trains the small net, and both go on in it."""
+    stop = [1, "ipbench.training.loop:gradient_norm", ["stop"], 2]
+    for folder, faults in (("whole", []), ("cut", [[1, SLICE, ["sleep", 0.5], 0], stop])):
+        ended = processes.run(2, SLICED, tmp_path / folder, *faults)
+        assert ended.codes == ([stopping.EXIT_STATUS] * 2 if faults else [0, 0]), ended.lines
+    (state,) = (tmp_path / "cut/out/state").rglob("*.safetensors")
+    assert read_tensors(state)[1]["structure"]
+    assert processes.run(2, SLICED, tmp_path / "cut").codes == [0, 0]
+    whole, cut = (records(tmp_path / folder)["snip"] for folder in ("whole", "cut"))
+    assert whole["outcome"]["sliced"] and cut["outcome"] == whole["outcome"]
+    assert cut["cost"]["latency"]["sliced"]["seconds"] > 0
+
+
+def test_what_only_one_cannot_cut_ends_all_with_one_line(processes, tmp_path):
+    ended = processes.run(2, SLICED, tmp_path, [1, SLICE, GONE, 1])
+    assert ended.codes == [2, 2] and ended.lines == [f"ipbench: {GONE[2]}"]
+    assert not list((tmp_path / "out").rglob("*.json"))
 
 
 def test_gradual_scores_are_those_of_the_whole_batch(processes, tmp_path):

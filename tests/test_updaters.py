@@ -1,4 +1,4 @@
-"""Updaters of a user's method file: what they do, what a resume restores, and several processes."""
+"""Updaters of a user's method file: what they do, and what a resume restores."""
 
 from __future__ import annotations
 
@@ -26,146 +26,13 @@ from ipbench.runs.state import State, read_end
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.view import sparse_net
 from ipbench.spec import Recipe, Run
-from ipbench.store import read_json
 from ipbench.training import loop
-from tests.several import Several, several
 from tests.tiny import TinyData, hooks_of, make_run, tiny_conv
 
 #: Four steps an epoch, twelve in all.
 RECIPE = Recipe(epochs=3, batch_size=20, lr=0.05, schedule="constant", train_examples=100, validation=0.2)
 HERE = Environment()
-
-FILE = '''
-import torch
-
-from ipbench.methods import Prune, Train, Updater, method
-from ipbench.methods.magnitude import magnitude
-
-PAPER = "Nobody, 2026"
-
-
-class L2(Updater):
-    """Half the strength times the sum of squares."""
-
-    def __init__(self, net, steps, *, strength):
-        self.strength = strength
-
-    def penalty(self, net):
-        return 0.5 * self.strength * sum(c.square().sum() for c in net.coefficients.values())
-
-
-class Soft(Updater):
-    """After every epoch the smallest half of each layer is zero, and trains on."""
-
-    def __init__(self, net, steps):
-        self.epochs = 0
-
-    def after_epoch(self, net, epoch):
-        for c in net.coefficients.values():
-            c.mul_(c.abs() >= c.abs().flatten().sort().values[c.numel() // 2])
-        self.epochs += 1
-        net.notes["epochs"] = self.epochs
-
-    def tensors(self):
-        return {"epochs": self.epochs}
-
-    def load(self, tensors):
-        self.epochs = tensors["epochs"]
-
-
-class Growing(Updater):
-    """The decay of the smallest half of each layer grows at every step; done at a limit, and settled then."""
-
-    def __init__(self, net, steps, *, rise, limit):
-        self.rise, self.limit, self.grown = rise, limit, 0.0
-        self.weak = {name: c.abs() < c.abs().median() for name, c in net.coefficients.items()}
-
-    @property
-    def done(self):
-        return self.grown >= self.limit
-
-    settled = done
-
-    def decay(self, net):
-        self.grown += self.rise
-        return {name: net.weight_decay + self.grown * weak for name, weak in self.weak.items()}
-
-    def tensors(self):
-        return {"grown": self.grown, **self.weak}
-
-    def load(self, tensors):
-        self.grown = tensors.pop("grown")
-        self.weak = tensors
-
-
-class Mean(Updater):
-    """Prunes at every third step of the second half, by the running mean of gradients."""
-
-    masks = "pruned"
-
-    def __init__(self, net, steps):
-        self.steps, self.count = steps, 0
-        self.mean = {name: torch.zeros_like(c) for name, c in net.coefficients.items()}
-
-    def after_backward(self, net, batch, step):
-        self.count += 1
-        for name, c in net.coefficients.items():
-            self.mean[name] += (c.grad.abs() - self.mean[name]) / self.count
-        last = step == self.steps.total - 1
-        if last or (step >= self.steps.total // 2 and step % 3 == 0):
-            keep = net.budget_at(1 if last else step / self.steps.total)
-            net.prune(net.select(self.mean, keep, step))
-        return not last
-
-    def tensors(self):
-        return {"count": self.count, **self.mean}
-
-    def load(self, tensors):
-        self.count = tensors.pop("count")
-        self.mean = tensors
-
-
-def remembered(net, batch):
-    """The running mean of magnitudes over all rounds."""
-    count = net.state["count"] = net.state.get("count", 0) + 1
-    for name, c in net.coefficients.items():
-        mean = net.state.setdefault(name, torch.zeros_like(c))
-        mean += (c.detach().abs() - mean) / count
-    net.notes[f"round {count}"] = [float(net.state[name].sum()) for name in net.coefficients]
-    return {name: net.state[name] for name in net.coefficients}
-
-
-@method(family="during training", paper=PAPER)
-def penalised(*, strength: float = 0.1):
-    """Trains with a penalty."""
-    return [Train(L2.spec(strength=strength))]
-
-
-@method(family="during training", paper=PAPER)
-def soft():
-    """Prunes softly, then for good."""
-    return [Train(Soft.spec()), Prune(magnitude, "magnitude")]
-
-
-@method(family="during training", paper=PAPER)
-def growing(*, rise: float = 0.01, limit: float = 0.055):
-    """Grows the decay of the smallest half, prunes it, trains on."""
-    push = Train(Growing.spec(rise=rise, limit=limit), recipe={"schedule": "constant"}, until="done")
-    return [push, Prune(magnitude, "magnitude"), Train(epochs=1)]
-
-
-@method(family="during training", paper=PAPER)
-def mean():
-    """Prunes by the running mean of gradients."""
-    return [Train(Mean.spec())]
-
-
-@method(family="after training", paper=PAPER)
-def rounds():
-    """Prunes twice in two rounds each, by the running mean over all of them."""
-    score = Prune(remembered, "remembered", rounds=2)
-    return [Train(epochs=1), score, Train(epochs=1), score, Train(epochs=1)]
-'''
+METHOD_FILE = Path(__file__).with_name("own_updaters.py")
 
 
 @pytest.fixture(autouse=True)
@@ -177,15 +44,8 @@ def registry() -> Iterator[None]:
     REGISTRY.update(before)
 
 
-@pytest.fixture(scope="module")
-def method_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("own") / "own.py"
-    path.write_text(FILE)
-    return path
-
-
 @pytest.fixture
-def own(method_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own(monkeypatch: pytest.MonkeyPatch) -> None:
     """The methods of the file, on a tiny net of 224 weights."""
 
     def build(name, shape, classes, seed, scheme):
@@ -198,7 +58,7 @@ def own(method_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     for label in [label for label in sys.modules if label.startswith("ipbench_method_")]:
         del sys.modules[label]
-    methods.load([method_file])
+    methods.load([METHOD_FILE])
 
 
 def tiny_run(method: str, **values: Any) -> Run:
@@ -562,71 +422,3 @@ def test_the_updater_of_the_documentation(tmp_path):
     run = tiny_run("documented", recipe=recipe, options={"rise": 0.01, "limit": 0.055})
     outcome = execute(run, tmp_path, HERE)["outcome"]
     assert outcome["training_flops"] == 6 * outcome["macs_dense"] * 20 * (8 + 16)
-
-
-# Several processes.
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Several]:
-    with several() as found:
-        yield found
-
-
-BRIGHT = '''
-import torch
-
-from ipbench.methods import Train, Updater, method
-
-
-class Bright(Updater):
-    """Prunes by the sum over all images that it has seen: the first layer by pixels."""
-
-    masks = "pruned"
-
-    def __init__(self, net, steps):
-        self.steps, self.seen = steps, torch.zeros(64, dtype=torch.float64)
-
-    def after_backward(self, net, batch, step):
-        summed = net.summed({"seen": batch.images.double().sum(0).flatten()})
-        self.seen += (summed["seen"] * 8).round()
-        if step == self.steps.total - 4:
-            first, *rest = net.names
-            scores = {name: net.uniform(name) for name in rest}
-            scores[first] = self.seen.abs().expand(net.shapes[first]).contiguous()
-            net.prune(net.select({name: scores[name] for name in net.names}, net.budget))
-        return True
-
-    def tensors(self):
-        return {"seen": self.seen}
-
-    def load(self, tensors):
-        self.seen = tensors["seen"]
-
-
-@method(family="during training", paper="Nobody, 2026")
-def bright():
-    return [Train(Bright.spec())]
-'''
-
-
-def test_two_processes_decide_by_all_images(processes, tmp_path):
-    """The masks are those of one process; stopped in an epoch, the two go on bit for bit."""
-    (tmp_path / "own.py").write_text(BRIGHT)
-    words = [
-        "run", "--device", "cpu", "--model", "lenet-300-100", "--out", "out", "--recipe", "epochs=2", "--recipe",
-        "train_examples=120", "--recipe", "batch_size=6", "--recipe", "warmup=0", "--sparsity", "0.9", "--method-file",
-        str(tmp_path / "own.py"), "--method", "bright",
-    ]  # fmt: skip
-    stop = [1, "ipbench.training.loop:_asked_to_stop", ["stop"], 16]
-    outcomes = {}
-    for name, world, faults in (("one", 1, []), ("two", 2, []), ("cut", 2, [stop])):
-        ended = processes.run(world, words, tmp_path / name, *faults)
-        if faults:
-            assert set(ended.codes) == {75}, ended.lines
-            ended = processes.run(world, words, tmp_path / name)
-        assert ended.codes == [0] * world, ended.lines
-        (path,) = (tmp_path / name / "out/runs").rglob("*.json")
-        outcomes[name] = read_json(path)["outcome"]
-    assert outcomes["one"]["masks_sha256"] == outcomes["two"]["masks_sha256"]
-    assert outcomes["cut"] == outcomes["two"]

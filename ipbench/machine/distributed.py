@@ -108,6 +108,26 @@ def together() -> Iterator[None]:
         _agree(error)
 
 
+@contextmanager
+def agreeing() -> Iterator[None]:
+    """As `together`, for a block that may wait for other processes itself: by `together`, or after `meet`."""
+    error: Exception | SystemExit | None = None
+    try:
+        yield
+    except (Exception, SystemExit) as caught:
+        if processes() == 1 or getattr(caught, "agreed", False):
+            raise
+        error = caught
+    if processes() > 1:
+        _agree(error)
+
+
+def meet() -> None:
+    """Called before waiting for other processes inside of an `agreeing` block: raises what one of them has raised."""
+    if processes() > 1:
+        _agree(None)
+
+
 def _agree(error: Exception | SystemExit | None) -> None:
     """Raise in every process what the first one that failed raised; return if none did."""
     lowest = torch.tensor(processes() if error is None else rank(), device=_device())
@@ -121,6 +141,7 @@ def _agree(error: Exception | SystemExit | None) -> None:
         error = kinds[0](message) if kinds else Failed(f"process {source}: {name}: {message}")
     if isinstance(error, BadInput):
         error.told = True
+    error.agreed = True  # type: ignore[union-attr]
     raise error
 
 

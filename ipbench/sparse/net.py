@@ -280,7 +280,7 @@ class SparseNet(nn.Module):
         self.masks = {name: chosen.take(self.weights[name], mask) for name, mask in self.masks.items()}
         self.start = {name: chosen.take(self.weights[name], value) for name, value in self.start.items()}
         self.structure = structure
-        self.now = measure.count(self.net, self.shape)
+        self.now = measure.count(self.plain().cpu(), self.shape)  # as the dense net was counted, on the CPU
 
     def slice(self, constant: Constant = "drop") -> None:
         """Cut every channel that is dead: one that is zero, or that nothing reads.

@@ -173,6 +173,7 @@ class TrainedView(NetView):
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != like.shape:
                 raise BadInput(f"{who}, and that of layer {name} is none of shape {tuple(like.shape)}")
             taken[name] = mask.detach().to(like.device, copy=True).contiguous()
+        distributed.meet()
         self._net.prune(distributed.from_first(taken))
 
     def summed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -180,6 +181,7 @@ class TrainedView(NetView):
         world = distributed.processes()
         if world == 1:
             return dict(tensors)
+        distributed.meet()
         return {
             name: distributed.summed(tensor.detach().to(torch.float64, copy=True)).to(tensor.dtype)
             for name, tensor in tensors.items()

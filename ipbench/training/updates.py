@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ipbench.data.loaders import Batch
 from ipbench.errors import BadInput
-from ipbench.machine.distributed import by_first, from_first
+from ipbench.machine.distributed import agreeing, by_first, from_first
 from ipbench.machine.process_state import method_code
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.view import TrainedView
@@ -142,8 +142,11 @@ class Hooks:
         self.activity.count(before, self.net.masks)
         self.net.clear(momentum)
 
-    def _code(self, hook: str, number: int) -> AbstractContextManager[None]:
-        return method_code(self.net.run.method, self.net.run.seed, number, *_PLACES[hook])
+    @contextmanager
+    def _code(self, hook: str, number: int) -> Iterator[None]:
+        """Where code of a method runs: what fails in one process fails in all."""
+        with agreeing(), method_code(self.net.run.method, self.net.run.seed, number, *_PLACES[hook]):
+            yield
 
     def _who(self, hook: str) -> str:
         return f"method {self.net.run.method}: {type(self.updater).__name__}.{hook}"
