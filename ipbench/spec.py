@@ -33,6 +33,9 @@ MODES: tuple[str, ...] = get_args(Mode)
 #: Patterns whose units are more than a coefficient, and are ranked in one list; "N:M" is the pattern beside them.
 UNIT_PATTERNS = ("filters", "columns", "channels")
 COEFFICIENTS = "coefficients"
+#: How the score of a unit follows from those of its coefficients.
+UnitScore = Literal["sum", "first"]
+UNIT_SCORES: tuple[str, ...] = get_args(UnitScore)
 
 #: What may become part of a path or a shell word.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

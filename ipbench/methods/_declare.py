@@ -17,7 +17,7 @@ from ipbench.methods._continuing import check_line, parent_of
 from ipbench.methods._patterns import without_meaning
 from ipbench.methods._scores import alone
 from ipbench.methods._stages import ONE_RANKING, Continue, Prune, Stage, Train, with_slice
-from ipbench.spec import COEFFICIENTS, NAME, OFFS, Off, Option, Run, pattern_name
+from ipbench.spec import COEFFICIENTS, NAME, OFFS, UNIT_SCORES, Off, Option, Run, UnitScore, pattern_name
 from ipbench.updaters.updater import MaskUse, Update
 
 if TYPE_CHECKING:
@@ -256,6 +256,7 @@ def method(
     off: Off = "zero",
     pattern: str = COEFFICIENTS,
     positive: bool = False,
+    units: UnitScore = "sum",
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a method under the name of the decorated function.
 
@@ -270,6 +271,7 @@ def method(
         pattern: what it keeps or removes as one, likewise.
         positive: a score promises that nothing is below zero, and something above it in every layer of a net of which
             nothing is pruned. Where it does not keep that, the run is impossible.
+        units: of a score, as in `Prune`.
 
     Keyword-only parameters with defaults are the method's options; the type of a default is the type of the option.
     """
@@ -284,11 +286,12 @@ def method(
             )
         valid_choice(off, OFFS, "off-value", f"{file}: method {label!r}")
         pattern_name(pattern, f"{file}: method {label!r}")
+        valid_choice(units, UNIT_SCORES, "rule for units", f"{file}: method {label!r}")
         _check_signature(function, label, file, 0 if when is None else 2)
         options, build = _options(function, label, file, reserved=() if when is None else _OF_A_SCORE), function
         if when is not None:
             function = alone(function, label, positive)
-            build = _before(function, label, tuple(options))
+            build = _before(function, label, tuple(options), units)
             options |= {"rounds": when.rounds, "per_class": when.per_class}
         REGISTRY[label] = Method(
             name=label,
@@ -311,13 +314,16 @@ def method(
 _OF_A_SCORE = ("rounds", "per_class")
 
 
-def _before(score: Callable[..., Any], label: str, own: tuple[str, ...]) -> Callable[..., list[Stage]]:
+def _before(
+    score: Callable[..., Any], label: str, own: tuple[str, ...], units: UnitScore
+) -> Callable[..., list[Stage]]:
     """The stages of a method that prunes before training, as a function of its options; `own`: those of its score."""
 
     def build(*, rounds: int, per_class: int, **values: Option) -> list[Stage]:
         if not 1 <= rounds <= _MOST_ROUNDS or per_class < 0:
             raise ValueError(f"rounds is 1 or more, up to {_MOST_ROUNDS}, and per_class 0 or more")
-        return [Prune(score, label, rounds, per_class, {key: values[key] for key in own}), Train()]
+        options = {key: values[key] for key in own}
+        return [Prune(score, label, rounds, per_class, options, units=units), Train()]
 
     return build
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ipbench.methods._scores import alone
 from ipbench.numerals import decimal
-from ipbench.spec import COEFFICIENTS, Option, Recipe, Run, build
+from ipbench.spec import COEFFICIENTS, UNIT_SCORES, Option, Recipe, Run, UnitScore, build
 from ipbench.updaters import Update
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class Prune:
         per_class: images of each class in the score batch; 0 for as many images as a training batch has.
         options: of the score.
         whole_ranking: the score means one ranking over all layers, and no allocation by layer.
+        units: how the score of a filter, column or channel follows from those of its coefficients: "sum", or "first",
+            that of its first coefficient, of scores that are draws: the sum of draws tells how large a unit is.
     """
 
     score: Score
@@ -54,8 +56,11 @@ class Prune:
     per_class: int = 0
     options: Mapping[str, Option] = field(default_factory=dict)
     whole_ranking: bool = False
+    units: UnitScore = "sum"
 
     def __post_init__(self) -> None:
+        if self.units not in UNIT_SCORES:
+            raise ValueError(f"units is one of {', '.join(UNIT_SCORES)}, not {self.units!r:.40}")
         object.__setattr__(self, "score", alone(self.score, self.name))
 
     def __str__(self) -> str:

@@ -4,8 +4,10 @@ from ipbench.methods import before_training, method
 
 
 @method(
-    when=before_training, paper="Frankle et al.: Pruning Neural Networks at Initialization, ICLR 2021, arXiv:2009.08576"
+    when=before_training,
+    units="first",
+    paper="Frankle et al.: Pruning Neural Networks at Initialization, ICLR 2021, arXiv:2009.08576",
 )
 def random(net, batch):
-    """Keep coefficients drawn uniformly at random."""
+    """Keep coefficients, or units of a pattern, drawn uniformly at random."""
     return {name: net.uniform(name) for name in net.coefficients}

@@ -22,7 +22,7 @@ from ipbench.sparse import n_of_m, selection, slicing, spaces, units
 from ipbench.sparse.selection import Impossible
 from ipbench.sparse.sliced import Sliced
 from ipbench.sparse.units import Flags, Units
-from ipbench.spec import COEFFICIENTS
+from ipbench.spec import COEFFICIENTS, UnitScore
 from ipbench.spec import n_of_m as numbers_of
 
 if TYPE_CHECKING:
@@ -72,12 +72,17 @@ class Selector(Protocol):
         """What a record says of masks beside what it says of all."""
 
 
-def selector(net: SparseNet) -> Selector:
-    """The selector of a net's run."""
+def selector(net: SparseNet, unit_score: UnitScore = "sum") -> Selector:
+    """The selector of a net's run.
+
+    Args:
+        net: with masks, and perhaps already sliced.
+        unit_score: how the score of a unit follows from those of its coefficients, see `Units.scores`.
+    """
     pattern = net.run.pattern
     if pattern == COEFFICIENTS:
         return OfCoefficients(net)
-    return NofM(net) if numbers_of(pattern) else OfUnits(net)
+    return NofM(net) if numbers_of(pattern) else OfUnits(net, unit_score)
 
 
 @dataclass(frozen=True)
@@ -153,8 +158,8 @@ class OfUnits:
     Every layer or group keeps its best unit, whatever the others score.
     """
 
-    def __init__(self, net: SparseNet) -> None:
-        self._net = net
+    def __init__(self, net: SparseNet, unit_score: UnitScore = "sum") -> None:
+        self._net, self._unit_score = net, unit_score
         self.counted = {"parameters": "coefficients", "macs": "MACs", "channels": "units"}[net.run.budget]
         self.units = _units_of(net)
         self._makers = _makers(net, self.units)
@@ -192,7 +197,8 @@ class OfUnits:
         if not self.units.number:
             raise Impossible(f"the net has no {self._net.run.pattern} that can be removed")
         net = self._net
-        ranked, alive = self.units.scores(_dense(net, scores)), self.units.alive(_dense(net, among))
+        ranked = self.units.scores(_dense(net, scores), self._unit_score)
+        alive = self.units.alive(_dense(net, among))
         order, least = self.units.order(ranked, alive, tie_key, net.run.allocation)
 
         def cost(number: int) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ipbench import keys
 from ipbench.sparse.layers import TRANSPOSED, Weight
 from ipbench.sparse.selection import NotFinite
+from ipbench.spec import UnitScore
 
 if TYPE_CHECKING:
     from ipbench.sparse.channels import Groups
@@ -95,8 +96,8 @@ class Units:
         """The place of its block, for every unit."""
         return np.repeat(np.arange(len(self.blocks)), [block.number for block in self.blocks])
 
-    def scores(self, scores: Mapping[str, Tensor]) -> Numbers:
-        """The score of every unit: the sum over the coefficients that make it.
+    def scores(self, scores: Mapping[str, Tensor], rule: UnitScore = "sum") -> Numbers:
+        """The score of every unit: the sum over the coefficients that make it, or that of the first of them.
 
         Of a channel that several layers share these are the filters that produce it, and not what reads it: a filter
         and the part of the next layer that reads its channel carry the same flow (for SNIP and SynFlow the two sums
@@ -106,6 +107,7 @@ class Units:
 
         Args:
             scores: a number per coefficient by layer; larger = keep.
+            rule: "sum", or "first" for scores that are draws.
 
         Raises:
             NotFinite: a score is not finite.
@@ -113,6 +115,8 @@ class Units:
         for name, score in scores.items():
             if not bool(torch.isfinite(score).all()):
                 raise NotFinite(f"a score in layer {name} is not finite")
+        if rule == "first":
+            return self._first(scores)
         total = self._sums(scores, 1.0)
         if not np.isfinite(total).all():
             total = self._sums(scores, max(float(score.abs().max()) for score in scores.values() if score.numel()))
@@ -125,6 +129,15 @@ class Units:
             here = side.units != NONE
             np.add.at(total, side.units[here], sums[here])
         return total
+
+    def _first(self, scores: Mapping[str, Tensor]) -> Numbers:
+        found = np.full(self.number, np.nan)
+        for side in self._scored:
+            values = side.slices(scores[side.layer].detach())[:, 0].double().cpu().numpy()
+            own, places = np.unique(side.units, return_index=True)
+            new = (own != NONE) & np.isnan(found[own])
+            found[own[new]] = values[places[new]]
+        return found
 
     def alive(self, masks: Mapping[str, Tensor]) -> Flags:
         """Which units stand: those of whose scored coefficients anything is kept."""

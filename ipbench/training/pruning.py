@@ -28,7 +28,7 @@ def pruned_masks(net: SparseNet, stage: Prune, data: Data) -> dict[str, Tensor]:
     if stage.whole_ranking and net.run.allocation != "global":
         raise BadInput(f"method {net.run.method}: {ONE_RANKING}")
     batch = data.score_batch(per_class=stage.per_class or None)
-    selects, masks = selector(net), dict(net.masks)
+    selects, masks = selector(net, stage.units), dict(net.masks)
     start, target = selects.kept(masks), selects.target
     values = net.tensors()
     with net.scratch() as twin:

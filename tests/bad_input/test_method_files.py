@@ -63,6 +63,8 @@ DECLARATIONS = [
     declared("no-paper", "@method(when=before_training)\ndef a(net, batch): ...\n", "'paper'"),
     declared("paper-number", "@method(when=before_training, paper=3)\ndef a(net, batch): ...\n", "paper", "texts"),
     declared("when-word", "@method(when='before', paper='x')\ndef a(net, batch): ...\n", "`when` is before_training"),
+    declared("pattern", "@method(paper='x', pattern='rows')\ndef a(): return [Train()]\n", "'rows'", "coefficients"),
+    declared("units", "@method(paper='x', units='mean')\ndef a(): return [Train()]\n", "'mean'", "first, sum"),
     declared("off", "@method(paper='x', off='half')\ndef a(): return [Train()]\n", "'half'", "decayed, frozen, zero"),
     declared("bare", "@method\ndef a(net, batch): ...\n", "TypeError", "positional"),
     declared("class", f"{STAGES}class A: ...\n", "does not import"),

@@ -206,6 +206,30 @@ def test_ties_are_keyed_and_the_same_in_both_spaces():
     assert len({tuple(found["sp", key][:, 0, 0, 0].tolist()) for key in (1, 2, 3)}) > 1
 
 
+@pytest.mark.parametrize("pattern", UNITS)
+def test_at_random_every_unit_has_the_same_chance(pattern):
+    """Large filters are drawn as often as small ones; sums of uniform numbers would keep the large ones."""
+    counted = {"size": 0, "kept": 0}
+    for seed in range(40):
+        run = {"method": "random", "pattern": pattern, "budget": "channels", "sparsity": "0.5", "seed": seed}
+        net = sparse(seeded(Residual, 12, 4), **run)
+        net.prune(pruned_masks(net, methods.get("random").stages({})[0], TinyData(SHAPE)))
+        last = selector(net).facts(net.masks)["units"][-1]
+        counted["size"] += last["units"]
+        counted["kept"] += last["kept"]
+    share = counted["kept"] / counted["size"]
+    assert abs(share - 0.5) < 4 * math.sqrt(0.25 / counted["size"]) + 0.02  # one of each group always stays
+
+
+def test_the_first_score_of_a_unit_by_hand():
+    net = sparse(Residual(3, 2), pattern="channels", budget="channels", sparsity="0.2")
+    scores = {name: torch.zeros(mask.shape) for name, mask in net.masks.items()}
+    scores["stem"][:, 0, 0, 0] = torch.tensor([1.0, 5.0, 3.0])
+    scores["stem"][:, 1] = scores["two"][:] = 9.0
+    scores["one"][:, 0, 0, 0] = torch.tensor([-6.0, 7.0])
+    assert selector(net).units.scores(scores, "first").tolist() == [1, 5, 3, -6, 7]
+
+
 def test_uniform_takes_the_same_share_of_every_layer():
     net = sparse(Residual(8, 4), pattern="channels", budget="channels", sparsity="0.5", allocation="uniform")
     scores = {name: torch.rand(mask.shape) + (name == "stem") for name, mask in net.masks.items()}
@@ -410,7 +434,7 @@ def test_rounds_keep_an_exponential_schedule_in_the_unit_of_the_budget(monkeypat
             asked.append(keep)
             return selects.select(scores, keep, **values)
 
-    monkeypatch.setattr("ipbench.training.pruning.selector", lambda net: Noting())
+    monkeypatch.setattr("ipbench.training.pruning.selector", lambda net, unit_score: Noting())
     masks = pruned_masks(net, stage, TinyData(SHAPE))
     assert asked == [round(16 * 0.25 ** (r / 4)) for r in (1, 2, 3, 4)] == [11, 8, 6, 4]
     assert selects.kept(masks) == 4
