@@ -233,6 +233,18 @@ def test_the_stage_does_what_the_net_does(tmp_path):
     assert net.structure == end.structure and tensors_digest(net.tensors()) == tensors_digest(end.net)
 
 
+def test_folded_constants_leave_what_the_masked_net_classifies(tmp_path):
+    """Units that are pruned after training have biases that send constants on; dropped, they are missed."""
+    outcomes = {}
+    for name, last in {"masked": [], "folded": [Slice("fold")], "dropped": [Slice()]}.items():
+        run = sliced_run(name, [Train(epochs=3), PRUNE, *last], model="lenet-300-100", sparsity="0.6")
+        outcomes[name] = execute(run, tmp_path, HERE)["outcome"]
+    losses = {name: outcome["test_loss"] for name, outcome in outcomes.items()}
+    assert outcomes["folded"]["sliced"] == outcomes["dropped"]["sliced"]
+    assert losses["folded"] == pytest.approx(losses["masked"], rel=1e-6)
+    assert losses["dropped"] != pytest.approx(losses["masked"], rel=1e-5)
+
+
 def test_training_the_small_net_is_training_the_masked_one(tmp_path):
     """A channel without a filter gets no gradient behind a norm and a ReLU: its constant stays zero."""
     small, whole = sliced_run("before"), sliced_run("masked", [PRUNE, Train()])
