@@ -26,8 +26,7 @@ from ipbench.sparse.net import SparseNet
 from ipbench.sparse.spaces import FilterBasis, Interspace, orthonormal_basis
 from ipbench.spec import Recipe, Run
 from ipbench.training import loop as training
-from ipbench.training import updates
-from tests.tiny import TinyData, make_run, run_stages, tiny_conv
+from tests.tiny import TinyData, hooks_of, make_run, run_stages, tiny_conv
 
 GPU = torch.device("cuda:1")
 
@@ -205,7 +204,7 @@ def test_scores_are_never_formed_in_tf32(monkeypatch, batch):
     run_stages(make_run(mode="fast"), TinyData())
     net = SparseNet(tiny_conv(), make_run(method="gmp", sparsity="0.5"), (2, 6, 6))
     gradual = Gradual(noting(lambda twin, _: twin.magnitudes()), 1, 0.0, 1.0)
-    updates.prune_gradually(net, gradual, batch, 3, 4)
+    hooks_of(net, gradual, 4).after_backward(batch, 3, {})
     assert seen == [(False, False)] * 3 and precision.tf32() == (True, True)
 
 
