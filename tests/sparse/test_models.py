@@ -18,7 +18,6 @@ OURS = {
     "small-vgg": ((3, 8, 8), 6, 448),
     "vgg16": ((3, 32, 32), 13, 4224),
     "vgg16-d": ((3, 32, 32), 15, 4224 + 1024),
-    "vgg19": ((3, 16, 16), 16, 5504),
     # Each depthwise convolution belongs to the pointwise one, or the stem, before it.
     "mobilenet-v1": ((3, 8, 8), 14, 32 + 64 + 2 * 128 + 2 * 256 + 6 * 512 + 2 * 1024),
     # The stem, and seven convolutions inside each of the nine blocks, whose outputs stand side by side.
