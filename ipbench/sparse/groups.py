@@ -31,7 +31,7 @@ from ipbench.sparse.coupling import coupled
 from ipbench.sparse.layers import RECURRENT, Use, prunable_weights
 from ipbench.sparse.spaces import Interspace, leave_interspace
 from ipbench.sparse.trace import Trace
-from ipbench.sparse.trial import breaking, returned, stir
+from ipbench.sparse.trial import breaking, returned, settle, stir
 
 __all__ = ["Group", "Groups", "Member", "channel_groups"]
 
@@ -51,8 +51,8 @@ def channel_groups(net: nn.Module, shape: Sequence[int] | Sequence[Sequence[int]
         shape: of one image, e.g. (C, H, W); a sequence of shapes for a net with several inputs.
 
     Returns:
-        Groups in the order of the net; the same on every machine. The channels of the image and of what the net returns
-        cannot be removed.
+        Groups in the order of the net. They do not depend on its values, nor on the machine. The channels of the image
+        and of what the net returns cannot be removed.
 
     Raises:
         BadInput: the net cannot be run so, or has weights that cannot be told apart (`prunable_weights`).
@@ -63,6 +63,7 @@ def channel_groups(net: nn.Module, shape: Sequence[int] | Sequence[Sequence[int]
     generator = torch.Generator().manual_seed(0)
     images = [torch.rand((_IMAGES, *part), generator=generator) for part in sides]
     groups = coupled(_traced(plain, images))
+    settle(plain, images)
     broken = breaking(plain, groups, images)
     found = [
         replace(group, reason=f"layer {group.producers[0].layer}: {broken[group.name]}")
@@ -93,7 +94,7 @@ def _plain_copy(net: nn.Module) -> nn.Module:
                 uses.setdefault(id(made.original), []).append(Use(module, name))
     for held in uses.values():
         leave_interspace(held, getattr(*held[0]).detach())
-    stir(plain, all_values=any(tensor.is_meta for tensor in (*net.parameters(), *net.buffers())))
+    stir(plain)
     return plain
 
 

@@ -5,7 +5,6 @@ Units and groups are those of `channels.py`, numbered as in the dense net, howev
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -121,15 +120,12 @@ def groups_of(net: nn.Module, shape: tuple[int, int, int]) -> Groups:
     from ipbench.sparse.groups import (
         channel_groups,
     )  # here: few nets are cut, and scipy's graphs take a while to import
-    from ipbench.sparse.trial import stir
 
     kinds = tuple((name, type(module)) for name, module in net.named_modules())
     tensors = tuple((name, tuple(tensor.shape)) for name, tensor in net.state_dict().items())
     key = (*shape, repr(net), kinds, tensors)
     if key not in _FOUND:
-        values = copy.deepcopy(net)
-        stir(values, all_values=True)  # those of a net that is pruned or trained would hide something
-        _FOUND[key] = channel_groups(values, shape)
+        _FOUND[key] = channel_groups(net, shape)
     return _FOUND[key]
 
 

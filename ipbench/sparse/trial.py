@@ -124,15 +124,15 @@ def returned(value: object) -> Iterator[Tensor]:
         yield from returned(vars(value))
 
 
-def stir(net: nn.Module, *, all_values: bool = False) -> None:
-    """Give a net values that hide nothing, and that no rounding spoils.
+def stir(net: nn.Module) -> None:
+    """Give a net random values that hide nothing, and that no rounding spoils.
 
-    A norm of zeros in a branch would make every cut of it right. A norm of few values that are nearly the same, in
-    training mode, would enlarge rounding by the root of its eps.
+    A norm of zeros in a branch, or the zeros of a pruned net, would make every cut right. A norm of few values that are
+    nearly the same, in training mode, would enlarge rounding by the root of its eps.
 
     Args:
-        net: changed in place: tensors whose entries are all the same, and the eps of batch norms.
-        all_values: all of them (of a net that has no values yet).
+        net: changed in place: tensors, and the eps of batch norms. Weights are drawn as He et al. (2015) do, so that
+            what enters a deep net is still seen where it ends.
     """
     for module in net.modules():
         if isinstance(module, _NormBase):
@@ -142,12 +142,31 @@ def stir(net: nn.Module, *, all_values: bool = False) -> None:
         for tensor in (*net.parameters(), *net.buffers()):
             if not tensor.is_floating_point() or not tensor.numel():
                 continue
-            constant = all_values or bool((tensor == tensor.flatten()[0]).all())
-            if constant and tensor.dim() < 2:
+            if tensor.numel() == 1 and tensor.item():
+                continue  # a number that may mean something
+            if tensor.dim() < 2:
                 tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5)
-            elif constant:
-                scale = max(1, tensor[0].numel()) ** -0.5
+            else:
+                scale = (2 / max(1, tensor[0].numel())) ** 0.5
                 tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * scale)
+
+
+def settle(net: nn.Module, images: Sequence[Tensor]) -> None:
+    """Let batch norms take over the statistics of these images, so that they normalise in evaluation mode too.
+
+    Args:
+        net: changed in place.
+        images: its arguments.
+    """
+    norms = [module for module in net.modules() if isinstance(module, _NormBase)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _Certain():
+        net.train()
+        net(*images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 class _Certain(TorchDispatchMode):

@@ -237,7 +237,7 @@ def test_everything_that_is_returned_is_kept():
 def test_a_net_of_infinite_values():
     class Overflows(Returns):
         def forward(self, x):
-            return super().forward(x * 1e30) * 1e30
+            return super().forward(x) * float("inf")
 
     with pytest.raises(BadInput, match="not finite on random images"):
         channel_groups(Overflows(lambda logits, _: logits), (3,))
@@ -253,3 +253,26 @@ def test_several_inputs():
             return self.c(self.a(image).mean((2, 3)) + self.b(vector))
 
     assert found(channel_groups(Both(), [(1, 5, 5), (3,)])) == {"a": (4, {"a", "b"}, {"c"})}
+
+
+def test_groups_do_not_depend_on_values():
+    class Sorted(nn.Module):
+        """Weighs its channels by their number; a norm of zeros, or a pruned weight, would hide it."""
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.norm, self.b = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x):
+            x = self.norm(self.a(x))
+            return self.b(x * torch.linspace(1, 2, x.shape[1], dtype=x.dtype, device=x.device).view(1, -1, 1, 1))
+
+    net = Sorted()
+    assert not channel_groups(net, (1, 5, 5)).free
+    for hidden in (net.norm.weight, net.a.weight, net.b.weight):
+        before = hidden.detach().clone()
+        nn.init.zeros_(hidden)
+        groups = channel_groups(net, (1, 5, 5))
+        assert "gives something else" in groups["a"].reason
+        assert not hidden.any()
+        hidden.data.copy_(before)
