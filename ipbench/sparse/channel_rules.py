@@ -293,6 +293,17 @@ def _split(trace: Trace, call: Call) -> None:
         trace.nodes.join(part, parts[0])
 
 
+def _glu(trace: Trace, call: Call) -> Labels:
+    """Gated linear units: one half of the channels times the sigmoid of the other."""
+    axis = call["dim"] % call.input.dim()
+    labels = trace.labels(call.input)
+    if labels.shape[axis] == 1:
+        return labels
+    one, two = np.split(labels, 2, axis)
+    trace.nodes.join(one, two)
+    return one
+
+
 def _take(trace: Trace, call: Call) -> Labels | None:
     """Slices and indices along the channels name them by number, which would mean others after a removal."""
     tensor = call.input
@@ -412,6 +423,7 @@ _RULES: dict[str, Rule] = {
     "constant_pad_nd": _pad,
     **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes"), _split),
     **dict.fromkeys(("slice", "select", "unbind", "narrow", "unfold"), _take),
+    "glu": _glu,
     "index_select": _index_select,
     **dict.fromkeys(("as_strided", "diagonal"), _whole_view),
     "channel_shuffle": _channel_shuffle,

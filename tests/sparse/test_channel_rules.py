@@ -184,6 +184,7 @@ CASES = {
     "repeated": (between(lambda net, x: x.repeat(1, 2, 1, 1), after=16), {"a": 8}, {}),
     "ghost": (between(ghost, after=16, cheap=conv(8, 8, groups=8)), {"a": 8}, {}),
     "halves": (between(lambda net, x: x.chunk(2, 1)[0] * torch.sigmoid(x.chunk(2, 1)[1]), after=4), {"a": 4}, {}),
+    "gated linear unit": (between(lambda net, x: functional.glu(x, 1), after=4), {"a": 4}, {}),
     "groups of two": (between(lambda net, x: net.g(x), after=12, g=conv(8, 12, groups=4)), {"a": 4}, {}),
     "transposed with groups": (
         between(lambda net, x: net.g(x), after=4, g=nn.ConvTranspose2d(8, 4, 2, 2, groups=2)),
