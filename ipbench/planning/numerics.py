@@ -70,7 +70,7 @@ CHANGES = (
     Change("0.2.0", "every round of a score draws the same dropout", _draws_dropout_again),
     Change("0.2.0", "gradual pruning of nothing: every epoch may be the selected one", _selects_any_epoch),
     Change("0.2.0", "scores of many images are taken in passes", _scores_in_passes),
-    Change("0.2.0", "vgg19 is the net for CIFAR, no longer torchvision's", _names_another_net),
+    Change("0.3.0", "vgg19 is the net for CIFAR, no longer torchvision's", _names_another_net),
 )
 
 
