@@ -29,6 +29,7 @@ USES: dict[str, Callable[[Any, Batch], Any]] = {
     "budget_at": lambda net, batch: [net.budget_at(share) for share in (0, 0.3, 1)],
     "coefficients": lambda net, batch: net.coefficients,
     "gradients": lambda net, batch: net.gradients(loss(net, batch)),
+    "groups": lambda net, batch: net.groups.to_json(),
     "kept": lambda net, batch: net.kept,
     "linearised": lambda net, batch: linearised(net, batch),
     "magnitudes": lambda net, batch: [net.magnitudes(), net.magnitudes(scaled=True)],

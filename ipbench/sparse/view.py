@@ -18,8 +18,10 @@ from ipbench import keys
 from ipbench.data.loaders import Batch
 from ipbench.errors import BadInput
 from ipbench.machine import distributed
+from ipbench.sparse.channels import Groups
 from ipbench.sparse.net import Gradient, SparseNet
 from ipbench.sparse.patterns import selector
+from ipbench.sparse.structure import restricted
 
 #: What a method may remember: tensors and plain numbers by name.
 Memory = dict[str, Tensor | int | float | bool]
@@ -76,6 +78,11 @@ class NetView:
             Impossible: there is no such budget.
         """
         return self._net.budget
+
+    @property
+    def groups(self) -> Groups:
+        """Groups of coupled channels of the net as it is now: which filters make each channel, and which read it."""
+        return restricted(self._net.groups, self._net.structure)
 
     @property
     def notes(self) -> dict[str, object]:
