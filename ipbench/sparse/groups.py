@@ -15,7 +15,8 @@ The public interface, in this file, `slicing.py` and `sliced.py`:
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -62,9 +63,10 @@ def channel_groups(net: nn.Module, shape: Sequence[int] | Sequence[Sequence[int]
     sides: Any = shape if shape and not isinstance(shape[0], int) else [shape]
     generator = torch.Generator().manual_seed(0)
     images = [torch.rand((_IMAGES, *part), generator=generator) for part in sides]
-    groups = coupled(_traced(plain, images))
-    settle(plain, images)
-    broken = breaking(plain, groups, images)
+    with _usual_operators():
+        groups = coupled(_traced(plain, images))
+        settle(plain, images)
+        broken = breaking(plain, groups, images)
     found = [
         replace(group, reason=f"layer {group.producers[0].layer}: {broken[group.name]}")
         if group.name in broken
@@ -72,6 +74,20 @@ def channel_groups(net: nn.Module, shape: Sequence[int] | Sequence[Sequence[int]
         for group in groups
     ]
     return replace(groups, groups=tuple(found))
+
+
+@contextmanager
+def _usual_operators() -> Iterator[None]:
+    """Within the block torch chooses operators as it does in mode `fast`: groups depend on no mode.
+
+    Deterministic algorithms take some operators apart, into ones that nothing is known of.
+    """
+    mode = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("default")
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
 
 
 def _plain_copy(net: nn.Module) -> nn.Module:

@@ -53,11 +53,12 @@ NOBODY = 65534
 #: Calls the command line as a user who may do nothing here; root may read everything. The imports come before.
 AS_NOBODY = """
 import os, sys
-from ipbench import cli, methods, store
+from ipbench import methods, store
+from ipbench.cli.main import main
 methods.methods()
 if os.getuid() == 0:
     os.setgroups([]); os.setgid({nobody}); os.setuid({nobody})
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 

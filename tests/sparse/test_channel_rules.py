@@ -324,3 +324,15 @@ def test_operator(name):
         assert text in groups[layer].reason
     for seed in range(2):
         check_slice_is_mask(net, groups, half(groups, seed), SHAPE)
+
+
+def test_groups_are_the_same_in_strict_mode():
+    """Deterministic algorithms interpolate by other operators."""
+    mode = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("error")
+    try:
+        groups = channel_groups(make("interpolation"), SHAPE)
+        assert torch.get_deterministic_debug_mode() == 2
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+    assert {group.name: group.units for group in groups.free} == {"a": 8}
