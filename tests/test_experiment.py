@@ -16,6 +16,7 @@ import ipbench.planning.experiment as experiment_module
 from ipbench import methods, spec
 from ipbench.cli.main import main
 from ipbench.errors import BadInput
+from ipbench.methods._declare import REGISTRY
 from ipbench.methods._patterns import without_meaning
 from ipbench.planning.experiment import Experiment
 
@@ -259,6 +260,30 @@ def test_a_jobs_command_line_gives_back_its_runs(tmp_path, monkeypatch):
         assert main(["run", *job.arguments, "--out", str(tmp_path)]) == 0
     assert seen == [run for job in fused for run in job.runs]
     assert len(seen) == len(experiment.runs) and set(map(repr, seen)) == set(map(repr, experiment.runs))
+
+
+def test_a_jobs_command_line_names_the_usual_pattern_where_the_method_means_another_one(tmp_path, monkeypatch):
+    from ipbench.cli import run as run_command
+
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from ipbench.methods import before_training, method\n\n\n"
+        '@method(when=before_training, paper="You: Yours, 2026", pattern="filters")\n'
+        "def meant_for_filters(net, batch):\n"
+        '    """Magnitudes."""\n'
+        "    return net.magnitudes()\n"
+    )
+    patterns = ["coefficients", "filters", "2:4"]
+    entry = {"name": "meant_for_filters", "file": str(file), "pattern": patterns}
+    try:
+        experiment = expand(methods=[entry], sparsities=[0.5], spaces="sp", seeds=1)
+        seen: list[spec.Run] = []
+        monkeypatch.setattr(run_command, "_train", lambda runs, *_, **__: seen.extend(runs))
+        for job in experiment.jobs():
+            assert main(["run", *job.arguments, "--out", str(tmp_path)]) == 0
+    finally:
+        REGISTRY.pop("meant_for_filters", None)
+    assert [run.pattern for run in seen] == patterns and seen == experiment.runs
 
 
 @pytest.mark.parametrize(

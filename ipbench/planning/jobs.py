@@ -8,6 +8,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+from ipbench import methods
 from ipbench.data import catalog as datasets
 from ipbench.planning import plain_yaml
 from ipbench.spec import Recipe, Run, identity
@@ -61,7 +62,9 @@ class Job:
         for cell in self.cells:
             words += ["--sparsity", cell.sparsity]
         words += ["--space", run.space, "--off", run.off, "--allocation", run.allocation, "--mode", run.mode]
-        for axis, chosen in _structure(run).items():
+        # A method may have a pattern of its own, which `ipbench run` takes where none is named.
+        own = {"pattern": run.pattern} if methods.get(run.method).pattern != run.pattern else {}
+        for axis, chosen in {**own, **_structure(run)}.items():
             words += [f"--{axis}", chosen]
         for name, value in run.options.items():
             words += ["--option", _pair(name, value)]

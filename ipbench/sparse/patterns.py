@@ -46,7 +46,7 @@ class Selector(Protocol):
         """What may be kept, likewise.
 
         Raises:
-            Impossible: nothing, or the filter bases alone use it up.
+            Impossible: nothing, or the filter bases alone use it up, or the net has nothing of the pattern.
         """
 
     def kept(self, masks: Mapping[str, Tensor]) -> int:
@@ -123,11 +123,22 @@ class NofM:
     def __init__(self, net: SparseNet) -> None:
         found = numbers_of(net.run.pattern)
         assert found is not None
-        self.target, self.start = found
+        self._n, self.start = found
         self.counted = f"of {self.start} inputs"
         self._net = net
         shapes = {name: tuple(shape) for name, shape in net.dense_shapes.items()}
         self._axes = n_of_m.input_axes(net.layers, shapes, self.start)
+
+    @property
+    def target(self) -> int:
+        """The N.
+
+        Raises:
+            Impossible: no layer has the pattern.
+        """
+        if not self._axes:
+            raise Impossible(f"no layer has a number of inputs above three that {self.start} divides")
+        return self._n
 
     def kept(self, masks: Mapping[str, Tensor]) -> int:
         """The most that any group keeps."""
@@ -138,8 +149,6 @@ class NofM:
         self, scores: Mapping[str, Tensor], keep: int, *, tie_key: int, among: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """`keep` of every M."""
-        if not self._axes:
-            raise Impossible(f"no layer has a number of inputs above three that {self.start} divides")
         scores, among = _dense(self._net, scores), _dense(self._net, among)
         masks = n_of_m.select(scores, self._axes, keep, self.start, tie_key=tie_key, among=among)
         return _as_it_is(self._net, masks)
@@ -183,7 +192,13 @@ class OfUnits:
 
     @property
     def target(self) -> int:
-        """What may stay, rounded down."""
+        """What may stay, rounded down.
+
+        Raises:
+            Impossible: nothing, or the filter bases alone use it up, or the net has no units.
+        """
+        if not self.units.number:
+            raise Impossible(f"the net has no {self._net.run.pattern} that can be removed")
         return self._target()
 
     def kept(self, masks: Mapping[str, Tensor]) -> int:
@@ -194,8 +209,6 @@ class OfUnits:
         self, scores: Mapping[str, Tensor], keep: int, *, tie_key: int, among: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """The best units that cost at most `keep`; with one more they would cost more."""
-        if not self.units.number:
-            raise Impossible(f"the net has no {self._net.run.pattern} that can be removed")
         net = self._net
         ranked = self.units.scores(_dense(net, scores), self._unit_score)
         alive = self.units.alive(_dense(net, among))

@@ -253,6 +253,25 @@ def test_scores_that_overflow_in_sums_rank_all_the_same():
 NETS: tuple[Callable[[], nn.Module], ...] = (chain, lambda: Residual(5, 3), lambda: Residual(8, 8))
 
 
+@pytest.mark.parametrize("method", ["synflow", "gmp", "magnitude"])
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"pattern": "7:61", "sparsity": "0.885245901639"}, "above three that 61 divides"),
+        ({"pattern": "filters", "budget": "channels", "sparsity": "0.5"}, "has no filters that can be removed"),
+        ({"pattern": "channels", "budget": "parameters", "sparsity": "0.5"}, "has no channels that can be removed"),
+    ],
+)
+def test_a_net_without_anything_of_the_pattern_is_impossible(method, values, reason):
+    """Whatever a method does first: a schedule has nothing to start from."""
+    with pytest.raises(Impossible, match=reason):
+        run_stages(
+            make_run(method=method, options={"every": 2} if method == "gmp" else {}, **values),
+            TinyData(SHAPE),
+            lambda: nn.Sequential(nn.Flatten(), nn.Linear(32, 3)),
+        )
+
+
 @settings(deadline=None)
 @given(
     make=st.sampled_from(NETS),
