@@ -28,7 +28,11 @@ def input_axes(layers: Mapping[str, Weight], shapes: Mapping[str, tuple[int, ...
         m: the M.
     """
     axes = {name: 0 if isinstance(layers[name].module, TRANSPOSED) else 1 for name in shapes}
-    return {name: axis for name, axis in axes.items() if shapes[name][axis] % m == 0 and shapes[name][axis] > _COLOURS}
+    inputs = {name: shapes[name][axis] for name, axis in axes.items()}
+    for name, axis in axes.items():
+        if axis == 0:  # a transposed convolution's weight has the inputs of all its groups, one group after the other
+            inputs[name] //= int(layers[name].module.groups)
+    return {name: axis for name, axis in axes.items() if inputs[name] % m == 0 and inputs[name] > _COLOURS}
 
 
 def best_of(scores: Tensor, axis: int, n: int, m: int, tie_key: int) -> Tensor:

@@ -136,8 +136,7 @@ class NofM:
         Raises:
             Impossible: no layer has the pattern.
         """
-        if not self._axes:
-            raise Impossible(f"no layer has a number of inputs above three that {self.start} divides")
+        self._require()
         return self._n
 
     def kept(self, masks: Mapping[str, Tensor]) -> int:
@@ -149,6 +148,7 @@ class NofM:
         self, scores: Mapping[str, Tensor], keep: int, *, tie_key: int, among: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """`keep` of every M."""
+        self._require()
         scores, among = _dense(self._net, scores), _dense(self._net, among)
         masks = n_of_m.select(scores, self._axes, keep, self.start, tie_key=tie_key, among=among)
         return _as_it_is(self._net, masks)
@@ -159,6 +159,10 @@ class NofM:
         dense = [name for name in masks if name not in self._axes]
         asked = float(Fraction(self._net.run.sparsity))
         return {"asked": asked, "reached": 1 - kept / self._net.prunable, "dense_layers": dense}
+
+    def _require(self) -> None:
+        if not self._axes:
+            raise Impossible(f"no layer has a number of inputs above three that {self.start} divides")
 
 
 class OfUnits:
@@ -197,8 +201,7 @@ class OfUnits:
         Raises:
             Impossible: nothing, or the filter bases alone use it up, or the net has no units.
         """
-        if not self.units.number:
-            raise Impossible(f"the net has no {self._net.run.pattern} that can be removed")
+        self._require()
         return self._target()
 
     def kept(self, masks: Mapping[str, Tensor]) -> int:
@@ -209,6 +212,7 @@ class OfUnits:
         self, scores: Mapping[str, Tensor], keep: int, *, tie_key: int, among: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """The best units that cost at most `keep`; with one more they would cost more."""
+        self._require()
         net = self._net
         ranked = self.units.scores(_dense(net, scores), self._unit_score)
         alive = self.units.alive(_dense(net, among))
@@ -249,6 +253,10 @@ class OfUnits:
         if net.run.pattern != "columns" and net.run.off == "zero":
             facts |= self._after_slicing(alive)
         return facts
+
+    def _require(self) -> None:
+        if not self.units.number:
+            raise Impossible(f"the net has no {self._net.run.pattern} that can be removed")
 
     def _after_slicing(self, alive: Flags) -> dict[str, int]:
         net, sliced = self._net, self._sliced(alive)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ipbench import keys
-from ipbench.sparse.layers import TRANSPOSED, Weight
+from ipbench.sparse.layers import CONVOLUTIONS, TRANSPOSED, Weight
 from ipbench.sparse.selection import NotFinite
 from ipbench.spec import UnitScore
 
@@ -249,10 +249,17 @@ def columns(layers: Mapping[str, Weight], shapes: Mapping[str, tuple[int, ...]])
     blocks: list[Block] = []
     sides: dict[str, tuple[Side, ...]] = {}
     for name, shape in shapes.items():
-        inputs = 0 if isinstance(layers[name].module, TRANSPOSED) else 1
+        module = layers[name].module
+        inputs = 0 if isinstance(module, TRANSPOSED) else 1
         along = (inputs, *range(2, len(shape)))
-        blocks.append(Block(name, _next(blocks), math.prod(shape[axis] for axis in along)))
-        sides[name] = (Side(name, along, blocks[-1].start + np.arange(blocks[-1].number)),)
+        number = math.prod(shape[axis] for axis in along)
+        own = np.arange(number)
+        if inputs and isinstance(module, CONVOLUTIONS) and (several := int(module.groups)) > 1:
+            # The same index is another input channel in each group: a column has the filters of one group.
+            first = number * (np.arange(shape[0]) // (shape[0] // several))
+            along, own, number = tuple(range(len(shape))), (first[:, None] + own).ravel(), number * several
+        blocks.append(Block(name, _next(blocks), number))
+        sides[name] = (Side(name, along, blocks[-1].start + own),)
     return Units(tuple(blocks), sides, dict(shapes))
 
 

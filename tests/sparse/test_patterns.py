@@ -192,6 +192,33 @@ def test_n_of_m_leaves_colours_whole_and_follows_transposed_inputs():
         selector(none).select(none.magnitudes(), 2, tie_key=0, among=none.masks)
 
 
+def test_n_of_m_of_a_transposed_convolution_is_of_the_inputs_of_one_group():
+    """Of 8 inputs in 2 groups four read as one; in 4 groups two do, and in 8 one does: these stay dense."""
+    layers = nn.Sequential(
+        nn.ConvTranspose2d(8, 8, 1, groups=2), nn.ConvTranspose2d(8, 8, 1, groups=4),
+        nn.ConvTranspose2d(8, 8, 1, groups=8), nn.Conv2d(8, 8, 1, groups=4), nn.Conv2d(8, 8, 1, groups=2),
+    )  # fmt: skip
+    net = SparseNet(layers, make_run(pattern="2:4", sparsity="0.5"), (8, 2, 2))
+    masks = selector(net).select(net.magnitudes(), 2, tie_key=0, among=net.masks)
+    assert selector(net).facts(masks)["dense_layers"] == ["1", "2", "3"]
+    assert masks["0"].view(2, 4, 4).sum(1).eq(2).all() and masks["4"].view(8, 4).sum(1).eq(2).all()
+
+
+def test_a_column_of_a_convolution_with_groups_is_of_one_input_channel():
+    """A column has the filters that read its channel: those of its group, 1 of a depthwise convolution."""
+    layers = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 6, 1, groups=2))
+    net = SparseNet(layers, make_run(pattern="columns", budget="channels", sparsity="0.5"), (4, 3, 3))
+    selects = selector(net)
+    assert isinstance(selects, OfUnits)
+    assert [block.number for block in selects.units.blocks] == [4 * 9, 4] and selects.target == 20
+    scores = {"0": torch.arange(36.0).view(4, 1, 3, 3), "1": torch.zeros(6, 2, 1, 1)}
+    scores["1"][:3, 1] = 50.0
+    masks = selects.select(scores, 20, tie_key=0, among=net.masks)
+    assert masks["0"].flatten().tolist() == [False] * 17 + [True] * 19
+    assert masks["1"].view(2, 3, 2).any(1).tolist() == [[False, True], [False, False]]
+    assert masks["1"].sum() == 3 and selects.units.coefficients(selects.units.alive(masks)) == 19 + 3
+
+
 def test_ties_are_keyed_and_the_same_in_both_spaces():
     zero = {space: sparse(Residual(8, 8), space=space, pattern="channels", budget="channels", sparsity="0.5")
             for space in ("sp", "ip")}  # fmt: skip
