@@ -27,12 +27,14 @@ def input_axes(layers: Mapping[str, Weight], shapes: Mapping[str, tuple[int, ...
         shapes: of their coefficients.
         m: the M.
     """
-    axes = {name: 0 if isinstance(layers[name].module, TRANSPOSED) else 1 for name in shapes}
-    inputs = {name: shapes[name][axis] for name, axis in axes.items()}
-    for name, axis in axes.items():
-        if axis == 0:  # a transposed convolution's weight has the inputs of all its groups, one group after the other
-            inputs[name] //= int(layers[name].module.groups)
-    return {name: axis for name, axis in axes.items() if inputs[name] % m == 0 and inputs[name] > _COLOURS}
+    axes = {}
+    for name, shape in shapes.items():
+        module, axis, inputs = layers[name].module, 1, shape[1]
+        if isinstance(module, TRANSPOSED):  # its weight has the inputs of all groups, one group after the other
+            axis, inputs = 0, shape[0] // module.groups
+        if inputs % m == 0 and inputs > _COLOURS:
+            axes[name] = axis
+    return axes
 
 
 def best_of(scores: Tensor, axis: int, n: int, m: int, tie_key: int) -> Tensor:

@@ -231,7 +231,7 @@ class OfUnits:
             middle = (low + high) // 2
             low, high = (middle, high) if cost(middle) <= keep else (low, middle)
         masks = self.units.masks(_flags(order[:low], self.units.number))
-        return {name: mask.to(among[name].device) for name, mask in _as_it_is(net, masks).items()}
+        return {name: mask.to(among[name].device) & among[name] for name, mask in _as_it_is(net, masks).items()}
 
     def facts(self, masks: Mapping[str, Tensor]) -> dict[str, Any]:
         """Units of every layer or group, asked and reached share, and the counts of the net after slicing."""

@@ -238,7 +238,7 @@ def filters(layers: Mapping[str, Weight], shapes: Mapping[str, tuple[int, ...]],
 
 
 def columns(layers: Mapping[str, Weight], shapes: Mapping[str, tuple[int, ...]]) -> Units:
-    """Units of the pattern `columns`: one kernel position of one input channel of one layer, over all its filters.
+    """Units of the pattern `columns`: one kernel position of one input channel of one layer, over its readers' filters.
 
     In `ip` the positions are those of coefficients: one basis filter of one input channel, over all filters.
 

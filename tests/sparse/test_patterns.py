@@ -219,6 +219,16 @@ def test_a_column_of_a_convolution_with_groups_is_of_one_input_channel():
     assert masks["1"].sum() == 3 and selects.units.coefficients(selects.units.alive(masks)) == 19 + 3
 
 
+@pytest.mark.parametrize("pattern", UNITS)
+def test_what_is_left_out_inside_a_unit_stays_out(pattern):
+    """An updater may have masked a part of a unit: the unit stands, and gets nothing back."""
+    net = sparse(pattern=pattern, sparsity="0.1")
+    among = {name: torch.ones_like(mask) for name, mask in net.masks.items()}
+    among["2"][0, 0, 1, 1] = False
+    masks = selector(net).select(net.magnitudes(), selector(net).start, tie_key=0, among=among)
+    assert all(torch.equal(masks[name], among[name]) for name in among)
+
+
 def test_ties_are_keyed_and_the_same_in_both_spaces():
     zero = {space: sparse(Residual(8, 8), space=space, pattern="channels", budget="channels", sparsity="0.5")
             for space in ("sp", "ip")}  # fmt: skip
