@@ -267,23 +267,30 @@ def test_a_jobs_command_line_names_the_usual_pattern_where_the_method_means_anot
 
     file = tmp_path / "mine.py"
     file.write_text(
-        "from ipbench.methods import before_training, method\n\n\n"
+        "from ipbench.methods import Train, before_training, method\n\n\n"
         '@method(when=before_training, paper="You: Yours, 2026", pattern="filters")\n'
         "def meant_for_filters(net, batch):\n"
         '    """Magnitudes."""\n'
-        "    return net.magnitudes()\n"
+        "    return net.magnitudes()\n\n\n"
+        '@method(paper="You: Yours, 2026", pattern="filters")\n'
+        "def prunes_nothing():\n"
+        '    """Only trains: a pattern means nothing."""\n'
+        "    return [Train()]\n"
     )
     patterns = ["coefficients", "filters", "2:4"]
     entry = {"name": "meant_for_filters", "file": str(file), "pattern": patterns}
     try:
         experiment = expand(methods=[entry], sparsities=[0.5], spaces="sp", seeds=1)
+        dense = expand(methods=[{"name": "prunes_nothing", "file": str(file)}], spaces="sp", seeds=1)
         seen: list[spec.Run] = []
         monkeypatch.setattr(run_command, "_train", lambda runs, *_, **__: seen.extend(runs))
         for job in experiment.jobs():
             assert main(["run", *job.arguments, "--out", str(tmp_path)]) == 0
+        assert main(["run", "--method", "prunes_nothing", "--method-file", str(file), "--out", str(tmp_path)]) == 0
     finally:
         REGISTRY.pop("meant_for_filters", None)
-    assert [run.pattern for run in seen] == patterns and seen == experiment.runs
+        REGISTRY.pop("prunes_nothing", None)
+    assert [run.pattern for run in seen[:-1]] == patterns and seen == [*experiment.runs, *dense.runs]
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def run(
         "basis": build(Basis, _pairs(basis, "--basis"), "--basis"),
         "off": chosen.off if off is None else off,
         "allocation": allocation,
-        "pattern": chosen.pattern if pattern is None else pattern,
+        "pattern": (chosen.pattern if chosen.prunes else COEFFICIENTS) if pattern is None else pattern,
         "budget": budget,
         "options": chosen.check_options(_pairs(option, "--option"), "--option"),
         "mode": mode,
