@@ -189,6 +189,7 @@ def with_structure(**changes):
         (with_structure(structure={"stage1.conv1": [40, "1000000100"]}), "channel group stage1.conv1 has 32 units"),
         (with_structure(structure={"stage1.conv1": [32, "e0000000"]}), "other shapes than the header says"),
         (with_structure(structure={"stage1.conv1": [2**40, "80"]}), "not a part of"),
+        (with_structure(structure={"stage1.conv1": [32, "10 00 00 01"]}), "not a part of 32 units"),
         (with_structure(structure={"nowhere": [8, "80"]}), "unknown channel group 'nowhere'"),
         (with_structure(structure={"classifier": [10, "8000"]}), "classifier cannot be cut: .*the net returns"),
         (with_structure(shapes={"stage1.conv1.weight": [3, 1, 3, 3]}), "other shapes than the header says"),

@@ -97,6 +97,17 @@ def other_cut(path: Path, tensor: str, kept: list[int]) -> None:
     changed(path, cut=cut)
 
 
+def another_axis(axis: str, kept: list[int]):
+    """Spoils the axes of a tensor."""
+
+    def spoil(base: Path) -> None:
+        cut = read_json(base.with_suffix(".json"))["cut"]
+        cut["stage1.conv1.weight"]["kept"][axis] = kept
+        changed(base.with_suffix(".json"), cut=cut)
+
+    return spoil
+
+
 def facts(**values):
     """Spoils what stands in the facts."""
     return lambda base: changed(base.with_suffix(".json"), **values)
@@ -143,6 +154,8 @@ BROKEN = {
     "another kind": (facts(kind="record"), "not what"),
     "index outside": (outputs(1, 40), "not what"),
     "index below": (outputs(-1, 4), "not what"),
+    "index that is vast": (outputs(1, 2**70), "not what"),
+    "an axis too many": (another_axis("7", [0]), "not what"),
     "indices that fall": (outputs(4, 2), "not what"),
     "fewer channels": (outputs(1, tensor="stage1.norm1.weight"), "several lengths"),
     "fewer filters": (outputs(1), "other shapes than its model"),
@@ -232,6 +245,36 @@ def test_a_refusal_is_one_line_and_writes_nothing(tmp_path, trained, capsys, opt
     assert main(["slice", str(record_path(folder, run)), "--to", str(tmp_path / "net"), *options]) == 2
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["slice", "pack"])
+@pytest.mark.parametrize("which", ["record", "end"])
+def test_what_is_read_is_not_written_over(trained, capsys, command, which):
+    folder, run = trained
+    record, end = record_path(folder, run), end_path(folder, run)
+    before = record.read_bytes(), end.read_bytes()
+    output = record if which == "record" else end
+    named = ["--to", str(output.with_suffix(""))] if command == "slice" else ["--out", str(output)]
+    assert main([command, str(record), *named]) == 2
+    told = capsys.readouterr().err
+    assert "would be written over what is read" in told and told.count("\n") == 1
+    assert before == (record.read_bytes(), end.read_bytes())
+
+
+@pytest.mark.parametrize("to", [".", "/"])
+def test_a_folder_is_no_name_of_a_net(trained, capsys, to):
+    folder, run = trained
+    assert main(["slice", str(record_path(folder, run)), "--to", to]) == 2
+    told = capsys.readouterr().err
+    assert "is a folder" in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+def test_onnx_does_not_take_the_place_of_another_file(tmp_path, trained, capsys, suffix):
+    folder, run = trained
+    options = ["--to", str(tmp_path / "net"), "--onnx", str(tmp_path / "x" / ".." / f"net{suffix}")]
+    assert main(["slice", str(record_path(folder, run)), *options]) == 2
+    assert "cannot have the name of one of the two files" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_a_run_without_its_end_is_refused(tmp_path, trained, capsys):

@@ -35,7 +35,7 @@ def pack(
     from ipbench.packing import net as packing
 
     valid_choice(values, packed_file.VALUES, "type of values", "--values")
-    run, end = _end_of(record)
+    run, end = _end_of(record, out)
     sizes = packing.pack(out, run, end, values)
     _print_sizes(sizes, out)
     if sizes.zeroed:
@@ -77,6 +77,7 @@ def unpack(
     from ipbench.packing import net as packing
     from ipbench.store import write_tensors
 
+    _spare(file, out)
     net = packing.unpack(file)
     structure = {"structure": net.structure.to_json()} if net.structure else {}
     write_tensors(out, packing.plain_state(net), {"packed": file.name, **structure})
@@ -103,7 +104,7 @@ def cut(
     from ipbench.packing import dense
 
     chosen = dense.constant_of(constant, "--constant")
-    run, end = _end_of(record)
+    run, end = _end_of(record, *dense.files_of(to), *([onnx] if onnx else []))
     net = dense.save(to, run, end, constant=chosen, onnx=onnx)
     for name, kept in net.structure.kept.items():
         output.say(f"{name}: {len(kept)} of {net.groups[name].units} channels")
@@ -116,14 +117,15 @@ def cut(
     )
 
 
-def _end_of(record: Path) -> tuple[Run, End]:
-    """The run of a record, and where it ended.
+def _end_of(record: Path, *outputs: Path) -> tuple[Run, End]:
+    """The run of a record, and where it ended; `outputs`: what will be written.
 
     Raises:
-        BadInput: the record is not one, or the end is not there.
+        BadInput: the record is not one, the end is not there, or one of both would be overwritten.
     """
     from ipbench.runs.state import read_end
 
+    _spare(record, *outputs)
     recorded = read_json(record)
     run = build(Run, recorded.get("run"), f"{record}: run")
     told = recorded.get("provenance")
@@ -134,7 +136,19 @@ def _end_of(record: Path) -> tuple[Run, End]:
     end = folders[2] / "ends" / run.cell / f"{run.seed}.safetensors"
     if not end.is_file():
         raise BadInput(f"{end}: no such file; `ipbench run --keep` with this run's options keeps where it ends")
+    _spare(end, *outputs)
     return run, read_end(end, run, content)
+
+
+def _spare(source: Path, *outputs: Path) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        BadInput: an output is that file.
+    """
+    for file in outputs:
+        if file.resolve() == source.resolve():
+            raise BadInput(f"{file}: would be written over what is read; another file is wanted")
 
 
 def _print_sizes(sizes: Sizes, file: Path) -> None:

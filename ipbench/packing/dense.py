@@ -61,6 +61,8 @@ def save(path: Path, run: Run, end: End, *, constant: Constant = "drop", onnx: P
         BadInput: a constant is refused, a value is not finite, or ONNX cannot be written; nothing is written then.
         BadProduct: the end is not of this run.
     """
+    if onnx and onnx.resolve() in [file.resolve() for file in files_of(path)]:
+        raise BadInput(f"{onnx}: the net in ONNX cannot have the name of one of the two files of {path}")
     net = _cut(path, run, end, constant)
     plain = net.plain().eval()
     state = plain.state_dict()
@@ -122,7 +124,7 @@ def load(path: Path) -> nn.Module:
     told = read_json(facts)
     try:
         shape, classes, cut = _claims(told)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
         raise BadProduct(f"{facts}: not what `ipbench slice` writes") from None
     state, _ = read_tensors(tensors)
     if tensors_digest(state) != told["tensors_sha256"]:
@@ -177,7 +179,18 @@ def _check(dense: nn.Module, cut: Cut, state: Mapping[str, Tensor]) -> None:
         raise BadInput("its tensors have other shapes than its model")
 
 
+def files_of(path: Path) -> tuple[Path, Path]:
+    """The two files of a net, its tensors and its facts; `path` with or without one of their suffixes.
+
+    Raises:
+        BadInput: the path is that of a folder.
+    """
+    return _named(path, TENSORS), _named(path, FACTS)
+
+
 def _named(path: Path, suffix: str) -> Path:
     """One of the two files of a net."""
     base = path.with_suffix("") if path.suffix in (TENSORS, FACTS) else path
+    if not base.name:
+        raise BadInput(f"{path}: is a folder; a file to write in it is wanted, such as {path / 'net'}")
     return base.with_name(base.name + suffix)

@@ -106,7 +106,8 @@ def units_kept(header: Header) -> dict[str, tuple[int, tuple[int, ...]]]:
     for name, (units, digits) in header.structure.items() if isinstance(header, SlicedHeader) else ():
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8))
         kept = tuple(np.flatnonzero(bits).tolist())
-        if len(bits) != -(-units // 8) * 8 or not kept or kept[-1] >= units or len(kept) == units:
+        whole = len(bits) == 4 * len(digits) == -(-units // 8) * 8  # fromhex lets white space pass
+        if not whole or not kept or kept[-1] >= units or len(kept) == units:
             raise ValueError(f"channel group {name:.80}: {digits!r:.80} is not a part of {units} units")
         result[name] = units, kept
     return result

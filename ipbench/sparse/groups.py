@@ -58,12 +58,12 @@ def channel_groups(net: nn.Module, shape: Sequence[int] | Sequence[Sequence[int]
     Raises:
         BadInput: the net cannot be run so, or has weights that cannot be told apart (`prunable_weights`).
     """
-    plain = _plain_copy(net)
-    prunable_weights(plain)
-    sides: Any = shape if shape and not isinstance(shape[0], int) else [shape]
-    generator = torch.Generator().manual_seed(0)
-    images = [torch.rand((_IMAGES, *part), generator=generator) for part in sides]
     with _usual_operators():
+        plain = _plain_copy(net)
+        prunable_weights(plain)
+        sides: Any = shape if shape and not isinstance(shape[0], int) else [shape]
+        generator = torch.Generator().manual_seed(0)
+        images = [torch.rand((_IMAGES, *part), generator=generator) for part in sides]
         groups = coupled(_traced(plain, images))
         settle(plain, images)
         broken = breaking(plain, groups, images)
@@ -80,12 +80,13 @@ def channel_groups(net: nn.Module, shape: Sequence[int] | Sequence[Sequence[int]
 def _usual_operators() -> Iterator[None]:
     """Within the block torch chooses operators as it does in mode `fast`: groups depend on no mode.
 
-    Deterministic algorithms take some operators apart, into ones that nothing is known of.
+    Deterministic algorithms take some operators apart, into ones that nothing is known of; so does inference mode.
     """
     mode = torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode("default")
     try:
-        yield
+        with torch.inference_mode(False):
+            yield
     finally:
         torch.set_deterministic_debug_mode(mode)
 

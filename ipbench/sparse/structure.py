@@ -5,12 +5,15 @@ Units and groups are those of `channels.py`, numbered as in the dense net, howev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -121,12 +124,55 @@ def groups_of(net: nn.Module, shape: tuple[int, int, int]) -> Groups:
         channel_groups,
     )  # here: few nets are cut, and scipy's graphs take a while to import
 
-    kinds = tuple((name, type(module)) for name, module in net.named_modules())
-    tensors = tuple((name, tuple(tensor.shape)) for name, tensor in net.state_dict().items())
-    key = (*shape, repr(net), kinds, tensors)
+    key = (*shape, repr(net), *_made_of(net))
     if key not in _FOUND:
         _FOUND[key] = channel_groups(net, shape)
     return _FOUND[key]
+
+
+#: Attributes of a module that say nothing of its channels, or that are told otherwise.
+_TOLD = {"_parameters", "_buffers", "_modules", "training"}
+
+
+def _made_of(net: nn.Module) -> Iterator[object]:
+    """All that decides what a net's forward does with channels, but values: nets that are equal in it have one answer.
+
+    Tensors and modules that have several names stand under the first of them; attributes are read by a forward, too.
+    """
+    known: dict[int, int] = {}
+    for name, module in net.named_modules(remove_duplicate=False):
+        own = {attribute: value for attribute, value in vars(module).items() if attribute not in _TOLD}
+        yield name, known.setdefault(id(module), len(known)), type(module), _fixed(own)
+        for attribute, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                yield attribute, known.setdefault(id(tensor), len(known)), tuple(tensor.shape), str(tensor.dtype)
+
+
+def _fixed(value: object) -> object:
+    """A value as one that can be looked up: plain values by what they are, all others by which object they are."""
+    if isinstance(value, Mapping):
+        return "mapping", *((_fixed(key), _fixed(part)) for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return type(value).__name__, *map(_fixed, value)
+    if isinstance(value, set | frozenset):
+        return "set", frozenset(map(_fixed, value))
+    if isinstance(value, partial):
+        return partial, _fixed(value.func), _fixed(value.args), _fixed(value.keywords)
+    plain = value is None or isinstance(value, bool | int | float | complex | str | bytes | Enum | torch.device)
+    return (type(value), value) if plain else _Same(value)
+
+
+class _Same:
+    """An object, equal to itself alone; it is held, so that no other one can take its place in memory."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other._value is self._value
+
+    def __hash__(self) -> int:
+        return id(self._value)
 
 
 def restricted(groups: Groups, structure: Structure) -> Groups:

@@ -336,3 +336,11 @@ def test_groups_are_the_same_in_strict_mode():
     finally:
         torch.set_deterministic_debug_mode(mode)
     assert {group.name: group.units for group in groups.free} == {"a": 8}
+
+
+def test_groups_are_the_same_in_inference_mode():
+    """It takes dropout apart."""
+    with torch.inference_mode():
+        groups = channel_groups(make("dropout"), SHAPE)
+        assert torch.is_inference_mode_enabled()
+    assert {group.name: group.units for group in groups.free} == {"a": 8}

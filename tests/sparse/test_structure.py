@@ -162,6 +162,32 @@ def test_groups_are_found_once_for_nets_that_are_made_of_the_same(monkeypatch):
     assert nets[0].groups is nets[1].groups and groups_of(nets[2].plain(), SHAPE) is nets[2].groups
 
 
+class Told(nn.Module):
+    """Three layers whose forward reads an attribute; the last two may be one tensor."""
+
+    def __init__(self, sizes: dict[str, list[int]], tied: bool) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.first, self.second, self.third = nn.Linear(2, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.last = nn.Linear(4, 3)
+        if tied:
+            self.third.weight = self.second.weight
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.first(images.mean((2, 3))).relu()
+        features = features.view(-1, *self.sizes["first"]) if self.sizes else features
+        return self.last(self.third(self.second(features).relu()).relu())
+
+
+def test_nets_that_differ_in_what_has_no_shape_have_groups_of_their_own():
+    plain, fixed, tied = Told({}, False), Told({"first": [4]}, False), Told({}, True)
+    assert [net.state_dict().keys() for net in (fixed, tied)] == [plain.state_dict().keys()] * 2
+    found = [{group.name for group in groups_of(net, SHAPE).free} for net in (plain, fixed, tied)]
+    assert found == [{group.name for group in channel_groups(net, SHAPE).free} for net in (plain, fixed, tied)]
+    assert found[0] == {"first", "second", "third"} and "first" not in found[1] and found[2] != found[0]
+    assert groups_of(Told({"first": [4]}, False), SHAPE) is groups_of(fixed, SHAPE)
+
+
 # Dead channels.
 
 
