@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ipbench.errors import BadProduct
+from ipbench.errors import BadInput, BadProduct
 from ipbench.files import Missing
 from ipbench.machine.distributed import by_first, processes, tensors_by_first
 from ipbench.planning.numerics import numerics
@@ -91,7 +91,7 @@ class State:
             "point": self.point,
             "generator": progress.begun.generator,
             "memory": packed_by_owner(net.state, f"method {net.run.method}: net.state"),
-            "updater": packed(self.updater.tensors(), type(self.updater).__name__) if self.updater else {},
+            "updater": remembers(self.updater) if self.updater else {},
         }
         facts = {
             **self.identity,
@@ -154,6 +154,18 @@ class State:
             return None
         same = {name: facts.get(name) for name in self.identity} == self.identity
         return (tensors, facts) if same else None
+
+
+def remembers(updater: Updater) -> dict[str, Tensor]:
+    """What an updater tells of itself, for a file.
+
+    Raises:
+        BadInput: it is not tensors and numbers by name.
+    """
+    who, found = type(updater).__name__, updater.tensors()
+    if not isinstance(found, Mapping):
+        raise BadInput(f"{who}.tensors must return a dict of tensors and numbers, not {found!r:.60}")
+    return packed(found, who)
 
 
 @dataclass(frozen=True)
