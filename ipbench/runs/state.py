@@ -194,6 +194,25 @@ def write_end(path: Path, run: Run, end: End, content: Mapping[str, str] | None 
     write_tensors(path, _joined(groups), {**_identity_of_end(run), **(content or {}), **told})
 
 
+def has_end(path: Path, run: Run, made_of: Mapping[str, Any]) -> bool:
+    """Whether the end of a run is there, of what its record was made of; a file of another run is for `read_end`.
+
+    Args:
+        path: of the file.
+        run: whose end.
+        made_of: numerics and digests, as the record tells them; what either of the two does not tell is not compared.
+
+    Raises:
+        BadProduct: the file is damaged.
+    """
+    try:
+        facts = read_tensors(path)[1]
+    except Missing:
+        return False
+    both = [name for name in ("numerics", "data", "method") if name in facts and made_of.get(name) is not None]
+    return all(facts[name] == made_of[name] for name in both) or facts.get("run") != run.id
+
+
 def read_end(path: Path, run: Run, content: Mapping[str, str] | None = None) -> End:
     """Read the end of a run; of several processes, the first one reads it.
 
