@@ -530,3 +530,13 @@ def test_what_is_remembered_keeps_no_graph(tmp_path):
 
     execute(tiny_run(declare(Prune(remembered, "remembered", rounds=3), Train())), tmp_path, HERE)
     assert graphs == [False] * 3
+
+
+@pytest.mark.usefixtures("own")
+def test_notes_that_no_record_can_hold_are_one_line(tmp_path):
+    def noting(net, batch):
+        net.notes["mean"] = torch.ones(2)
+        return net.magnitudes()
+
+    with pytest.raises(BadInput, match=r"net.notes: 'mean' is tensor\(\[1., 1.\]\); plain numbers"):
+        execute(tiny_run(declare(Prune(noting, "noting"), Train())), tmp_path, HERE)

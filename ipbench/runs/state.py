@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -104,7 +105,7 @@ class State:
             "activity": vars(self.activity),
             "structure": net.structure.to_json(),
             "faded": net.faded,
-            "notes": net.notes,
+            "notes": _plain(net.notes, f"method {net.run.method}: net.notes"),
             "seconds": self.seconds + seconds,
             "cpu_seconds": self.cpu_seconds + cpu_seconds,
             "processes": self.processes,
@@ -268,6 +269,23 @@ def _split(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         group, _, name = label.partition("/")
         groups[group][name] = tensor
     return groups
+
+
+def _plain(notes: Mapping[str, object], who: str) -> Mapping[str, object]:
+    """Notes that a record can hold.
+
+    Raises:
+        BadInput: a value is no plain one.
+    """
+    for name, value in notes.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            raise BadInput(
+                f"{who}: {name!r:.60} is {' '.join(repr(value).split()):.60}; plain numbers, texts, lists and dicts can"
+                " be noted"
+            ) from None
+    return notes
 
 
 def _nan(value: Any) -> float:
