@@ -168,6 +168,20 @@ def test_an_end_of_other_images_is_refused(tmp_path):
         read_end(path, run, {"data": "0" * 64})
 
 
+def test_an_end_of_what_was_before_is_made_again(load, tmp_path):
+    """Trained and kept, trained again with other code and not kept, then continued: the end is that of the old code."""
+    path = load("SIGN = 1")
+    results = tmp_path / "r"
+    run = run_of(method="of_a_user", sparsity="0.9")
+    execute(run, results, HERE, keep=True)
+    load("SIGN = 2")
+    execute(run, results, HERE)
+    assert path.exists() and finished(results, run, HERE) and finished(results, run, HERE, keep=True) is None
+    execute(run, results, HERE, keep=True)
+    read_end(end_path(results, run), run, content(run, HERE))
+    assert finished(results, run, HERE, keep=True)
+
+
 def test_a_record_tells_what_the_run_that_it_continues_was_made_with(tmp_path):
     run = run_of(method="ft")
     dense = methods.parent(run)

@@ -223,6 +223,9 @@ def bad(hook: str, value: Any, **more: Any) -> type[Updater]:
         (bad("after_backward", None), r"Bad.after_backward must return True"),
         (bad("decay", {"x": torch.ones(1)}), r"Bad.decay: what it returns for layer x does not fit"),
         (bad("decay", {"0": torch.ones(7)}), r"Bad.decay: what it returns for layer 0 does not fit"),
+        (bad("decay", [1]), r"Bad.decay must return a dict of tensors by layer or None, not \[1\]"),
+        (bad("gates", None), r"Bad.gates must return a context, not None"),
+        (bad("tensors", [1]), r"Bad.tensors must return a dict of tensors and numbers, not \[1\]"),
         (bad("tensors", {"a": [1]}), r"'a' is \[1\]; tensors and plain numbers by name can be remembered"),
         (bad("tensors", {"a": 2**70}), r"'a' is 1180591620717411303424: whole numbers of at most 64 bits"),
     ],
@@ -422,3 +425,118 @@ def test_the_updater_of_the_documentation(tmp_path):
     run = tiny_run("documented", recipe=recipe, options={"rise": 0.01, "limit": 0.055})
     outcome = execute(run, tmp_path, HERE)["outcome"]
     assert outcome["training_flops"] == 6 * outcome["macs_dense"] * 20 * (8 + 16)
+
+
+# What a beginning does.
+
+
+class Anchored(Updater):
+    """A penalty on the way from where the training began, which is not detached."""
+
+    def __init__(self, net, steps):
+        self.begin = {name: c.clone() for name, c in net.coefficients.items()}
+
+    def penalty(self, net):
+        return 5.0 * sum(((c - self.begin[name]) ** 2).sum() for name, c in net.coefficients.items())
+
+    def tensors(self):
+        return self.begin
+
+    def load(self, tensors):
+        self.begin = tensors
+
+
+class Halves(Updater):
+    """Halves all coefficients, and prunes, before the first step; counts how often."""
+
+    masks = "pruned"
+
+    def __init__(self, net, steps):
+        net.state["begun"] = net.state.get("begun", 0) + 1
+        net.notes["begun"] = net.state["begun"]
+        for c in net.coefficients.values():
+            c.mul_(0.5)
+        net.prune(net.select(net.magnitudes(), net.budget))
+
+
+@pytest.mark.usefixtures("own")
+def test_no_gradients_are_recorded_while_an_updater_begins(tmp_path):
+    """Else the anchor would move with the net, and the penalty would have no gradient."""
+    losses = [
+        execute(tiny_run(declare(Train(), second), sparsity="0"), tmp_path / str(second), HERE)["outcome"]["train_loss"]
+        for second in (Train(), Train(Anchored.spec()))
+    ]
+    assert abs(losses[1] - losses[0]) > 1e-3  # by rounding alone they would differ, too
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(("kind", "sparsity"), [(Anchored, "0"), (Halves, "0.5")])
+def test_a_beginning_happens_once_however_often_it_is_resumed(tmp_path, monkeypatch, kind, sparsity):
+    run = tiny_run(declare(Train(kind.spec())), sparsity=sparsity)
+    whole = execute(run, tmp_path / "whole", HERE)
+    if kind is Halves:
+        assert whole["status"] == "done" and whole["outcome"]["notes"] == {"begun": 1}
+        assert whole["activity"] == {"mask_updates": 1, "coefficients_removed": 112}
+    calls = []
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_asked_to_stop", lambda *given: calls.append(0) or len(calls) in (6, 9))
+        for _ in range(2):
+            with pytest.raises(Stopped):
+                execute(run, tmp_path, HERE)
+    cut = execute(run, tmp_path, HERE)
+    assert cut["outcome"] == whole["outcome"] and cut.get("activity") == whole.get("activity")
+
+
+@pytest.mark.usefixtures("own")
+def test_masks_that_a_beginning_changes_are_seen(tmp_path):
+    class Quiet(Halves):
+        masks = "stay"
+
+    with pytest.raises(BadInput, match="updater Quiet changes masks"):
+        execute(tiny_run(declare(Train(Quiet.spec()), Prune(magnitude, "magnitude"))), tmp_path, HERE)
+
+
+@pytest.mark.usefixtures("own")
+def test_what_cannot_be_remembered_is_said_before_the_first_step(tmp_path, monkeypatch):
+    """Not when a signal asks for a state, with hours of training behind."""
+    monkeypatch.setattr(loop, "train_steps", lambda *given, **more: pytest.fail("trained"))
+    run = tiny_run(declare(Train(bad("tensors", {"a": [1]}).spec()), Prune(magnitude, "magnitude")))
+    with pytest.raises(BadInput, match=r"'a' is \[1\]"):
+        execute(run, tmp_path, HERE)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_training_that_never_settles_is_one_line(tmp_path):
+    run = tiny_run(declare(Prune(magnitude, "magnitude"), Train(type("Never", (Updater,), {"settled": False}).spec())))
+    with pytest.raises(BadInput, match="none of the 3 epochs of the last training was settled"):
+        execute(run, tmp_path, HERE)
+
+
+def test_an_unknown_use_of_masks_is_refused_when_it_is_declared():
+    with pytest.raises(ValueError, match="updater Typo: masks is one of stay, exchanged, pruned, not 'prune'"):
+        type("Typo", (Updater,), {"masks": "prune"}).spec()
+
+
+@pytest.mark.usefixtures("own")
+def test_what_is_remembered_keeps_no_graph(tmp_path):
+    """A graph would keep the copy of the net of every call."""
+    graphs = []
+
+    def remembered(net, batch):
+        graphs.append(any(value.requires_grad for value in net.state.values()))
+        for name, c in net.coefficients.items():
+            net.state[name] = net.state.get(name, 0.0) * 0.5 + c.abs()
+        return dict(net.state)
+
+    execute(tiny_run(declare(Prune(remembered, "remembered", rounds=3), Train())), tmp_path, HERE)
+    assert graphs == [False] * 3
+
+
+@pytest.mark.usefixtures("own")
+def test_notes_that_no_record_can_hold_are_one_line(tmp_path):
+    def noting(net, batch):
+        net.notes["mean"] = torch.ones(2)
+        return net.magnitudes()
+
+    with pytest.raises(BadInput, match=r"net.notes: 'mean' is tensor\(\[1., 1.\]\); plain numbers"):
+        execute(tiny_run(declare(Prune(noting, "noting"), Train())), tmp_path, HERE)

@@ -30,7 +30,7 @@ from ipbench.planning.numerics import numerics
 from ipbench.runs.latency import side_by_side
 from ipbench.runs.outcome import complete, describe
 from ipbench.runs.stages import execute_stages
-from ipbench.runs.state import End, State, read_end, write_end
+from ipbench.runs.state import End, State, has_end, read_end, write_end
 from ipbench.runs.trials import check_share, check_strict
 from ipbench.sparse import measure
 from ipbench.sparse.net import SparseNet
@@ -144,8 +144,10 @@ def finished(
         return None
     if not _is_of(record, run):
         raise BadProduct(f"{path}: not the record of run {run.id}; delete it to have it made again")
-    missing = keep and record["status"] == "done" and not end_path(results, run).exists()
-    return None if missing or _stale(record["provenance"], run, environment) else record
+    if _stale(record["provenance"], run, environment):
+        return None
+    kept = not keep or record["status"] != "done" or has_end(end_path(results, run), run, record["provenance"])
+    return record if kept else None
 
 
 def _is_of(record: Mapping[str, Any], run: Run) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import torch
 from torch import Tensor
 
 from ipbench import methods
@@ -14,7 +17,7 @@ from ipbench.machine.precision import full_precision
 from ipbench.machine.process_state import method_code
 from ipbench.machine.stopping import Stopped
 from ipbench.runs.outcome import starting_gradient_norm
-from ipbench.runs.state import End, State
+from ipbench.runs.state import End, State, remembers
 from ipbench.runs.trials import check_share
 from ipbench.sparse import measure
 from ipbench.sparse.net import SparseNet
@@ -55,7 +58,7 @@ def execute_stages(
         Impossible: a budget cannot be met, or no update changed a mask.
         NotFinite: a score, a loss, a parameter or a buffer is not finite.
         BadInput: a training would begin behind the last step of its recipe, or end before its update changes a mask;
-            or the net that the method leaves is above its budget.
+            or the net that the method leaves is above its budget, or its updater settled at no epoch.
         Stopped: a signal asked for it; `state` is saved.
     """
     method = methods.get(net.run.method)
@@ -74,6 +77,12 @@ def execute_stages(
         raise BadInput(
             f"method {method.name}: left the net above its budget: {selects.kept(net.masks):,} {selects.counted} are"
             f" trained, and sparsity {net.run.sparsity} lets {selects.target:,} stay"
+        )
+    progress = state.progress
+    if progress.best_epoch != progress.epoch and not progress.best:
+        raise BadInput(
+            f"method {method.name}: none of the {progress.epoch} epochs of the last training was settled, so that none"
+            " can be selected; train longer"
         )
     if method.updates(net.run) and net.run.sparsity != "0" and not state.activity.mask_updates:
         raise Impossible(f"method {method.name} changed no mask at any step of its training")
@@ -191,7 +200,9 @@ def hooks_of(net: SparseNet, stage: methods.Train, recipe: Recipe, steps: Steps,
     if stage.update is None:
         return None
     view = TrainedView(net, recipe.weight_decay)
-    with method_code(net.run.method, net.run.seed, state.stage):
+    resumed, masks = state.remembered is not None, net.masks
+    # What beginning does to the net, the file of a resumed training has already.
+    with torch.no_grad(), _as_before(net) if resumed else nullcontext(), _code(net, state):
         updater = stage.update.begin(view, steps)
     if not isinstance(updater, Updater):
         raise BadInput(
@@ -203,7 +214,32 @@ def hooks_of(net: SparseNet, stage: methods.Train, recipe: Recipe, steps: Steps,
             " off: decayed has no meaning; take zero or frozen"
         )
     if state.remembered is not None:
-        updater.load(state.remembered)
+        with torch.no_grad(), _code(net, state):
+            updater.load(state.remembered)
         state.remembered = None
+    remembers(updater)  # what cannot be is found now, and not when a signal asks for it
     state.updater = updater
-    return Hooks(net, updater, view, state.activity)
+    hooks = Hooks(net, updater, view, state.activity)
+    hooks.changed(masks, state.progress.momentum)
+    return hooks
+
+
+def _code(net: SparseNet, state: State) -> AbstractContextManager[None]:
+    """Where code of the run's method runs, outside of steps and epochs."""
+    return method_code(net.run.method, net.run.seed, state.stage)
+
+
+@contextmanager
+def _as_before(net: SparseNet) -> Iterator[None]:
+    """At the end the net, its masks, and what is remembered and noted are as they were."""
+    tensors = {name: tensor.clone() for name, tensor in net.tensors().items()}
+    masks, notes = dict(net.masks), copy.deepcopy(net.notes)
+    memory = copy.deepcopy({owner: dict(values) for owner, values in net.state.items()})
+    try:
+        yield
+    finally:
+        net.load_tensors(tensors)
+        net.masks, net.notes = masks, notes
+        for owner, values in net.state.items():  # views hold these very dicts
+            values.clear()
+            values.update(memory.get(owner, {}))

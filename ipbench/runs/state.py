@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ipbench.errors import BadProduct
+from ipbench.errors import BadInput, BadProduct
 from ipbench.files import Missing
 from ipbench.machine.distributed import by_first, processes, tensors_by_first
 from ipbench.planning.numerics import numerics
@@ -91,7 +92,7 @@ class State:
             "point": self.point,
             "generator": progress.begun.generator,
             "memory": packed_by_owner(net.state, f"method {net.run.method}: net.state"),
-            "updater": packed(self.updater.tensors(), type(self.updater).__name__) if self.updater else {},
+            "updater": remembers(self.updater) if self.updater else {},
         }
         facts = {
             **self.identity,
@@ -104,7 +105,7 @@ class State:
             "activity": vars(self.activity),
             "structure": net.structure.to_json(),
             "faded": net.faded,
-            "notes": net.notes,
+            "notes": _plain(net.notes, f"method {net.run.method}: net.notes"),
             "seconds": self.seconds + seconds,
             "cpu_seconds": self.cpu_seconds + cpu_seconds,
             "processes": self.processes,
@@ -156,6 +157,18 @@ class State:
         return (tensors, facts) if same else None
 
 
+def remembers(updater: Updater) -> dict[str, Tensor]:
+    """What an updater tells of itself, for a file.
+
+    Raises:
+        BadInput: it is not tensors and numbers by name.
+    """
+    who, found = type(updater).__name__, updater.tensors()
+    if not isinstance(found, Mapping):
+        raise BadInput(f"{who}.tensors must return a dict of tensors and numbers, not {found!r:.60}")
+    return packed(found, who)
+
+
 @dataclass(frozen=True)
 class End:
     """Where a run ended: what another run continues from.
@@ -180,6 +193,25 @@ def write_end(path: Path, run: Run, end: End, content: Mapping[str, str] | None 
     groups = {"net": end.net, "mask": end.masks, "point": end.point}
     told = {"structure": end.structure.to_json(), "facts": end.facts}
     write_tensors(path, _joined(groups), {**_identity_of_end(run), **(content or {}), **told})
+
+
+def has_end(path: Path, run: Run, made_of: Mapping[str, Any]) -> bool:
+    """Whether the end of a run is there, of what its record was made of; a file of another run is for `read_end`.
+
+    Args:
+        path: of the file.
+        run: whose end.
+        made_of: numerics and digests, as the record tells them; what either of the two does not tell is not compared.
+
+    Raises:
+        BadProduct: the file is damaged.
+    """
+    try:
+        facts = read_tensors(path)[1]
+    except Missing:
+        return False
+    both = [name for name in ("numerics", "data", "method") if name in facts and made_of.get(name) is not None]
+    return all(facts[name] == made_of[name] for name in both) or facts.get("run") != run.id
 
 
 def read_end(path: Path, run: Run, content: Mapping[str, str] | None = None) -> End:
@@ -237,6 +269,23 @@ def _split(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         group, _, name = label.partition("/")
         groups[group][name] = tensor
     return groups
+
+
+def _plain(notes: Mapping[str, object], who: str) -> Mapping[str, object]:
+    """Notes that a record can hold.
+
+    Raises:
+        BadInput: a value is no plain one.
+    """
+    for name, value in notes.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            raise BadInput(
+                f"{who}: {name!r:.60} is {' '.join(repr(value).split()):.60}; plain numbers, texts, lists and dicts can"
+                " be noted"
+            ) from None
+    return notes
 
 
 def _nan(value: Any) -> float:

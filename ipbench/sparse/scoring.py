@@ -56,13 +56,16 @@ def take(
     net = sparse_net(net)
     try:
         with net.scratch(training=net.training) as twin:
-            found = score(NetView(twin, twin.state.setdefault(name, {})), own, **options)
+            memory = twin.state.setdefault(name, {})
+            found = score(NetView(twin, memory), own, **options)
     except RuntimeError as error:
         missing = _NO_SECOND_DERIVATIVE.search(str(error))
         if missing is None:
             raise
         reason = f"{name}: needs second derivatives, which {missing.group(1)} in this net does not have"
         raise Impossible(reason) from None
+    # What is remembered keeps no graph: with it, every call's copy of the net would stay.
+    memory.update({key: value.detach() for key, value in memory.items() if isinstance(value, Tensor)})
     scores = as_scores(found, net.masks, f"method {name}")
     if positive and all(bool(values.isfinite().all()) for values in scores.values()):
         _check_positive(scores, name, start=all(bool(mask.all()) for mask in net.masks.values()))

@@ -61,8 +61,17 @@ class Hooks:
         return overrides(self.updater, hook)
 
     def gates(self, batch: Batch) -> AbstractContextManager[object]:
-        """What a forward pass runs in."""
-        return self.updater.gates(batch) if self.has("gates") else nullcontext()
+        """What a forward pass runs in.
+
+        Raises:
+            BadInput: it is no context.
+        """
+        if not self.has("gates"):
+            return nullcontext()
+        found = self.updater.gates(batch)
+        if not isinstance(found, AbstractContextManager):
+            raise BadInput(f"{self._who('gates')} must return a context, not {found!r:.60}")
+        return found
 
     def penalty(self, step: int) -> Tensor | None:
         """What is added to the loss.
@@ -88,7 +97,7 @@ class Hooks:
             trained = self.updater.after_backward(self.view, batch, step)
         if not isinstance(trained, bool):
             raise BadInput(f"{self._who('after_backward')} must return True (weights are trained) or False")
-        self._changed(before, momentum)
+        self.changed(before, momentum)
         return trained
 
     def after_epoch(self, epoch: int, momentum: Mapping[str, Tensor]) -> None:
@@ -100,7 +109,7 @@ class Hooks:
             self.updater.after_epoch(self.view, epoch)
         from_first(self.net.tensors())
         self.net.prune(self.net.masks)
-        self._changed(before, momentum)
+        self.changed(before, momentum)
 
     def decays(self, step: int) -> Mapping[str, Tensor] | None:
         """The weight decay of single coefficients.
@@ -113,6 +122,8 @@ class Hooks:
         with torch.no_grad(), self._code("decay", step):
             found = self.updater.decay(self.view)
         shapes = self.view.shapes
+        if not isinstance(found, Mapping | None):
+            raise BadInput(f"{self._who('decay')} must return a dict of tensors by layer or None, not {found!r:.60}")
         for name, factors in (found or {}).items():
             if name not in shapes or not isinstance(factors, Tensor) or not _fits(factors, shapes[name]):
                 raise BadInput(f"{self._who('decay')}: what it returns for layer {name} does not fit its coefficients")
@@ -126,7 +137,7 @@ class Hooks:
         """Whether an epoch may be selected."""
         return bool(by_first(lambda: bool(self.updater.settled)))
 
-    def _changed(self, before: Mapping[str, Tensor], momentum: Mapping[str, Tensor]) -> None:
+    def changed(self, before: Mapping[str, Tensor], momentum: Mapping[str, Tensor]) -> None:
         """Count a change of masks.
 
         Raises:

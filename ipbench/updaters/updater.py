@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,6 +80,11 @@ class Own(Update):
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.kind.masks not in get_args(MaskUse):
+            raise ValueError(
+                f"updater {self.kind.__name__}: masks is one of {', '.join(get_args(MaskUse))}, not"
+                f" {self.kind.masks!r:.40}"
+            )
         object.__setattr__(self, "masks", self.kind.masks)
 
     def begin(self, net: TrainedView, steps: Steps) -> Updater:
