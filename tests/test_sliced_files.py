@@ -155,6 +155,7 @@ BROKEN = {
     "index outside": (outputs(1, 40), "not what"),
     "index below": (outputs(-1, 4), "not what"),
     "index that is vast": (outputs(1, 2**70), "not what"),
+    "an axis from the end": (another_axis("-1", [0]), "not what"),
     "an axis too many": (another_axis("7", [0]), "not what"),
     "indices that fall": (outputs(4, 2), "not what"),
     "fewer channels": (outputs(1, tensor="stage1.norm1.weight"), "several lengths"),

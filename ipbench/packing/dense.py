@@ -157,7 +157,7 @@ def _claims(told: Mapping[str, Any]) -> tuple[tuple[int, int, int], int, Cut]:
     for name, axes in cut.kept.items():
         for axis, indices in axes.items():
             rising = indices.ndim == 1 and len(indices) > 0 and bool((indices[1:] > indices[:-1]).all())
-            if not rising or indices[0] < 0 or indices[-1] >= cut.shapes[name][axis]:
+            if axis < 0 or not rising or indices[0] < 0 or indices[-1] >= cut.shapes[name][axis]:
                 raise ValueError
     return (channels, height, width), classes, cut
 
