@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from ipbench.cli.main import main
+from ipbench.cli.run import _label
 from ipbench.machine.stopping import EXIT_STATUS, Stopped
 from ipbench.planning.experiment import Experiment
 from ipbench.runs import execute as running
-from ipbench.spec import Run
+from ipbench.spec import Recipe, Run
 from ipbench.store import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -282,3 +283,10 @@ def test_published_results_without_records_are_tabulated_not_destroyed(tmp_path,
     assert main(["tables", str(results)]) == 0
     assert (table.read_bytes(), parquet.read_bytes()) == before
     assert b",1,1,0,0,0," in before[0]  # planned, done, diverged, impossible, missing: it does hold the run
+
+
+def test_lines_of_runs_name_pattern_and_budget_where_they_are_not_the_usual_ones():
+    usual = Run(dataset="digits", model="small-vgg", method="snip", recipe=Recipe(), sparsity="0.5")
+    other = usual.model_copy(update={"pattern": "filters", "budget": "macs"})
+    assert _label(usual) == "digits small-vgg snip sp p=0.5 seed 0"
+    assert _label(other) == "digits small-vgg snip sp filters macs p=0.5 seed 0"

@@ -190,7 +190,7 @@ def _train_in(
     finished: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     for item in runs:
-        label = f"{item.dataset} {item.model} {item.method} {item.space} p={item.sparsity} seed {item.seed}"
+        label = _label(item)
         if any(parent.id in failed for parent in _line(item)):
             output.complain(f"ipbench: {label}: not trained, for a run that it continues has failed")
             record = None
@@ -207,6 +207,13 @@ def _train_in(
         raise typer.Exit(1)
     if done:
         write_json(done, {"runs": finished})
+
+
+def _label(run: Run) -> str:
+    """What tells the runs of one command apart; pattern and budget where they are not the usual ones."""
+    own = [str(value) for name, value in run.differences().items() if name in ("pattern", "budget")]
+    words = (run.dataset, run.model, run.method, run.space, *own, f"p={run.sparsity}", f"seed {run.seed}")
+    return " ".join(words)
 
 
 def _record(

@@ -63,7 +63,7 @@ def count_of(rate: Fraction | float | str, number: int, rounding: Rounding) -> i
     """
     try:
         exact = rate if isinstance(rate, Fraction) else Fraction(str(rate))
-    except ValueError:
+    except (ValueError, ZeroDivisionError):  # "x", and "1/0"
         exact = Fraction(-1)
     if not 0 <= exact <= 1:
         raise BadInput(f"a rate is a number from 0 to 1, not {rate!r:.40}")

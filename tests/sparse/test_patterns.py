@@ -511,7 +511,7 @@ def test_counts_of_a_rate_are_exact(rate, number, rounding, count):
 
 
 def test_a_rate_is_a_share():
-    for rate in (-0.1, 1.1, math.nan, "x"):
+    for rate in (-0.1, 1.1, math.nan, "x", "1/0"):
         with pytest.raises(BadInput, match="a rate is a number from 0 to 1"):
             count_of(rate, 10, "int")
 
