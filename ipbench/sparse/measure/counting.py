@@ -107,7 +107,7 @@ def count(net: nn.Module, shape: Sequence[int]) -> Count:
     products = Products(net, owners)
     first = next(net.parameters(), torch.empty(0))
     forked = [first.device] if first.device.type == "cuda" else []
-    with _evaluating(net), torch.no_grad(), torch.random.fork_rng(devices=forked):
+    with evaluating(net), torch.no_grad(), torch.random.fork_rng(devices=forked):
         image = torch.zeros(1, *shape, device=first.device, dtype=first.dtype)
         with products.watching(image):
             net(image)
@@ -221,10 +221,11 @@ def _plain_values(net: nn.Module) -> tuple[int, int]:
 
 
 @contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
+def evaluating(*nets: nn.Module) -> Iterator[None]:
     """Evaluation mode within the block; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
+    modes = [(module, module.training) for net in nets for module in net.modules()]
+    for net in nets:
+        net.eval()
     try:
         yield
     finally:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from ipbench.sparse.measure.counting import evaluating
 
 #: Passes of each net before anything is timed: memory is allocated, kernels are chosen.
 WARM_UP = 3
@@ -34,7 +35,7 @@ def latency(nets: Mapping[str, nn.Module], images: Tensor) -> dict[str, Any]:
         `batch` (images in it), `repetitions`, `threads` (of torch on the CPU), `device`, and by name of the net
         `seconds` (median of a batch), `lower` and `upper` (quartiles), and `memory_bytes`, see `forward_memory`.
     """
-    with _evaluating(nets):
+    with evaluating(*nets.values()):
         for net in nets.values():
             for _ in range(WARM_UP):
                 _timed(net, images)
@@ -128,16 +129,3 @@ def _timed(net: nn.Module, images: Tensor) -> float:
     if cuda:
         torch.cuda.synchronize(images.device)
     return time.perf_counter() - begin
-
-
-@contextmanager
-def _evaluating(nets: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Evaluation mode within the block; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for net in nets.values() for module in net.modules()]
-    for net in nets.values():
-        net.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
