@@ -197,7 +197,7 @@ def train(
         progress.begun = Begun()
         require_finite({"training loss": total, "gradient norm": norm}, f"of epoch {epoch + 1}")
         images = (end - begin) * recipe.batch_size
-        progress.flops += measure.training_flops(macs(net), images)
+        progress.flops += measure.training_flops(net.now.macs, images)  # of what is left of the net
         if hooks:
             hooks.after_epoch(epoch, optimiser.momentum)
         _look(net, data, recipe, progress, epoch, {"train_loss": total / (end - begin), "gradient_norm": norm}, hooks)
@@ -231,12 +231,6 @@ def _look(
     if eligible and (math.isnan(accuracy) or accuracy > progress.best_accuracy):
         progress.best_epoch, progress.best_accuracy = epoch + 1, accuracy
         progress.best = {name: tensor.clone() for name, tensor in net.tensors().items()}
-
-
-def macs(net: SparseNet) -> int:
-    """Multiply-accumulates for one image in the net as it is now: dense, on what is left of its channels."""
-    counts = getattr(net, "now", net.counted)
-    return int(counts.macs)
 
 
 def require_finite(values: Mapping[str, float], of: str) -> None:
