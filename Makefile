@@ -16,7 +16,7 @@ INSTALLED := .venv/installed-workflow,dev$(FFCV)
 
 SNAKEFILES := Snakefile workflow/rules
 
-.PHONY: help setup quickstart test test-slurm lint reference constraints
+.PHONY: help setup quickstart test test-slurm test-gpu lint reference constraints
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -62,6 +62,9 @@ test: setup  ## every test, two files at a time; the last lines say what was ski
 
 test-slurm: setup  ## the profile slurm on a real SLURM, here, in six minutes; as root, with slurm-wlm and munge
 	@$(BIN)/python -m pytest -m slurm tests/slurm
+
+test-gpu: setup  ## what needs a GPU, in a minute or two on one
+	@$(BIN)/python -m pytest -n 8 -m gpu tests/gpu
 
 lint: setup  ## style, types and the workflow's own rules
 	@$(BIN)/ruff check .
