@@ -47,7 +47,7 @@ def run(
         str | None,
         typer.Option(help="What a masked coefficient is: zero, frozen or decayed; the method's if left out."),
     ] = None,
-    allocation: Annotated[str, typer.Option(help="global, uniform or erk.")] = "global",
+    allocation: Annotated[str | None, typer.Option(help="global, uniform or erk; the method's if left out.")] = None,
     pattern: Annotated[
         str | None,
         typer.Option(
@@ -56,8 +56,11 @@ def run(
         ),
     ] = None,
     budget: Annotated[
-        str, typer.Option(help="What the sparsity is the removed share of: parameters, macs or channels.")
-    ] = "parameters",
+        str | None,
+        typer.Option(
+            help="What the sparsity is the removed share of: parameters, macs or channels; the method's if left out."
+        ),
+    ] = None,
     seed: Annotated[list[str] | None, typer.Option(help="Seed; repeat it for several runs.")] = None,
     mode: Annotated[str, typer.Option(help="strict (bit-equal on one machine) or fast.")] = "strict",
     option: Annotated[list[str] | None, typer.Option(help="An option of the method, NAME=VALUE.")] = None,
@@ -95,6 +98,7 @@ def run(
     chosen = methods.get(method, "--method")
     models.check(facts.model if model is None else model, "--model")
     valid_choice(loader, ("memory", "ffcv"), "loader", "--loader")
+    chosen_pattern = (chosen.pattern if chosen.prunes else COEFFICIENTS) if pattern is None else pattern
     values: dict[str, Any] = {
         "dataset": dataset,
         "model": facts.model if model is None else model,
@@ -103,14 +107,14 @@ def run(
         "space": space,
         "basis": build(Basis, _pairs(basis, "--basis"), "--basis"),
         "off": chosen.off if off is None else off,
-        "allocation": allocation,
-        "pattern": (chosen.pattern if chosen.prunes else COEFFICIENTS) if pattern is None else pattern,
-        "budget": budget,
+        "allocation": chosen.allocation if allocation is None else allocation,
+        "pattern": chosen_pattern,
+        "budget": chosen.budget_for(chosen_pattern) if budget is None else budget,
         "options": chosen.check_options(_pairs(option, "--option"), "--option"),
         "mode": mode,
     }
     if not chosen.prunes:
-        _check_does_not_prune(chosen, sparsity or ["0"], pattern or COEFFICIENTS, budget)
+        _check_does_not_prune(chosen, sparsity or ["0"], pattern or COEFFICIENTS, budget or "parameters")
     runs = _runs(chosen, values, sparsity, [_integer(word, "--seed") for word in seed or ["0"]])
     datasets.check_recipe(facts, runs[0].recipe, "--recipe")
     chosen.check_run(runs[0], "run")
@@ -128,7 +132,8 @@ def _check_does_not_prune(method: methods.Method, sparsity: list[str], pattern: 
 
 def _runs(method: methods.Method, values: dict[str, Any], sparsity: list[str] | None, seeds: list[int]) -> list[Run]:
     """A run of every sparsity and seed; a level of a lottery ticket comes after those that it continues."""
-    sparsities = (sparsity or [only_sparsity(values["pattern"]) or "0.9"]) if method.prunes else ["0"]
+    usual = "0" if method.by_knob(values["options"]) else only_sparsity(values["pattern"]) or "0.9"
+    sparsities = (sparsity or [usual]) if method.prunes else ["0"]
     runs = [build(Run, {**values, "sparsity": p, "seed": number}, "run") for p, number in product(sparsities, seeds)]
     if len(set(seeds)) < len(seeds):
         raise BadInput("--seed: the same seed is given twice")

@@ -18,13 +18,14 @@ from ipbench.methods._continuing import line_of
 from ipbench.methods._declare import OWN_AXES, REGISTRY, Method, before_training, cross_entropy, method
 from ipbench.methods._files import code_in, renew
 from ipbench.methods._files import load as load_files
-from ipbench.methods._stages import Continue, Prune, Rewind, Slice, Stage, Train
+from ipbench.methods._stages import Choose, Continue, Prune, Rewind, Slice, Stage, Train
 from ipbench.methods._updates import DropAndGrow, Gradual
 from ipbench.spec import Run
 from ipbench.updaters import Steps, Update, Updater
 
 __all__ = [
     "OWN_AXES",
+    "Choose",
     "Code",
     "Continue",
     "DropAndGrow",

@@ -16,8 +16,24 @@ from ipbench.errors import BadInput, valid_choice
 from ipbench.methods._continuing import check_line, parent_of
 from ipbench.methods._patterns import without_meaning
 from ipbench.methods._scores import alone
-from ipbench.methods._stages import ONE_RANKING, Continue, Prune, Stage, Train, with_slice
-from ipbench.spec import COEFFICIENTS, NAME, OFFS, UNIT_SCORES, Off, Option, Run, UnitScore, pattern_name
+from ipbench.methods._stages import ONE_RANKING, Choose, Continue, Prune, Stage, Train, with_slice
+from ipbench.spec import (
+    ALLOCATIONS,
+    BUDGETS,
+    COEFFICIENTS,
+    NAME,
+    OFFS,
+    UNIT_PATTERNS,
+    UNIT_SCORES,
+    Allocation,
+    Budget,
+    Off,
+    Option,
+    Run,
+    UnitScore,
+    n_of_m,
+    pattern_name,
+)
 from ipbench.updaters.updater import MaskUse, Update
 
 if TYPE_CHECKING:
@@ -55,7 +71,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Method:
-    """A registered method."""
+    """A registered method; `method` tells what its fields mean."""
 
     name: str
     family: str
@@ -67,11 +83,22 @@ class Method:
     build: Callable[..., list[Stage]]
     off: Off = "zero"
     pattern: str = COEFFICIENTS
+    allocation: Allocation = "global"
+    budget: Budget = "parameters"
+    knob: str = ""
 
     @property
     def prunes(self) -> bool:
         """False for `dense`: a method none of whose stages changes masks has sparsity 0 only."""
-        return any(isinstance(stage, Prune) or _masks(stage) != "stay" for stage in self.stages({}))
+        return any(isinstance(stage, Choose | Prune) or _masks(stage) != "stay" for stage in self.stages({}))
+
+    def by_knob(self, options: Mapping[str, Option]) -> bool:
+        """Whether these options say how much is pruned; then a run has no sparsity to meet: what it prunes is a result.
+
+        Args:
+            options: those that differ from the defaults.
+        """
+        return bool(self.knob) and self.knob in options
 
     def parent(self, run: Run) -> Run | None:
         """The run of whose end this run of the method is a continuation; None if it starts from initial values."""
@@ -84,6 +111,18 @@ class Method:
     def patterns(self, wanted: Sequence[str]) -> list[str]:
         """The patterns of an experiment for this method, by the same rule."""
         return list(wanted) if self.pattern == COEFFICIENTS else [self.pattern]
+
+    def allocations(self, wanted: Sequence[str]) -> list[str]:
+        """The allocations of an experiment for this method, by the same rule."""
+        return list(wanted) if self.allocation == "global" else [self.allocation]
+
+    def budgets(self, wanted: Sequence[str]) -> list[str]:
+        """The budgets of an experiment for this method, by the same rule."""
+        return list(wanted) if self.budget == "parameters" else [self.budget]
+
+    def budget_for(self, pattern: str) -> str:
+        """The budget that the method means under a pattern: a count of MACs or channels is one of whole channels."""
+        return self.budget if pattern in UNIT_PATTERNS and pattern != "columns" else "parameters"
 
     def stages(self, options: Mapping[str, Option]) -> list[Stage]:
         """The stages of a run; `options` are those that differ from the defaults."""
@@ -132,12 +171,13 @@ class Method:
         stages = self.stages({})
         if not isinstance(stages, list) or not stages or not all(isinstance(stage, Stage) for stage in stages):
             raise BadInput(
-                f"{where}: method {self.name!r} must return a list of stages (Prune, Train, Continue, Rewind, Slice),"
+                f"{where}: method {self.name!r} must return a list of stages (Prune, Choose, Train, Continue, Rewind,"
+                f" Slice),"
                 f" not {stages!r:.60}; a score is declared by `when=before_training`"
             )
         if any(isinstance(stage, Continue) for stage in stages[1:]):
             raise BadInput(f"{where}: method {self.name!r}: Continue is the first stage, or none")
-        if self.prunes and not any(isinstance(stage, Prune) or _masks(stage) == "pruned" for stage in stages):
+        if self.prunes and not any(isinstance(stage, Choose | Prune) or _masks(stage) == "pruned" for stage in stages):
             raise BadInput(
                 f"{where}: method {self.name!r}: exchanges coefficients of a net that it does not prune to the run's"
                 " sparsity; put a Prune before"
@@ -157,6 +197,8 @@ class Method:
                 beginning.
         """
         check_line(self, run, REGISTRY, where)
+        if problem := self._twice(run) or self._nothing_to_choose(run):
+            raise BadInput(f"{where}: method {self.name}: {problem}")
         for stage in self.stages(run.options):
             if isinstance(stage, Prune) and stage.whole_ranking and run.allocation != "global":
                 raise BadInput(f"{where}: method {self.name}: {ONE_RANKING}")
@@ -164,6 +206,22 @@ class Method:
                 raise BadInput(f"{where}: method {self.name}: {problem}")
             if isinstance(stage, Train) and (problem := _misfit(stage, run, f"{where}: method {self.name}", steps)):
                 raise BadInput(f"{where}: method {self.name}: {problem}")
+
+    def _twice(self, run: Run) -> str:
+        """Why a run says twice how much is pruned; empty if it does not."""
+        if not self.by_knob(run.options) or run.sparsity == "0":
+            return ""
+        return (
+            f"{self.knob}={run.options[self.knob]} says how much is pruned, and sparsity {run.sparsity} does, too;"
+            " leave one of them out"
+        )
+
+    def _nothing_to_choose(self, run: Run) -> str:
+        """Why a method that chooses by layer has no meaning for the run's pattern; empty if it has one."""
+        chooses = self.knob or any(isinstance(stage, Choose) for stage in self.stages(run.options))
+        if not chooses or not n_of_m(run.pattern):
+            return ""
+        return f"pattern {run.pattern} prunes all layers alike, and leaves nothing to choose; take another pattern"
 
     def updates(self, run: Run) -> list[Update]:
         """How the masks of a run change while it trains; updates that leave them alone are not among them."""
@@ -181,6 +239,9 @@ class Method:
             "summary": self.summary,
             "off": self.off,
             "pattern": self.pattern,
+            "allocation": self.allocation,
+            "budget": self.budget,
+            "knob": self.knob,
             "options": options,
             "stages": [str(stage) for stage in self.stages({})],
         }
@@ -255,6 +316,9 @@ def method(
     family: str | None = None,
     off: Off = "zero",
     pattern: str = COEFFICIENTS,
+    allocation: Allocation = "global",
+    budget: Budget = "parameters",
+    knob: str = "",
     positive: bool = False,
     units: UnitScore = "sum",
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -269,6 +333,10 @@ def method(
         family: a heading to list it under.
         off: the off-value that makes the method what it is, taken unless a user names another one.
         pattern: what it keeps or removes as one, likewise.
+        allocation: how it divides a budget over layers, likewise.
+        budget: what the sparsity is the removed share of, likewise; of patterns that remove no channels, parameters.
+        knob: the name of an option that says how much is pruned, where it is not its default: then a run has sparsity
+            0, and what it prunes is a result. With its default, the method meets the run's budget.
         positive: a score promises that nothing is below zero, and something above it in every layer of a net of which
             nothing is pruned. Where it does not keep that, the run is impossible.
         units: of a score, as in `Prune`.
@@ -286,6 +354,8 @@ def method(
             )
         valid_choice(off, OFFS, "off-value", f"{file}: method {label!r}")
         pattern_name(pattern, f"{file}: method {label!r}")
+        valid_choice(allocation, ALLOCATIONS, "allocation", f"{file}: method {label!r}")
+        valid_choice(budget, BUDGETS, "budget", f"{file}: method {label!r}")
         valid_choice(units, UNIT_SCORES, "rule for units", f"{file}: method {label!r}")
         _check_signature(function, label, file, 0 if when is None else 2)
         options, build = _options(function, label, file, reserved=() if when is None else _OF_A_SCORE), function
@@ -293,6 +363,8 @@ def method(
             function = alone(function, label, positive)
             build = _before(function, label, tuple(options), units)
             options |= {"rounds": when.rounds, "per_class": when.per_class}
+        if knob:
+            valid_choice(knob, options, "option", f"{file}: method {label!r}: knob")
         REGISTRY[label] = Method(
             name=label,
             family=family or ("before training" if when is not None else "other"),
@@ -304,6 +376,9 @@ def method(
             build=build,
             off=off,
             pattern=pattern,
+            allocation=allocation,
+            budget=budget,
+            knob=knob,
         )
         return function
 

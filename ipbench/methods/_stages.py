@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
@@ -23,6 +23,9 @@ Constant = Literal["drop", "refuse", "fold"]
 ONE_RANKING = (
     "solves for the mask of the whole net, which only allocation global keeps; uniform and erk would keep another one"
 )
+
+#: What of the net around the channels that are cut can begin anew.
+Fresh = Literal["norms", "biases", "filters", "linear"]
 
 #: What of a recipe no stage can change: it is decided before the first one.
 _OF_THE_RUN = {"init", "train_examples", "validation"}
@@ -65,6 +68,25 @@ class Prune:
 
     def __str__(self) -> str:
         return f"prune by {self.name}" + (f" in {self.rounds} rounds" if self.rounds > 1 else "")
+
+
+@dataclass(frozen=True)
+class Choose:
+    """Choose what is kept by something else than a ranking of scores.
+
+    Attributes:
+        choose: a function (net, **options) to boolean masks, one for each layer; True = kept. It may change
+            coefficients in place, where the method means to.
+        name: of the choice.
+        options: of the function.
+    """
+
+    choose: Callable[..., Any]
+    name: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"choose {self.name}"
 
 
 @dataclass(frozen=True)
@@ -236,19 +258,27 @@ class Slice:
         constant: what becomes of the constant that biases and norms still send through a channel without filters:
             "drop" it, "refuse" to cut such a channel (the run ends with the name of the layer that reads it), or "fold"
             it into the biases of the layers that read it, where that is exact.
+        fresh: what begins anew around channels that are cut, as in a net that is built: "norms" and "biases" of these
+            channels' layers; "filters", the weights of the layers that make the channels, which get the run's initial
+            values; "linear", linear layers that read them, likewise.
     """
 
     constant: Constant = "drop"
+    fresh: tuple[Fresh, ...] = ()
 
     def __post_init__(self) -> None:
         if self.constant not in get_args(Constant):
             raise ValueError(f"constant is one of {', '.join(get_args(Constant))}, not {self.constant!r:.40}")
+        if not isinstance(self.fresh, tuple) or set(self.fresh) - set(get_args(Fresh)):
+            raise ValueError(f"fresh is a tuple of some of {', '.join(get_args(Fresh))}, not {self.fresh!r:.60}")
 
     def __str__(self) -> str:
-        return "cut dead channels" + (f" ({self.constant} their constants)" if self.constant != "drop" else "")
+        parts = [f"{self.constant} their constants"] if self.constant != "drop" else []
+        parts += [f"fresh {' and '.join(self.fresh)}"] if self.fresh else []
+        return "cut dead channels" + (f" ({', '.join(parts)})" if parts else "")
 
 
-Stage = Continue | Prune | Rewind | Slice | Train
+Stage = Choose | Continue | Prune | Rewind | Slice | Train
 
 #: Patterns that mask whole channels, so that a net can be cut along them.
 _OF_CHANNELS = ("filters", "channels")
@@ -267,7 +297,7 @@ def with_slice(stages: list[Stage], run: Run) -> list[Stage]:
     """
     if run.pattern not in _OF_CHANNELS or run.off != "zero" or any(isinstance(stage, Slice) for stage in stages):
         return stages
-    changing = [place for place, stage in enumerate(stages) if isinstance(stage, Prune) or _updating(stage)]
+    changing = [place for place, stage in enumerate(stages) if isinstance(stage, Choose | Prune) or _updating(stage)]
     return [*stages[: changing[-1] + 1], Slice(), *stages[changing[-1] + 1 :]] if changing else stages
 
 

@@ -209,7 +209,8 @@ class Experiment:
         method = variant.method
         values = {**shared, "method": method.name, "options": variant.options}
         values |= variant.masks if method.prunes else {}
-        sparsities = self.axes.sparsities if method.prunes else ("0",)
+        fixed = not method.prunes or method.by_knob(variant.options)
+        sparsities = ("0",) if fixed else self.axes.sparsities
         for place, (p, (space, basis)) in enumerate(product(sparsities, sides)):
             run = build(Run, {**values, "sparsity": p, "space": space, "basis": basis}, self.where)
             if place == 0:  # a recipe and the stages of a method: the same for all that follow
@@ -318,6 +319,8 @@ class Experiment:
             axes = self._own_axes(method, own, where)
             for chosen in _product({**axes, **own}, f"{where}: {method.name}"):
                 masks = {name: chosen.pop(name) for name in methods.OWN_AXES}
+                if "budget" not in own and method.budget != "parameters":
+                    masks["budget"] = method.budget_for(masks["pattern"])
                 options = method.check_options(chosen, self.where)
                 name = repr((method.name, options, masks))
                 if name in seen:
@@ -358,9 +361,9 @@ class Experiment:
             raise BadInput(f"{where}: {min(vain)} has no meaning for {method.name}, which does not prune; leave it out")
         return {
             "off": method.offs(self.axes.off),
-            "allocation": list(self.axes.allocations),
+            "allocation": method.allocations(self.axes.allocations),
             "pattern": method.patterns(self.axes.patterns),
-            "budget": list(self.axes.budgets),
+            "budget": method.budgets(self.axes.budgets),
         }
 
     def _bases(self) -> list[Basis]:

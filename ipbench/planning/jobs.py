@@ -62,8 +62,10 @@ class Job:
         for cell in self.cells:
             words += ["--sparsity", cell.sparsity]
         words += ["--space", run.space, "--off", run.off, "--allocation", run.allocation, "--mode", run.mode]
-        # A method may have a pattern of its own, which `ipbench run` takes where none is named.
-        own = {"pattern": run.pattern} if methods.get(run.method).pattern != run.pattern else {}
+        # A method may have a pattern and a budget of its own, which `ipbench run` takes where none is named.
+        method = methods.get(run.method)
+        own = {"pattern": run.pattern} if method.pattern != run.pattern else {}
+        own |= {"budget": run.budget} if method.budget_for(run.pattern) != run.budget else {}
         for axis, chosen in {**own, **_structure(run)}.items():
             words += [f"--{axis}", chosen]
         for name, value in run.options.items():

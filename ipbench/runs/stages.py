@@ -24,7 +24,7 @@ from ipbench.sparse.net import SparseNet
 from ipbench.sparse.patterns import selector
 from ipbench.sparse.scoring import share_memory
 from ipbench.sparse.selection import Impossible
-from ipbench.sparse.view import TrainedView
+from ipbench.sparse.view import TrainedView, masks_of
 from ipbench.spec import Recipe
 from ipbench.training.loop import Progress, Sgd, require_finite, require_finite_net, train, train_steps, within_budget
 from ipbench.training.pruning import pruned_masks
@@ -84,7 +84,8 @@ def execute_stages(
             f"method {method.name}: none of the {progress.epoch} epochs of the last training was settled, so that none"
             " can be selected; train longer"
         )
-    if method.updates(net.run) and net.run.sparsity != "0" and not state.activity.mask_updates:
+    wanted = net.run.sparsity != "0" or method.by_knob(net.run.options)
+    if method.updates(net.run) and wanted and not state.activity.mask_updates:
         raise Impossible(f"method {method.name} changed no mask at any step of its training")
 
 
@@ -92,7 +93,7 @@ def _change(
     net: SparseNet,
     data: Data,
     state: State,
-    stage: methods.Continue | methods.Prune | methods.Rewind | methods.Slice,
+    stage: methods.Choose | methods.Continue | methods.Prune | methods.Rewind | methods.Slice,
     fresh: Callable[[], SparseNet],
     start: Callable[[], End],
 ) -> None:
@@ -110,6 +111,8 @@ def _change(
             masks = pruned_masks(net, stage, data)
         net.prune(from_first(masks))
         share_memory(net)
+    elif isinstance(stage, methods.Choose):
+        _choose(net, state, stage)
     else:
         state.point = state.point or rewinding_point(fresh(), data, stage.epochs)
         net.load_tensors(net.cut_from_dense(state.point))
@@ -117,11 +120,19 @@ def _change(
     state.progress.forget_best()
 
 
+def _choose(net: SparseNet, state: State, stage: methods.Choose) -> None:
+    """Let a method choose the masks; what it made of the coefficients comes from the first process, too."""
+    with together(), full_precision(), torch.no_grad(), method_code(net.run.method, net.run.seed, state.stage):
+        masks = masks_of(net, stage.choose(TrainedView(net, 0.0), **stage.options), f"{stage} must return")
+    from_first(net.tensors())
+    net.prune(from_first(masks))
+
+
 def _slice(net: SparseNet, state: State, stage: methods.Slice) -> None:
     """Cut dead channels. Where there are none, nothing is forgotten; else all that has the shapes of before is."""
     before = net.structure
     with together():
-        net.slice(stage.constant)
+        net.slice(stage.constant, stage.fresh)
     if net.structure != before:
         state.progress.forget_best()
         state.progress.momentum = {}

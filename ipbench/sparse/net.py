@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
@@ -21,6 +21,7 @@ from ipbench.sparse import dead, measure, slicing, spaces
 from ipbench.sparse.channels import Groups
 from ipbench.sparse.dead import Constant
 from ipbench.sparse.layers import Use, check_prunable, prunable_weights
+from ipbench.sparse.renewing import Fresh, renew
 from ipbench.sparse.selection import budget
 from ipbench.sparse.structure import Structure, groups_of, restricted
 from ipbench.spec import PASS_PIXELS, Run
@@ -282,7 +283,7 @@ class SparseNet(nn.Module):
         self.structure = structure
         self.now = measure.count(self.plain().cpu(), self.shape)  # as the dense net was counted, on the CPU
 
-    def slice(self, constant: Constant = "drop") -> None:
+    def slice(self, constant: Constant = "drop", fresh: Collection[Fresh] = ()) -> None:
         """Cut every channel that is dead: one that is zero, or that nothing reads.
 
         A channel is dead if the masks leave nothing of the filters that make it (where the off-value is zero), or
@@ -292,6 +293,7 @@ class SparseNet(nn.Module):
         Args:
             constant: what becomes of the constant that a channel of the first kind may still send on, by its biases and
                 norms; see `dead.settled`.
+            fresh: what begins anew around channels that are cut; see `renewing.renew`.
 
         Raises:
             BadInput: the constant is refused, or cannot be folded; the message names the layer.
@@ -304,6 +306,7 @@ class SparseNet(nn.Module):
         sending = {name: silent[name] & ~unread[name] for name in silent}
         with dead.settled(self, groups, sending, constant):
             self.cut(self.structure.without(self.groups, gone))
+        renew(self, {name for name, units in gone.items() if units.any()}, fresh)
 
     def restore(
         self, structure: Structure, tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor], faded: float = 1.0

@@ -7,7 +7,7 @@ what was sliced off counts as removed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ipbench.errors import BadInput
 from ipbench.sparse import n_of_m, selection, slicing, spaces, units
-from ipbench.sparse.selection import Impossible
+from ipbench.sparse.selection import Impossible, Rounding
 from ipbench.sparse.sliced import Sliced
 from ipbench.sparse.units import Flags, Units
 from ipbench.spec import COEFFICIENTS, UnitScore
@@ -49,11 +50,25 @@ class Selector(Protocol):
             Impossible: nothing, or the filter bases alone use it up, or the net has nothing of the pattern.
         """
 
+    @property
+    def blocks(self) -> dict[str, int]:
+        """Units of every layer, or group of channels, by its name."""
+
+    @property
+    def inner(self) -> frozenset[str]:
+        """Names of the blocks whose units are all that makes their channels: no skip connection adds others."""
+
     def kept(self, masks: Mapping[str, Tensor]) -> int:
         """What masks keep, in the budget's unit."""
 
     def select(
-        self, scores: Mapping[str, Tensor], keep: int, *, tie_key: int, among: Mapping[str, Tensor]
+        self,
+        scores: Mapping[str, Tensor],
+        keep: int,
+        *,
+        tie_key: int,
+        among: Mapping[str, Tensor],
+        blocks: Collection[str] | None = None,
     ) -> dict[str, Tensor]:
         """The masks that keep the best and at most `keep`.
 
@@ -62,10 +77,33 @@ class Selector(Protocol):
             keep: in the budget's unit.
             tie_key: orders equal scores by their place.
             among: masks; what they leave out stays out.
+            blocks: names of those that may lose units; all if left out.
 
         Raises:
             NotFinite: a score is not finite.
             Impossible: so little cannot be kept.
+        """
+
+    def without_weakest(
+        self,
+        scores: Mapping[str, Tensor],
+        rates: Mapping[str, Fraction | float | str],
+        rounding: Rounding,
+        *,
+        tie_key: int,
+        among: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """The masks that leave out a share of the units of each block, the weakest; one stays.
+
+        Args:
+            scores: a number per coefficient by layer; larger = keep.
+            rates: the share that goes, by block; blocks that are left out keep theirs.
+            rounding: of what is no whole number of units.
+            tie_key: orders equal scores by their place.
+            among: masks; what they leave out is among what goes.
+
+        Raises:
+            NotFinite: a score is not finite.
         """
 
     def facts(self, masks: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -102,15 +140,48 @@ class OfCoefficients:
         """Coefficients that may stay."""
         return self.net.budget
 
+    @property
+    def blocks(self) -> dict[str, int]:
+        """Coefficients by layer."""
+        return {name: mask.numel() for name, mask in self.net.masks.items()}
+
+    @property
+    def inner(self) -> frozenset[str]:
+        """All layers: coefficients make no channel alone."""
+        return frozenset(self.net.masks)
+
     def kept(self, masks: Mapping[str, Tensor]) -> int:
         """Coefficients."""
         return sum(int(mask.sum()) for mask in masks.values())
 
     def select(
-        self, scores: Mapping[str, Tensor], keep: int, *, tie_key: int, among: Mapping[str, Tensor]
+        self,
+        scores: Mapping[str, Tensor],
+        keep: int,
+        *,
+        tie_key: int,
+        among: Mapping[str, Tensor],
+        blocks: Collection[str] | None = None,
     ) -> dict[str, Tensor]:
         """Exactly `keep` coefficients; see `selection.select`."""
-        return selection.select(scores, keep, self.net.run.allocation, tie_key=tie_key, among=among)
+        whole = {name: mask for name, mask in among.items() if blocks is not None and name not in blocks}
+        if (rest := keep - self.kept(whole)) < 0:
+            raise Impossible(f"{keep:,} coefficients are to be kept, and the layers that are left whole have more")
+        chosen = {name: score for name, score in scores.items() if name not in whole}
+        masks = selection.select(chosen, rest, self.net.run.allocation, tie_key=tie_key, among=among)
+        return {name: masks.get(name, mask) for name, mask in among.items()}
+
+    def without_weakest(
+        self,
+        scores: Mapping[str, Tensor],
+        rates: Mapping[str, Fraction | float | str],
+        rounding: Rounding,
+        *,
+        tie_key: int,
+        among: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """See `selection.without_weakest`."""
+        return selection.without_weakest(scores, rates, rounding, tie_key=tie_key, among=among)
 
     def facts(self, masks: Mapping[str, Tensor]) -> dict[str, Any]:
         """Nothing: a record says it already."""
@@ -139,19 +210,52 @@ class NofM:
         self._require()
         return self._n
 
+    @property
+    def blocks(self) -> dict[str, int]:
+        """None: all layers are pruned alike."""
+        return {}
+
+    @property
+    def inner(self) -> frozenset[str]:
+        """None, likewise."""
+        return frozenset()
+
     def kept(self, masks: Mapping[str, Tensor]) -> int:
         """The most that any group keeps."""
         masks = _dense(self._net, masks)
         return max((n_of_m.most_of(masks[name], axis, self.start) for name, axis in self._axes.items()), default=0)
 
     def select(
-        self, scores: Mapping[str, Tensor], keep: int, *, tie_key: int, among: Mapping[str, Tensor]
+        self,
+        scores: Mapping[str, Tensor],
+        keep: int,
+        *,
+        tie_key: int,
+        among: Mapping[str, Tensor],
+        blocks: Collection[str] | None = None,
     ) -> dict[str, Tensor]:
         """`keep` of every M."""
         self._require()
+        if blocks is not None:
+            raise self._alike()
         scores, among = _dense(self._net, scores), _dense(self._net, among)
         masks = n_of_m.select(scores, self._axes, keep, self.start, tie_key=tie_key, among=among)
         return _as_it_is(self._net, masks)
+
+    def without_weakest(
+        self,
+        scores: Mapping[str, Tensor],
+        rates: Mapping[str, Fraction | float | str],
+        rounding: Rounding,
+        *,
+        tie_key: int,
+        among: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Raises BadInput: there are no rates but the pattern's."""
+        raise self._alike()
+
+    def _alike(self) -> BadInput:
+        return BadInput(f"pattern {self._net.run.pattern} prunes all layers alike; nothing can be said of single ones")
 
     def facts(self, masks: Mapping[str, Tensor]) -> dict[str, Any]:
         """Asked and reached share, and the layers that have no such groups."""
@@ -204,22 +308,46 @@ class OfUnits:
         self._require()
         return self._target()
 
+    @property
+    def blocks(self) -> dict[str, int]:
+        """Units by layer, or by group of channels."""
+        return {block.name: block.number for block in self.units.blocks}
+
+    @property
+    def inner(self) -> frozenset[str]:
+        """Layers, or groups, none of whose channels is made by two layers."""
+        if self._net.run.pattern == "columns":
+            return frozenset(self.blocks)
+        shared = set[str]()
+        for group in self._net.groups:
+            makers = {member.layer for member in group.members if member.role == "out"}
+            if len(makers) > 1:
+                shared |= {group.name} if self._net.run.pattern == "channels" else makers
+        return frozenset(self.blocks) - shared
+
     def kept(self, masks: Mapping[str, Tensor]) -> int:
         """Coefficients, MACs of the net after slicing, or units."""
         return self._count(self.units.alive(_dense(self._net, masks)))
 
     def select(
-        self, scores: Mapping[str, Tensor], keep: int, *, tie_key: int, among: Mapping[str, Tensor]
+        self,
+        scores: Mapping[str, Tensor],
+        keep: int,
+        *,
+        tie_key: int,
+        among: Mapping[str, Tensor],
+        blocks: Collection[str] | None = None,
     ) -> dict[str, Tensor]:
         """The best units that cost at most `keep`; with one more they would cost more."""
         self._require()
         net = self._net
         ranked = self.units.scores(_dense(net, scores), self._unit_score)
         alive = self.units.alive(_dense(net, among))
-        order, least = self.units.order(ranked, alive, tie_key, net.run.allocation)
+        whole = alive & self._others(blocks)
+        order, least = self.units.order(ranked, alive & ~whole, tie_key, net.run.allocation)
 
         def cost(number: int) -> int:
-            return self._count(_flags(order[:number], self.units.number))
+            return self._count(whole | _flags(order[:number], self.units.number))
 
         if (lowest := cost(least)) > keep:
             raise Impossible(
@@ -230,8 +358,33 @@ class OfUnits:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if cost(middle) <= keep else (low, middle)
-        masks = self.units.masks(_flags(order[:low], self.units.number))
-        return {name: mask.to(among[name].device) & among[name] for name, mask in _as_it_is(net, masks).items()}
+        return self._masks(whole | _flags(order[:low], self.units.number), among)
+
+    def without_weakest(
+        self,
+        scores: Mapping[str, Tensor],
+        rates: Mapping[str, Fraction | float | str],
+        rounding: Rounding,
+        *,
+        tie_key: int,
+        among: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """See `Units.without_weakest`."""
+        self._require()
+        ranked = self.units.scores(_dense(self._net, scores), self._unit_score)
+        alive = self.units.alive(_dense(self._net, among))
+        return self._masks(self.units.without_weakest(ranked, alive, rates, rounding, tie_key), among)
+
+    def _others(self, blocks: Collection[str] | None) -> Flags:
+        """The units of all blocks but these."""
+        names = [block.name for block in self.units.blocks]
+        left_out = np.array([blocks is not None and name not in blocks for name in names], dtype=bool)
+        return left_out[self.units.block_of]
+
+    def _masks(self, kept: Flags, among: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The masks that keep these units of what stands."""
+        masks = _as_it_is(self._net, self.units.masks(kept))
+        return {name: mask.to(among[name].device) & among[name] for name, mask in masks.items()}
 
     def facts(self, masks: Mapping[str, Tensor]) -> dict[str, Any]:
         """Units of every layer or group, asked and reached share, and the counts of the net after slicing."""

@@ -150,9 +150,7 @@ def select(
         NotFinite: a score is not finite.
         Impossible: a layer's share is larger than what `among` leaves of it.
     """
-    for name, score in scores.items():
-        if not bool(torch.isfinite(score).all()):
-            raise NotFinite(f"a score in layer {name} is not finite")
+    require_finite_scores(scores)
     flat = {name: score.detach().flatten() for name, score in scores.items()}
     candidates = {name: torch.ones_like(s, dtype=torch.bool) for name, s in flat.items()}
     if among is not None:
@@ -167,6 +165,47 @@ def select(
         name: largest(flat[name], candidates[name], counts[name], keys.splitmix64(tie_key + place)).view(score.shape)
         for place, (name, score) in enumerate(scores.items())
     }
+
+
+def without_weakest(
+    scores: Mapping[str, Tensor],
+    rates: Mapping[str, Fraction | float | str],
+    rounding: Rounding,
+    *,
+    tie_key: int,
+    among: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """The masks that leave out a share of each layer's coefficients, those with the smallest scores.
+
+    Args:
+        scores: a number per coefficient by layer; larger = keep.
+        rates: the share of all coefficients of a layer that goes; layers that are left out keep theirs. One stays.
+        rounding: of what is no whole number of coefficients.
+        tie_key: orders equal scores by their place.
+        among: masks; what they leave out is among what goes.
+
+    Raises:
+        NotFinite: a score is not finite.
+    """
+    require_finite_scores(scores)
+    masks = {}
+    for place, (name, mask) in enumerate(among.items()):
+        stays = mask.numel() - min(count_of(rates.get(name, 0.0), mask.numel(), rounding), mask.numel() - 1)
+        keep = min(stays, int(mask.sum()))
+        flat = largest(scores[name].detach().flatten(), mask.flatten(), keep, keys.splitmix64(tie_key + place))
+        masks[name] = flat.view(mask.shape)
+    return masks
+
+
+def require_finite_scores(scores: Mapping[str, Tensor]) -> None:
+    """Check scores by layer.
+
+    Raises:
+        NotFinite: one is not finite.
+    """
+    for name, score in scores.items():
+        if not bool(torch.isfinite(score).all()):
+            raise NotFinite(f"a score in layer {name} is not finite")
 
 
 def largest(scores: Tensor, candidates: Tensor, keep: int, tie_key: int) -> Tensor:

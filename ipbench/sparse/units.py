@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from ipbench import keys
 from ipbench.sparse.layers import CONVOLUTIONS, TRANSPOSED, Weight
-from ipbench.sparse.selection import NotFinite
+from ipbench.sparse.selection import Rounding, count_of, require_finite_scores
 from ipbench.spec import UnitScore
 
 if TYPE_CHECKING:
@@ -112,9 +113,7 @@ class Units:
         Raises:
             NotFinite: a score is not finite.
         """
-        for name, score in scores.items():
-            if not bool(torch.isfinite(score).all()):
-                raise NotFinite(f"a score in layer {name} is not finite")
+        require_finite_scores(scores)
         if rule == "first":
             return self._first(scores)
         total = self._sums(scores, 1.0)
@@ -198,6 +197,31 @@ class Units:
             order = order[np.lexsort((blocks[order], place[order]))]
         first = np.sort(np.unique(blocks[order], return_index=True)[1])
         return np.concatenate((order[first], np.delete(order, first))), len(first)
+
+    def without_weakest(
+        self,
+        scores: Numbers,
+        alive: Flags,
+        rates: Mapping[str, Fraction | float | str],
+        rounding: Rounding,
+        tie_key: int,
+    ) -> Flags:
+        """Which units stay when a share of those of each block goes, the ones with the smallest scores.
+
+        Args:
+            scores: of all units.
+            alive: which units stand; those that do not are among what goes.
+            rates: the share of a block's units that goes; blocks that are left out keep theirs. One stays.
+            rounding: of what is no whole number of units.
+            tie_key: orders equal scores by their place.
+        """
+        bits = keys.indexed_bits(tie_key, np.arange(self.number))
+        kept = alive.copy()
+        for block in self.blocks:
+            own = np.arange(block.start, block.start + block.number)
+            weakest = own[np.lexsort((bits[own], -scores[own], ~alive[own]))[::-1]]
+            kept[weakest[: min(count_of(rates.get(block.name, 0.0), block.number, rounding), block.number - 1)]] = False
+        return kept
 
     @property
     def _scored(self) -> Iterable[Side]:

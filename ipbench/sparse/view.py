@@ -7,8 +7,9 @@ comparison.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from ipbench.machine import distributed
 from ipbench.sparse.channels import Groups
 from ipbench.sparse.net import Gradient, SparseNet
 from ipbench.sparse.patterns import selector
+from ipbench.sparse.selection import Rounding
 from ipbench.sparse.structure import restricted
 
 #: What a method may remember: tensors and plain numbers by name.
@@ -64,6 +66,13 @@ class NetView:
     def coefficients(self) -> dict[str, nn.Parameter]:
         """The prunable tensors by layer."""
         return self._net.coefficients
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that the layers compute with, in the shapes of the coefficients, detached: in the interspace the
+        filters. Norms and distances of filters are taken of these, so that they do not depend on the filter basis.
+        """
+        return {name: layer.weight.detach() for name, layer in self._net.layers.items()}
 
     @property
     def masks(self) -> dict[str, Tensor]:
@@ -114,7 +123,30 @@ class NetView:
     @property
     def kept(self) -> int:
         """What the masks keep, in the unit of the run's budget: coefficients, units of a pattern, ..."""
-        return selector(self._net).kept(self._net.masks)
+        return self.kept_by(self._net.masks)
+
+    def kept_by(self, masks: Mapping[str, Tensor]) -> int:
+        """What such masks would keep, in the same unit."""
+        return selector(self._net).kept(masks)
+
+    @property
+    def target(self) -> int:
+        """What the run's budget lets stay, in the same unit.
+
+        Raises:
+            Impossible: there is no such budget.
+        """
+        return selector(self._net).target
+
+    @property
+    def blocks(self) -> dict[str, int]:
+        """By name, the layers or groups of channels that the run's pattern is of, and how many units each has."""
+        return selector(self._net).blocks
+
+    @property
+    def inner(self) -> frozenset[str]:
+        """Names of the blocks whose units are all that makes their channels: no skip connection adds others."""
+        return selector(self._net).inner
 
     def budget_at(self, share: float) -> int:
         """How much may stay when this share, 0 to 1, of what is to be pruned is pruned.
@@ -126,20 +158,48 @@ class NetView:
         start, target = selects.start, selects.target
         return max(target, math.ceil(start - share * (start - target)))
 
-    def select(self, scores: Mapping[str, Tensor], keep: int, *parts: int) -> dict[str, Tensor]:
+    def select(
+        self, scores: Mapping[str, Tensor], keep: int, *parts: int, blocks: Collection[str] | None = None
+    ) -> dict[str, Tensor]:
         """Masks of the best by their scores among what is trained, by the run's pattern and allocation.
 
         Args:
             scores: a number per coefficient, by layer.
             keep: how much stays, in the unit of the run's budget.
             parts: which of several selections this is, e.g. the step: equal scores are decided by key.
+            blocks: names of those that may lose units; all if left out.
 
         Raises:
             NotFinite: a score is not finite.
             Impossible: a layer's share, or the budget, cannot be met.
         """
         tie_key = keys.key(self._net.run.seed, "ties", *parts)
-        return selector(self._net).select(scores, keep, tie_key=tie_key, among=self._net.masks)
+        return selector(self._net).select(scores, keep, tie_key=tie_key, among=self._net.masks, blocks=blocks)
+
+    def select_each(
+        self,
+        scores: Mapping[str, Tensor],
+        rates: Mapping[str, Fraction | float | str],
+        *parts: int,
+        rounding: Rounding = "int",
+        among: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Masks that leave out a share of the units of each block, those with the smallest scores; one stays.
+
+        Args:
+            scores: a number per coefficient, by layer.
+            rates: the share that goes, by block; blocks that are left out keep theirs.
+            parts: which of several selections this is.
+            rounding: of what is no whole number of units.
+            among: masks of what can be kept; those of the net if left out.
+
+        Raises:
+            NotFinite: a score is not finite.
+        """
+        return selector(self._net).without_weakest(
+            scores, rates, rounding, tie_key=keys.key(self._net.run.seed, "ties", *parts),
+            among=self._net.masks if among is None else among,
+        )  # fmt: skip
 
 
 class TrainedView(NetView):
@@ -171,15 +231,7 @@ class TrainedView(NetView):
         Raises:
             BadInput: they are not that.
         """
-        who = f"method {self._net.run.method}: net.prune takes a dict with a boolean mask for each layer"
-        if set(masks) != set(self._net.masks):
-            raise BadInput(f"{who}: {', '.join(self.names)}")
-        taken = {}
-        for name, like in self._net.masks.items():
-            mask = masks[name]
-            if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != like.shape:
-                raise BadInput(f"{who}, and that of layer {name} is none of shape {tuple(like.shape)}")
-            taken[name] = mask.detach().to(like.device, copy=True).contiguous()
+        taken = masks_of(self._net, masks, "net.prune takes")
         distributed.meet()
         self._net.prune(distributed.from_first(taken))
 
@@ -193,6 +245,29 @@ class TrainedView(NetView):
             name: distributed.summed(tensor.detach().to(torch.float64, copy=True)).to(tensor.dtype)
             for name, tensor in tensors.items()
         }
+
+
+def masks_of(net: SparseNet, masks: Any, what: str) -> dict[str, Tensor]:
+    """Copies of the masks that a method gives, on the net's device.
+
+    Args:
+        net: of which they are to be.
+        masks: what the method gave.
+        what: it was given for, with a verb.
+
+    Raises:
+        BadInput: it is no dict with a boolean tensor for each layer, in the shape of its coefficients.
+    """
+    who = f"method {net.run.method}: {what} a dict with a boolean mask for each layer"
+    if not isinstance(masks, Mapping) or set(masks) != set(net.masks):
+        raise BadInput(f"{who}: {', '.join(net.masks)}")
+    taken = {}
+    for name, like in net.masks.items():
+        mask = masks[name]
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != like.shape:
+            raise BadInput(f"{who}, and that of layer {name} is none of shape {tuple(like.shape)}")
+        taken[name] = mask.detach().to(like.device, copy=True).contiguous()
+    return taken
 
 
 def sparse_net(net: NetView | SparseNet) -> SparseNet:
