@@ -141,10 +141,11 @@ def test_ratios_by_layer():
     assert rates_of("", blocks) == {}
     for text, message in {
         "layer1": "START=RATIO", "layer1=1": "not including, 1", "layer1=x": "START=RATIO", "=0.5": "START=RATIO",
-        "layer1=0.5,layer1=0.2": "twice", "layer2=0.5": "nothing that can be pruned begins with 'layer2'",
-    }.items():  # fmt: skip
+        "layer1=0.5,layer1=0.2": "twice",     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=message):
             rates_of(text, blocks)
+    with pytest.raises(BadInput, match="nothing that can be pruned begins with 'layer2'"):
+        rates_of("layer2=0.5", blocks)
 
 
 # Choices, and a knob in place of a sparsity.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from fractions import Fraction
 
+from ipbench.errors import BadInput
 from ipbench.numerals import decimal
 
 
@@ -45,14 +46,15 @@ def rates_of(text: str, blocks: Collection[str]) -> dict[str, Fraction]:
         blocks: names of layers, or of groups of channels.
 
     Raises:
-        ValueError: as `ratios`; or no block begins like that.
+        ValueError: as `ratios`.
+        BadInput: no block begins like that.
     """
     starts = ratios(text)
     found: dict[str, Fraction] = {}
     for start in sorted(starts, key=len):
         own = [name for name in blocks if name == start or name.startswith(f"{start}.")]
         if not own:
-            raise ValueError(f"ratios: nothing that can be pruned begins with {start!r:.60}; there are {_some(blocks)}")
+            raise BadInput(f"ratios: nothing that can be pruned begins with {start!r:.60}; there are {_some(blocks)}")
         found |= dict.fromkeys(own, starts[start])
     return found
 

@@ -69,10 +69,14 @@ class NetView:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The weights that the layers compute with, in the shapes of the coefficients, detached: in the interspace the
-        filters. Norms and distances of filters are taken of these, so that they do not depend on the filter basis.
+        """What the units of the run's pattern are measured by, in the shapes of the coefficients, detached.
+
+        Of filters and channels these are the weights that the layers compute with, in the interspace the filters: their
+        norms and distances do not depend on the filter basis. Of single coefficients and columns, the coefficients.
         """
-        return {name: layer.weight.detach() for name, layer in self._net.layers.items()}
+        if self._net.run.pattern in ("filters", "channels"):
+            return {name: layer.weight.detach() for name, layer in self._net.layers.items()}
+        return {name: c.detach() for name, c in self._net.coefficients.items()}
 
     @property
     def masks(self) -> dict[str, Tensor]:

@@ -1,0 +1,48 @@
+"""Filters removed at once from the trained net, then fine-tuning: what structured methods are compared with."""
+
+from ipbench.methods import Choose, Continue, Train, method
+from ipbench.methods._ratios import rates_of, ratios
+
+#: Fine-tuning of Wang et al. (arXiv:2301.05219): 90 epochs at 1e-2, 1e-3 from 30, 1e-4 from 60 and 1e-5 from 75, where
+#: the training began at 0.1.
+_WANG = {"schedule": "step", "milestones": (1 / 3, 2 / 3, 5 / 6), "gamma": 0.1, "warmup": 0}
+
+
+def _stages(score, name, layers, inner, epochs, lr, schedule):
+    if schedule not in ("recipe", "wang"):
+        raise ValueError(f"schedule is recipe or wang, not {schedule!r:.40}")
+    ratios(layers)
+
+    def choose(net):
+        scores, blocks = score(net), net.inner if inner else net.blocks
+        if layers:
+            return net.select_each(scores, rates_of(layers, blocks), rounding="ceil")
+        return net.select(scores, net.target, blocks=blocks)
+
+    fine_tune = Train(epochs=epochs, lr=lr, recipe=_WANG if schedule == "wang" else {})
+    return [Continue(), Choose(choose, name), fine_tune]
+
+
+@method(
+    name="l1-filters", family="after training", pattern="filters", allocation="uniform", budget="macs", knob="layers",
+    paper="Li, Kadav, Durdanovic, Samet, Graf: Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv:1608.08710; "
+    "schedule wang: Wang, Qin, Bai, Fu, arXiv:2301.05219",
+)  # fmt: skip
+def l1_filters(*, layers: str = "", inner: bool = True, epochs: int = 0, lr: float = 0.1, schedule: str = "recipe"):
+    """Train dense, remove each layer's filters of the smallest L1 norm at once, fine-tune."""
+    return _stages(
+        lambda net: {name: w.abs() for name, w in net.weights.items()}, "filters by L1 norm",
+        layers, inner, epochs, lr, schedule,
+    )  # fmt: skip
+
+
+@method(
+    name="random-filters", family="after training", pattern="filters", allocation="uniform", budget="macs",
+    knob="layers", paper="the control: any filters instead of the weakest",
+)  # fmt: skip
+def random_filters(*, layers: str = "", inner: bool = True, epochs: int = 0, lr: float = 0.1, schedule: str = "recipe"):
+    """Train dense, remove random filters of each layer at once, fine-tune."""
+    return _stages(
+        lambda net: {name: net.uniform(name) for name in net.names}, "filters at random",
+        layers, inner, epochs, lr, schedule,
+    )  # fmt: skip
