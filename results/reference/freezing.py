@@ -22,7 +22,9 @@ HERE = Path(__file__).parent
 def main() -> None:
     """Print them: shares of the dense accuracy, differences between methods, what a stored net takes."""
     print("MNIST")
-    shares(accuracies(load(HERE / "freezenet-mnist").runs))
+    accuracy = accuracies(load(HERE / "freezenet-mnist").runs)
+    shares(accuracy)
+    differences(accuracy)
     print("Fashion-MNIST")
     runs = load(HERE / "freezenet-fashion").runs
     runs = runs[runs["status"] == "done"]
@@ -56,6 +58,8 @@ def differences(accuracy: pd.DataFrame) -> None:
     """Points between two methods, paired by seed: per rate, and averaged over the rates with a test."""
     others = ["snip", "grasp", "synflow", "cops"]
     pairs = [("freezenet", other) for other in others] + [("cops", other) for other in ("snip", "synflow", "grasp")]
+    there = set(accuracy.index.unique("method"))
+    pairs = [pair for pair in pairs if there.issuperset(pair)]
     averages = {}
     print("difference in points, paired by seed: mean (95 % interval), n")
     for model in accuracy.index.unique("model"):
