@@ -172,13 +172,35 @@ def _seconds(function: Callable[[], object]) -> float:
     return round(float(np.median(values[1:])), 4)
 
 
+def table(found: dict[str, Any]) -> str:
+    """The steps as a table in Markdown."""
+    told = found["provenance"]
+    lines = [
+        "| net, images of a batch | mode, precision | step in `sp`, ms | step in `ip`, ms | `ip` / `sp` (95 %) |"
+        " activations, GB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in found["steps"]:
+        low, high = row["interval"]
+        memory = (
+            f"{row['sp_activations_gb']:.2f} / {row['ip_activations_gb']:.2f}" if "sp_activations_gb" in row else ""
+        )
+        lines.append(
+            f"| {row['model']}, {row['batch']} | {row['mode']}, {row['precision']} | {row['sp_ms']:.2f} |"
+            f" {row['ip_ms']:.2f} | {row['ip_over_sp']:.2f} ({low:.2f} to {high:.2f}) | {memory} |"
+        )
+    where = f"{told['device']}, torch {told['torch']}, CUDA {told.get('cuda')}, cuDNN {told.get('cudnn')}"
+    lines += ["", f"{where}; {told['cpu']}; commit {str(told['commit'])[:10]}; {TURNS} turns of each space."]
+    return "\n".join(lines) + "\n"
+
+
 SECTIONS: dict[str, Callable[[str], Any]] = {"steps": steps, "around": around}
 
 
 def main() -> None:
-    """Measure, print and, with `--out`, write `OUT.json`."""
+    """Measure, print and, with `--out`, write `OUT.json` and the table of steps, `OUT.md`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="write OUT.json")
+    parser.add_argument("--out", type=Path, help="write OUT.json, and OUT.md of the steps")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS))
     given = parser.parse_args()
@@ -186,6 +208,8 @@ def main() -> None:
     found["provenance"] = provenance(given.device)
     if given.out:
         given.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+        if "steps" in found:
+            given.out.with_suffix(".md").write_text(table(found))
 
 
 if __name__ == "__main__":
