@@ -217,7 +217,9 @@ def _train_in(
 def _label(run: Run) -> str:
     """What tells the runs of one command apart; pattern and budget where they are not the usual ones."""
     own = [str(value) for name, value in run.differences().items() if name in ("pattern", "budget")]
-    words = (run.dataset, run.model, run.method, run.space, *own, f"p={run.sparsity}", f"seed {run.seed}")
+    knob = methods.get(run.method).knob
+    amount = f"{knob}={run.options[knob]}" if knob in run.options else f"p={run.sparsity}"
+    words = (run.dataset, run.model, run.method, run.space, *own, amount, f"seed {run.seed}")
     return " ".join(words)
 
 

@@ -52,7 +52,9 @@ class Job:
         first = self.cells[0]
         sparsities = _ends([run.sparsity for run in self.cells])
         words = " ".join([first.dataset, first.model, first.method, first.space, *_structure(first).values()])
-        return f"{words} p={sparsities} seeds {_span(self.seeds)}"
+        knob = methods.get(first.method).knob
+        amount = f"{knob}={first.options[knob]}" if knob in first.options else f"p={sparsities}"
+        return f"{words} {amount} seeds {_span(self.seeds)}"
 
     @property
     def arguments(self) -> list[str]:
