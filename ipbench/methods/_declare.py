@@ -86,6 +86,7 @@ class Method:
     allocation: Allocation = "global"
     budget: Budget = "parameters"
     knob: str = ""
+    doc: str = ""
 
     @property
     def prunes(self) -> bool:
@@ -341,7 +342,8 @@ def method(
             nothing is pruned. Where it does not keep that, the run is impossible.
         units: of a score, as in `Prune`.
 
-    Keyword-only parameters with defaults are the method's options; the type of a default is the type of the option.
+    Keyword-only parameters with defaults are the method's options; the type of a default is the type of the option. The
+    docstring's first line is the method's summary; `ipbench.methods._pages` makes a page of all of it.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -379,6 +381,7 @@ def method(
             allocation=allocation,
             budget=budget,
             knob=knob,
+            doc=inspect.getdoc(function) or "",
         )
         return function
 

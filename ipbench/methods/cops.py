@@ -11,7 +11,21 @@ from ipbench.numerals import decimal
 
 @method(family="before training", paper="Wimmer, Mehnert, Condurache: COPS, IJCNN 2021, arXiv:2107.12673")
 def cops(*, target: str = "snip", controls: str = "synflow", beta: str = "0.5", per_class: int = 0):
-    """Keep what the target score wants, while each control retains beta of the most it could (a linear program)."""
+    """Keep what the target score wants, while each control retains beta of the most it could (a linear program).
+
+    Of all masks m with k kept coefficients, the one with the largest sum of target scores, among those that keep at
+    least beta times the largest possible sum of each control score:
+
+        max  t . m   subject to  s_j . m >= beta_j max over masks of s_j . m,  sum m = k,  0 <= m <= 1.
+
+    The program has an analytic solution; docs/rules.md says how it is found, and rounded.
+
+    Options:
+        target: the name of the score that is maximised
+        controls: names of the scores that must not suffer, with commas between them
+        beta: the share that each control retains; one number, or one for each
+        per_class: images of each class in the score batch; 0: as many images as a training batch has
+    """
     names = [target, *(name.strip() for name in controls.split(","))]
     try:
         betas = [float(decimal(share)) for share in beta.split(",")]

@@ -5,5 +5,8 @@ from ipbench.methods import Stage, Train, method
 
 @method(family="reference", paper="none: the unpruned net, trained by the same recipe")
 def dense() -> list[Stage]:
-    """Train all weights; in `ip` all coefficients and the filter bases."""
+    """Train all weights; in `ip` all coefficients and the filter bases.
+
+    What every other method is measured against.
+    """
     return [Train()]

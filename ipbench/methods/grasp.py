@@ -6,7 +6,14 @@ from ipbench.methods import before_training, cross_entropy, method
 
 @method(when=before_training(per_class=10), paper="Wang, Zhang, Grosse: GraSP, ICLR 2020, arXiv:2002.07376")
 def grasp(net, batch, *, temperature: float = 200.0):
-    """c * (H g): keep what the norm of the gradient would suffer from losing (sec. 4, with the sign turned round)."""
+    """c * (H g): keep what the norm of the gradient would suffer from losing (sec. 4, with the sign turned round).
+
+    The first-order change of the squared gradient norm when a coefficient is taken away is -c * (H g), with the
+    gradient g and the Hessian H of the loss on a batch with as many images of each class.
+
+    Options:
+        temperature: divides the logits
+    """
     if temperature <= 0:
         raise BadInput(f"method grasp: temperature is above 0 (got {temperature:g})")
 

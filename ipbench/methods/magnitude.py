@@ -7,5 +7,11 @@ from ipbench.methods import before_training, method
     when=before_training, paper="Frankle et al.: Pruning Neural Networks at Initialization, ICLR 2021, arXiv:2009.08576"
 )
 def magnitude(net, batch, *, scaled: bool = False):
-    """|c|: keep the largest coefficients; scaled: |c| * ||g||, with the norm of the coefficient's basis filter g."""
+    """|c|: keep the largest coefficients; scaled: |c| * ||g||, with the norm of the coefficient's basis filter g.
+
+    Of the untrained net: a control for scores that look at data.
+
+    Options:
+        scaled: compare |c| * ||g||, with the norm of the coefficient's basis filter g, in place of |c|
+    """
     return net.magnitudes(scaled)

@@ -11,7 +11,15 @@ def by_gradient(net, layer, gradient, step):
 
 @method(family="during training", paper="Evci et al.: RigL, ICML 2020, arXiv:1911.11134")
 def rigl(*, every: int = 100, fraction: float = 0.3, end: float = 0.0, until: float = 0.75, scaled: bool = False):
-    """Drop the smallest coefficients, grow those with the largest gradients; a random start (alg. 1)."""
+    """Drop the smallest coefficients, grow those with the largest gradients; a random start (alg. 1).
+
+    Options:
+        every: steps between two exchanges
+        fraction: the share of the kept coefficients that is exchanged at the first
+        end: that share at the last; it falls along a cosine
+        until: the share of the training after which masks stay
+        scaled: compare |c| * ||g||, with the norm of the coefficient's basis filter g, in place of |c|
+    """
     return [Prune(random, "random"), Train(DropAndGrow(by_gradient, every, fraction, end, until, scaled))]
 
 
@@ -23,5 +31,13 @@ def rigl(*, every: int = 100, fraction: float = 0.3, end: float = 0.0, until: fl
 def rigl_itop(
     *, every: int = 4000, fraction: float = 0.5, end: float = 0.005, until: float = 1.0, scaled: bool = False
 ):
-    """RigL with the long intervals of ITOP: more of the net is explored in reliable steps."""
+    """RigL with the long intervals of ITOP: more of the net is explored in reliable steps.
+
+    Options:
+        every: steps between two exchanges
+        fraction: the share of the kept coefficients that is exchanged at the first
+        end: that share at the last; it falls along a cosine
+        until: the share of the training after which masks stay
+        scaled: compare |c| * ||g||, with the norm of the coefficient's basis filter g, in place of |c|
+    """
     return rigl(every=every, fraction=fraction, end=end, until=until, scaled=scaled)

@@ -13,7 +13,28 @@ def srfp(
     *, rate: float = 0.0, alpha: float = 0.5, sigma: float = 1e-5, inner: bool = False, pretrained: bool = False,
     epochs: int = 0, lr: float = 1.0,
 ):  # fmt: skip
-    """After every epoch multiply the weakest filters by alpha_t, which falls exponentially; all keep training."""
+    """After every epoch multiply the weakest filters by alpha_t, which falls exponentially; all keep training.
+
+        alpha_t = alpha exp(-k t) with k = -ln(sigma / (alpha + sigma / 100)) / T, and 0 from 90 % of the T epochs on.
+
+    With alpha = 0 it is SFP, bit for bit. With the pattern `coefficients` single weights shrink.
+
+    A filter that is zero before a batch norm whose shift is not positive gets no gradient behind a ReLU, and stays
+    zero. The record counts such filters, and those that came back (`filters_never_back`, `filters_back` in its notes).
+
+    Options:
+        rate: the share of the filters of every layer that is pruned; 0: what the run's budget does not let stay, at one
+            share for all layers
+        alpha: the factor before the first epoch
+        sigma: about the factor at the last epoch
+        inner: prune only layers whose channels no skip connection shares; the others cannot be cut by themselves
+        pretrained: start from the dense run, as the paper does in a part of its tables
+        epochs: of the training; 0: as many as the recipe has
+        lr: of the training, as a factor of the recipe's; the paper takes 0.1 where it starts from a trained net
+
+    Uncertain: the paper's own constants and code are not public; alpha and sigma are those of a later work of its first
+    author, whose further changes (norms and gradients that shrink, too) are left out.
+    """
     return stages(Weakest(rate, inner), Schedule(alpha, sigma), [Continue()] if pretrained else [], epochs, lr)
 
 
@@ -24,6 +45,20 @@ def asrfp(
     *, rate: float = 0.0, alpha: float = 0.5, sigma: float = 1e-5, grow: str = "exp", inner: bool = False,
     pretrained: bool = False, epochs: int = 0, lr: float = 1.0,
 ):  # fmt: skip
-    """As SRFP, of a share that rises: by the exponential of ASFP, or a cubic."""
+    """As SRFP, of a share that rises: by the exponential of ASFP, or a cubic.
+
+    Options:
+        rate: the share of the filters of every layer that is pruned; 0: what the run's budget does not let stay, at one
+            share for all layers
+        alpha: the factor before the first epoch
+        sigma: about the factor at the last epoch
+        grow: exp, as ASFP, or cubic: 1 - (1 - (t + 1) / T)^3
+        inner: prune only layers whose channels no skip connection shares; the others cannot be cut by themselves
+        pretrained: start from the dense run, as the paper does in a part of its tables
+        epochs: of the training; 0: as many as the recipe has
+        lr: of the training, as a factor of the recipe's; the paper takes 0.1 where it starts from a trained net
+
+    Uncertain: as for SRFP; the reference of the later work takes the cubic where nothing else is said.
+    """
     schedule = Schedule(alpha, sigma, grow=grow)
     return stages(Weakest(rate, inner), schedule, [Continue()] if pretrained else [], epochs, lr)
