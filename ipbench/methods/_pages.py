@@ -103,7 +103,7 @@ def _own(method: Method) -> dict[str, str]:
 def _stages(method: Method) -> list[Stage]:
     """What is executed, with the defaults of the options and what the method means."""
     axes = {"pattern": method.pattern, "budget": method.budget_for(method.pattern), "off": method.off}
-    run = Run(dataset="digits", model="small-vgg", method=method.name, recipe=Recipe(), **axes)  # type: ignore[arg-type]
+    run = Run(dataset="digits", model="small-vgg", method=method.name, recipe=Recipe(), **axes)
     return method.stages_of(run)
 
 
