@@ -540,3 +540,13 @@ def test_notes_that_no_record_can_hold_are_one_line(tmp_path):
 
     with pytest.raises(BadInput, match=r"net.notes: 'mean' is tensor\(\[1., 1.\]\); plain numbers"):
         execute(tiny_run(declare(Prune(noting, "noting"), Train())), tmp_path, HERE)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("after_epochs", "after_epoch"), ("decays", "decay"), ("penalties", None)])
+def test_what_is_nearly_a_hook_is_refused(name, meant):
+    body = {name: lambda self, net: None, "settle_all": 1, "_after_epoch": 2}
+    if meant is None:
+        type("Mine", (Updater,), body)
+        return
+    with pytest.raises(ValueError, match=f"updater Mine: {name} is no hook .did you mean {meant}"):
+        type("Mine", (Updater,), body)

@@ -6,6 +6,7 @@ A method returns an `Update`, which is frozen and needs no torch. When the train
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ipbench.data.loaders import Batch
     from ipbench.sparse.view import TrainedView
 
+#: How near a name is to that of a hook, of difflib's 0 to 1, if it can only be a slip: "after_epochs".
+_NEAR = 0.8
 #: What becomes of masks in a training: they stay, coefficients are exchanged, or it ends at the run's budget.
 MaskUse = Literal["stay", "exchanged", "pruned"]
 
@@ -125,6 +128,23 @@ class Updater:
             net: as the training begins, or as it stands where it is resumed.
             steps: of the training.
         """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse what is nearly the name of a hook: it would never be called, and the method would do nothing.
+
+        Raises:
+            ValueError: a public attribute of the class is called so.
+        """
+        super().__init_subclass__(**kwargs)
+        hooks = {name for name in vars(Updater) if not name.startswith("_")}
+        for name in vars(cls):
+            if name.startswith("_") or name in hooks:
+                continue
+            if near := difflib.get_close_matches(name, hooks, 1, cutoff=_NEAR):
+                raise ValueError(
+                    f"updater {cls.__name__}: {name} is no hook (did you mean {near[0]}?); what is the class's own"
+                    " begins with an underscore, or is called otherwise"
+                )
 
     @classmethod
     def spec(cls, **options: Any) -> Own:
