@@ -148,6 +148,15 @@ def test_ratios_by_layer():
         rates_of("layer2=0.5", blocks)
 
 
+def test_a_star_is_one_part_of_a_name():
+    blocks = ["layer1.0.conv1", "layer1.0.conv2", "layer1.1.conv2.a", "layer2.0.conv2"]
+    assert rates_of("layer1.*.conv2=0.5", blocks) == dict.fromkeys(blocks[1:3], Fraction(1, 2))
+    assert rates_of("*=0.25,layer2=0", blocks) == {**dict.fromkeys(blocks, Fraction(1, 4)), blocks[3]: 0}
+    assert rates_of("layer1=1.5", blocks, below=None)[blocks[0]] == Fraction(3, 2)
+    with pytest.raises(ValueError, match="each 0 or more"):
+        rates_of("layer1=-1", blocks, below=None)
+
+
 # Choices, and a knob in place of a sparsity.
 
 
@@ -185,6 +194,12 @@ def test_both_a_knob_and_a_sparsity_are_refused(registry):
         methods.get("chosen").check_run(chosen_run(sparsity="0.7", options={"share": 0.5}), "here")
     with pytest.raises(BadInput, match="leaves nothing to choose"):
         run = chosen_run(sparsity="0.5", pattern="2:4", budget="parameters")
+        methods.get("chosen").check_run(run, "here")
+    declare(lambda share: [Choose(keep_first, "the first", patterns=("filters", "channels")), Train()])
+    with pytest.raises(
+        BadInput, match="chooses the first, which pattern columns does not keep; take pattern filters or"
+    ):
+        run = chosen_run(sparsity="0.5", pattern="columns", budget="parameters")
         methods.get("chosen").check_run(run, "here")
     with pytest.raises(BadInput, match="unknown option 'rate'"):
 

@@ -166,6 +166,24 @@ def test_a_method_may_have_its_own_allocation_and_off():
     assert found == [("snip", "global", "zero"), ("rigl", "erk", "zero"), ("rigl", "erk", "frozen")]
 
 
+def test_a_method_may_be_meant_for_some_models():
+    values = {"spaces": "sp", "sparsities": 0.9, "seeds": 1, "models": ["small-vgg", "resnet20-cifar", "lenet5-caffe"]}
+    entries = [
+        {"name": "snip", "model": "small-vgg", "rounds": [1, 2]},
+        {"name": "snip", "model": ["small-vgg", "lenet5-caffe"]},  # of small-vgg the same run once more
+        {"name": "dense", "model": "resnet20-cifar"},
+        "random",
+    ]
+    found = [(run.model, run.method, run.options) for run in expand(**values, methods=entries).runs]
+    assert found == [
+        ("small-vgg", "snip", {}), ("small-vgg", "snip", {"rounds": 2}), ("small-vgg", "random", {}),
+        ("resnet20-cifar", "dense", {}), ("resnet20-cifar", "random", {}),
+        ("lenet5-caffe", "snip", {}), ("lenet5-caffe", "random", {}),
+    ]  # fmt: skip
+    usual = expand(methods={"name": "snip", "model": "small-vgg"}, spaces="sp", sparsities=0.9)
+    assert list(usual.cells) == list(expand(methods="snip", spaces="sp", sparsities=0.9).cells)
+
+
 def test_patterns_and_budgets_are_axes():
     experiment = expand(
         methods=["dense", "snip", {"name": "random", "pattern": "2:4", "budget": "parameters"}],
@@ -303,13 +321,15 @@ def test_a_jobs_command_line_names_the_usual_pattern_where_the_method_means_anot
             "test: method lt: rewinding to epoch 8 leaves nothing of a training of 8 epochs",
         ),
         ({"methods": {"name": "lt", "rate": 0.01}}, "test: method lt: rate is from 0.05 up to, not including, 1"),
-        ({"methods": "snap"}, "unknown method 'snap' in test (did you mean 'snip'?); valid: cops, dense, freezenet"),
+        ({"methods": "snap"}, "unknown method 'snap' in test (did you mean 'snip'?); valid: asfp, asrfp, cops, dense"),
         ({"models": "small-vg"}, "unknown model 'small-vg' in test (did you mean 'small-vgg'?)"),
         ({"methods": []}, "test: methods: value should have at least 1 item"),
         ({"methods": [{"rounds": 1}]}, "has no name"),
         ({"methods": [{"name": "snip", "round": 1}]}, "unknown option of method snip 'round' in test (did you mean"),
         ({"methods": [{"name": "snip", "rounds": 0}]}, "method snip: rounds is "),
         ({"methods": [{"name": "snip", "rounds": "x"}]}, "option rounds of method snip is of type int"),
+        ({"methods": {"name": "snip", "model": "vgg16"}}, "unknown model of this experiment 'vgg16' in test: methods"),
+        ({"methods": {"name": "snip", "model": []}}, "test: methods: snip: model is an empty list"),
         ({"methods": "gone.py"}, "gone.py: no such file"),
         ({"sparsities": [0.9, 1.2]}, "a sparsity is a number from 0 up to, not including, 1 (got 1.2)"),
         ({"seeds": 0}, "a number of seeds is from 1 to 100000"),

@@ -44,6 +44,24 @@ def tiny_conv(channels: int = 2, classes: int = 3, seed: int = 0) -> nn.Sequenti
         )
 
 
+def tiny_stack(channels: int = 2, classes: int = 3, seed: int = 0) -> nn.Sequential:
+    """Three convolutions of which any filter can be cut, and a classifier, in a known state: 786 weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(channels, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 6, 1),
+            nn.BatchNorm2d(6),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(6, classes),
+        )
+
+
 class Fixed:
     """Stands in for `Data` where only the score batch is read."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from ipbench.errors import valid_choice
 from ipbench.methods._code import Code
 from ipbench.methods._continuing import line_of
-from ipbench.methods._declare import OWN_AXES, REGISTRY, Method, before_training, cross_entropy, method
+from ipbench.methods._declare import OF_MODELS, OWN_AXES, REGISTRY, Method, before_training, cross_entropy, method
 from ipbench.methods._files import code_in, renew
 from ipbench.methods._files import load as load_files
 from ipbench.methods._stages import Choose, Continue, Prune, Rewind, Slice, Stage, Train
@@ -24,6 +24,7 @@ from ipbench.spec import Run
 from ipbench.updaters import Steps, Update, Updater
 
 __all__ = [
+    "OF_MODELS",
     "OWN_AXES",
     "Choose",
     "Code",

@@ -307,6 +307,8 @@ def _convert(value: object, default: Option) -> Option | None:
 REGISTRY: dict[str, Method] = {}
 #: Axes of an experiment that an entry of a method may have of its own, beside its options.
 OWN_AXES = ("off", "allocation", "pattern", "budget")
+#: What such an entry calls the models that it is meant for, where these are not all.
+OF_MODELS = "model"
 
 
 def method(
@@ -455,7 +457,7 @@ def _options(function: Callable[..., Any], label: str, file: str, reserved: Sequ
                     f"{file}: option {parameter.name!r} of method {label!r} needs a default: a bool, number or text"
                 )
             options[parameter.name] = parameter.default
-    if taken := {"name", "file", *OWN_AXES} & set(options):
+    if taken := {"name", "file", OF_MODELS, *OWN_AXES} & set(options):
         raise BadInput(
             f"{file}: method {label!r}: an experiment uses the word {min(taken)!r} itself; rename the option"
         )

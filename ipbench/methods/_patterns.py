@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipbench.methods._stages import Continue, Prune, Stage, Train
+from ipbench.methods._stages import Choose, Continue, Prune, Stage, Train
 from ipbench.spec import COEFFICIENTS, n_of_m
 
 
@@ -13,6 +13,10 @@ def without_meaning(stage: Stage, pattern: str) -> str:
         stage: of a method.
         pattern: of a run.
     """
+    if isinstance(stage, Choose) and stage.patterns and pattern not in stage.patterns:
+        return (
+            f"chooses {stage.name}, which pattern {pattern} does not keep; take pattern {' or '.join(stage.patterns)}"
+        )
     if pattern == COEFFICIENTS:
         return ""
     if isinstance(stage, Prune) and stage.whole_ranking:

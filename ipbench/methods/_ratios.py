@@ -9,11 +9,12 @@ from ipbench.errors import BadInput
 from ipbench.numerals import decimal
 
 
-def ratios(text: str) -> dict[str, Fraction]:
+def ratios(text: str, *, below: int | None = 1) -> dict[str, Fraction]:
     """The ratios by the start of a layer's name; empty text has none.
 
     Args:
-        text: `START=RATIO` with commas between them; a ratio is from 0 up to, not including, 1.
+        text: `START=RATIO` with commas between them; a ratio is from 0 up to, not including, `below`.
+        below: None: any number of 0 or more.
 
     Raises:
         ValueError: it is not of that form, or a start is there twice.
@@ -25,10 +26,11 @@ def ratios(text: str) -> dict[str, Fraction]:
             ratio = Fraction(decimal(number))
         except ValueError:
             ratio = Fraction(-1)
-        if not start or not equals or not 0 <= ratio < 1:
+        if not start or not equals or ratio < 0 or (below is not None and ratio >= below):
+            valid = "0 or more" if below is None else f"from 0 up to, not including, {below}"
             raise ValueError(
-                f"ratios are START=RATIO with commas between them, such as layer1=0.5,layer2=0.32, each from 0 up to,"
-                f" not including, 1; not {word!r:.60}"
+                f"ratios are START=RATIO with commas between them, such as layer1=0.5,layer2=0.32, each {valid}; not"
+                f" {word!r:.60}"
             )
         if start in found:
             raise ValueError(f"ratios: {start} is there twice")
@@ -36,27 +38,33 @@ def ratios(text: str) -> dict[str, Fraction]:
     return found
 
 
-def rates_of(text: str, blocks: Collection[str]) -> dict[str, Fraction]:
+def rates_of(text: str, blocks: Collection[str], *, below: int | None = 1) -> dict[str, Fraction]:
     """The ratio of every block whose name begins like one of a text; where several do, of the longest.
 
-    A name begins like `layer1` if it is that, or `layer1.` and more.
+    A name begins like `layer1` if it is that, or `layer1.` and more. A star stands for one part of a name, whichever:
+    `layer4.*.conv2`.
 
     Args:
         text: as `ratios` reads it.
         blocks: names of layers, or of groups of channels.
+        below: of `ratios`.
 
     Raises:
         ValueError: as `ratios`.
         BadInput: no block begins like that.
     """
-    starts = ratios(text)
+    starts = ratios(text, below=below)
     found: dict[str, Fraction] = {}
     for start in sorted(starts, key=len):
-        own = [name for name in blocks if name == start or name.startswith(f"{start}.")]
+        own = [name for name in blocks if _begins(name.split("."), start.split("."))]
         if not own:
             raise BadInput(f"ratios: nothing that can be pruned begins with {start!r:.60}; there are {_some(blocks)}")
         found |= dict.fromkeys(own, starts[start])
     return found
+
+
+def _begins(parts: list[str], start: list[str]) -> bool:
+    return len(start) <= len(parts) and all(own in ("*", part) for part, own in zip(parts, start, strict=False))
 
 
 def _some(names: Collection[str]) -> str:

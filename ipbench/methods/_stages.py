@@ -79,11 +79,13 @@ class Choose:
             coefficients in place, where the method means to.
         name: of the choice.
         options: of the function.
+        patterns: those of which it can choose what is kept; all if left out.
     """
 
     choose: Callable[..., Any]
     name: str
     options: Mapping[str, Option] = field(default_factory=dict)
+    patterns: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"choose {self.name}"

@@ -106,11 +106,14 @@ class Axes(Value):
 
 
 class _Variant(NamedTuple):
-    """A method with its options, and with what its masks are, as fields of a run."""
+    """A method with its options, with what its masks are, as fields of a run, and with the models that it is meant for:
+    all if there are none.
+    """
 
     method: methods.Method
     options: dict[str, Option]
     masks: dict[str, Any]
+    models: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,7 @@ class Experiment:
         sides = [(space, basis) for space in axes.spaces for basis in (self._bases() if space == "ip" else [Basis()])]
         found: dict[str, Run] = {}
         for shared in self._nets():
-            for variant in variants:
+            for variant in (one for one in variants if not one.models or shared["model"] in one.models):
                 for run in self._of_variant(variant, shared, sides):
                     found.setdefault(run.cell, run)
         return found
@@ -316,19 +319,20 @@ class Experiment:
         """Every method of the experiment with its options and masks; lists of values are axes too."""
         where, seen = f"{self.where}: methods", set()
         for method, own in self._entries():
+            chosen_models = self._own_models(own.pop(methods.OF_MODELS, None), f"{where}: {method.name}")
             axes = self._own_axes(method, own, where)
             for chosen in _product({**axes, **own}, f"{where}: {method.name}"):
                 masks = {name: chosen.pop(name) for name in methods.OWN_AXES}
                 if "budget" not in own and method.budget != "parameters":
                     masks["budget"] = method.budget_for(masks["pattern"])
                 options = method.check_options(chosen, self.where)
-                name = repr((method.name, options, masks))
+                name = repr((method.name, options, masks, sorted(chosen_models)))
                 if name in seen:
                     raise BadInput(
                         f"{where}: {method.name} appears twice with the same options, {options or 'its defaults'}"
                     )
                 seen.add(name)
-                yield _Variant(method, options, masks)
+                yield _Variant(method, options, masks, chosen_models)
 
     def _entries(self) -> Iterator[tuple[methods.Method, dict[str, Any]]]:
         """The methods as they were written, one by one: each with what its entry says beside its name."""
@@ -366,6 +370,20 @@ class Experiment:
             "budget": method.budgets(self.axes.budgets),
         }
 
+    def _own_models(self, wanted: Any, where: str) -> frozenset[str]:
+        """The models of the experiment that an entry of a method names; none if it names none.
+
+        Raises:
+            BadInput: it names one that the experiment does not have.
+        """
+        if wanted is None:
+            return frozenset()
+        if wanted == []:
+            raise BadInput(f"{where}: model is an empty list; give a value, or leave it out")
+        known = self.axes.models or tuple(datasets.dataset(data, self.where).model for data in self.axes.datasets)
+        chosen = wanted if isinstance(wanted, list) else [wanted]
+        return frozenset(valid_choice(str(name), known, "model of this experiment", where) for name in chosen)
+
     def _bases(self) -> list[Basis]:
         """Every filter basis of the experiment; lists of values are axes too."""
         where = f"{self.where}: basis"
@@ -377,7 +395,7 @@ class Experiment:
 
 def _size(entry: dict[str, Any]) -> int:
     """How many choices `_product` makes."""
-    return prod(len(value) for value in entry.values() if isinstance(value, list))
+    return prod(len(value) for name, value in entry.items() if isinstance(value, list) and name != methods.OF_MODELS)
 
 
 def _product(entry: dict[str, Any], where: str) -> Iterable[dict[str, Any]]:

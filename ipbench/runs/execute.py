@@ -291,13 +291,17 @@ class _Work:
         distributed.by_first(lambda: write_end(end_path(self.results, self.run), self.run, end, self.there))
 
     def cost(self, status: str) -> dict[str, Any]:
-        """What the run has cost; of a net whose channels were cut also its latency, beside the dense net's."""
+        """What the run has cost: also what choosing took where a method chooses by more than a ranking, and of a net
+        whose channels were cut its latency, beside the dense net's.
+        """
         wall, processor = self.spent()
         cost: dict[str, Any] = {
             "wall_seconds": round(self.state.seconds + wall, 3),
             "cpu_seconds": round(self.state.cpu_seconds + processor, 3),
             "peak_memory_bytes": measure.peak_memory(self.environment.device),
         }
+        if any(isinstance(stage, methods.Choose) for stage in methods.get(self.run.method).stages(self.run.options)):
+            cost["choosing_seconds"] = round(self.state.choosing, 3)
         if status == "done" and self.net.structure:
             dense = build_net(self.run, self.data, self.environment)
             cost["latency"] = side_by_side(dense, self.net, self.data)

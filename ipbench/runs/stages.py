@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -122,10 +123,12 @@ def _change(
 
 def _choose(net: SparseNet, state: State, stage: methods.Choose) -> None:
     """Let a method choose the masks; what it made of the coefficients comes from the first process, too."""
+    begin = time.perf_counter()
     with together(), full_precision(), torch.no_grad(), method_code(net.run.method, net.run.seed, state.stage):
         masks = masks_of(net, stage.choose(TrainedView(net, 0.0), **stage.options), f"{stage} must return")
     from_first(net.tensors())
     net.prune(from_first(masks))
+    state.choosing += time.perf_counter() - begin
 
 
 def _slice(net: SparseNet, state: State, stage: methods.Slice) -> None:

@@ -42,6 +42,7 @@ class State:
         point: the tensors that a rewinding stage went back to, of the dense net.
         facts: numbers taken once, at the start of the first training, or handed on by the run this one continues.
         activity: what updates have done to the masks.
+        choosing: seconds of the clock that choices took which are no ranking of scores.
         seconds: of the clock, spent by former processes.
         cpu_seconds: of the processor, spent by former processes.
         processes: how many trained together, one number after the other.
@@ -66,6 +67,7 @@ class State:
         self.point: dict[str, Tensor] = {}
         self.facts: dict[str, Any] = {}
         self.activity = Activity()
+        self.choosing = 0.0
         self.seconds = 0.0
         self.cpu_seconds = 0.0
         self.processes = [processes()]
@@ -106,6 +108,7 @@ class State:
             "structure": net.structure.to_json(),
             "faded": net.faded,
             "notes": _plain(net.notes, f"method {net.run.method}: net.notes"),
+            "choosing": self.choosing,
             "seconds": self.seconds + seconds,
             "cpu_seconds": self.cpu_seconds + cpu_seconds,
             "processes": self.processes,
@@ -133,6 +136,7 @@ class State:
         self.facts, self.point = facts["facts"], groups["point"]
         self.activity = Activity(**facts["activity"])
         net.notes = facts["notes"]
+        self.choosing = facts.get("choosing", 0.0)
         self.seconds, self.cpu_seconds = facts["seconds"], facts["cpu_seconds"]
         before = facts["processes"]
         self.processes = before if before[-1] == processes() else [*before, processes()]

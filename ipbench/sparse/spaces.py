@@ -195,6 +195,16 @@ def coefficients(layer: Weight) -> nn.Parameter:
     return parameter
 
 
+def set_weight(layer: Weight, weight: Tensor) -> None:
+    """Change the coefficients of a layer in place, so that its weight is this one; its FB stays as it is."""
+    with torch.no_grad():
+        if filter_basis(layer) is not None:
+            interspace = _parametrisation(layer.module, layer.parameter)[0]
+            assert isinstance(interspace, Interspace)
+            weight = interspace.right_inverse(weight)
+        coefficients(layer).copy_(weight)
+
+
 def filter_basis(layer: Weight) -> Tensor | None:
     """The matrix (N, N) of a layer's FB, a filter per row; None if the layer has none."""
     if not parametrize.is_parametrized(layer.module, layer.parameter):

@@ -39,6 +39,13 @@ def test_only_the_same_setting_matches(known):
     assert not any(find(replace(cell, **other)) for other in [*others, {"recipe": json.dumps(recipe)}])
 
 
+def test_options_are_those_of_the_method(known, monkeypatch):
+    _, cell, _ = known
+    entry = published.published()[0]
+    monkeypatch.setattr(published, "published", lambda: (replace(entry, options={"rounds": 2}),))
+    assert find(cell) is None and find(replace(cell, options='{"rounds":2}')) is not None
+
+
 def test_it_stands_beside_ours(known, tmp_path):
     write(tmp_path, known[0])
     write_runs(tmp_path)
