@@ -26,6 +26,8 @@ PAPER = "Wang, Qin, Zhang, Fu: Neural Pruning via Growing Regularization, ICLR 2
 #: What is added to the decay of what stays, once GReg-2 has picked: the public code's; the paper's cancels all decay.
 RECOVERIES = ("code", "paper")
 _RECOVERY = -1e-4
+#: Updates before it is picked over which ratios are averaged: older ones would weigh less than 3e-5.
+_AVERAGED = 100
 #: Updates of a factor, at most: more would take months, and single precision adds no such small numbers.
 _MOST_UPDATES = 100_000
 
@@ -117,15 +119,15 @@ class GrowDecay(Updater):
 
     def after_backward(self, net: TrainedView, batch: Batch, step: int) -> bool:
         """Let the factors of all layers grow that are not finished; weights are trained at every step."""
-        picking = not self.picked
-        self.picked = self.picked or all(self._risen(layer) >= self.pick_ceiling for layer in self.layers.values())
-        if picking and (self.picked or not self.single):
+        picking, rated = not self.picked, not self.single and self._near(_AVERAGED)
+        self.picked = self.picked or self._near(1)
+        if picking and (rated or self.picked):
             self.kept = self._choose(net)
-        magnitudes = self._magnitudes(net)
+        magnitudes = self._magnitudes(net) if rated else {}
         for name, layer in self.layers.items():
             if not layer.finished:
                 self._grow(layer, picking)
-                if not self.single:
+                if rated:
                     layer.ratio = _averaged(layer.ratio, _ratio(magnitudes[name], self.kept[name]))
                 layer.finished = self._finished(layer, picking, name)
         self.decays = {}
@@ -194,13 +196,14 @@ class GrowDecay(Updater):
         """What units are judged by: the weights, where units are of whole kernels, which have no coefficients alone."""
         return net.weights if self.whole else {name: c.detach() for name, c in net.coefficients.items()}
 
-    def _risen(self, layer: Factors) -> float32:
-        """A factor after the next update of the picking phase."""
-        return float32(layer.gone) + self.pick
+    def _near(self, updates: int) -> bool:
+        """Whether it is picked, or will be with the last of so many updates."""
+        factors = [float32(layer.gone) for layer in self.layers.values()]  # equal until then
+        return self.picked or all(factor + updates * self.pick >= self.pick_ceiling for factor in factors)
 
     def _grow(self, layer: Factors, picking: bool) -> None:
         if picking:
-            layer.gone = layer.kept = float(self._risen(layer))
+            layer.gone = layer.kept = float(float32(layer.gone) + self.pick)
         else:
             layer.gone = float(float32(layer.gone) + self.rise)
             layer.kept = self.recovery if self.pick else 0.0
@@ -301,7 +304,7 @@ def greg_1(
     batch: int = 0,
     epochs: int = 0,
     lr: float = 0.1,
-):  # type: ignore[no-untyped-def]
+):
     """Let the weight decay of the smallest filters grow, prune them, fine-tune."""
     growing = {
         "rise": rise, "every": every, "ceiling": ceiling, "stabilise": stabilise, "ratio_limit": ratio_limit,
@@ -329,7 +332,7 @@ def greg_2(
     batch: int = 0,
     epochs: int = 0,
     lr: float = 0.1,
-):  # type: ignore[no-untyped-def]
+):
     """Let the weight decay of all filters grow, pick those that are then the smallest, go on as `greg-1`."""
     growing = {
         "rise": rise, "every": every, "ceiling": ceiling, "stabilise": stabilise, "ratio_limit": ratio_limit,
