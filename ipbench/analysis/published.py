@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -25,21 +25,23 @@ class Published:
         recipe: values of the recipe that a cell must agree with; the others were not stated or do not matter.
         accuracy: a fraction.
         source: where it stands.
+        options: of the method, those that differ from its defaults.
     """
 
     setting: dict[str, str]
     recipe: dict[str, Any]
     accuracy: float
     source: str
+    options: dict[str, Any] = field(default_factory=dict)
 
     def matches(self, cell: Cell) -> bool:
-        """Whether the cell has the setting, with the method's default options."""
+        """Whether the cell has the setting, and the method these options."""
         recipe = json.loads(cell.recipe)
         return (
             all(getattr(cell, axis) == value for axis, value in self.setting.items())
             and all(recipe.get(name) == value for name, value in self.recipe.items())
             and all(getattr(cell, axis) == usual for axis, usual in LATER.items() if axis not in self.setting)
-            and json.loads(cell.options) == {}
+            and json.loads(cell.options) == self.options
         )
 
 
@@ -49,8 +51,10 @@ def published() -> tuple[Published, ...]:
     text = resources.files(__package__).joinpath("published.csv").read_text(encoding="utf-8")
     rows = []
     for row in csv.DictReader(text.splitlines()):
-        recipe, accuracy, source = json.loads(row.pop("recipe")), row.pop("accuracy_percent"), row.pop("source")
-        rows.append(Published(row, recipe, float(accuracy) / 100, source))
+        recipe, options = (json.loads(row.pop(name) or "{}") for name in ("recipe", "options"))
+        accuracy, source = row.pop("accuracy_percent"), row.pop("source")
+        setting = {axis: value for axis, value in row.items() if value}
+        rows.append(Published(setting, recipe, float(accuracy) / 100, source, options))
     return tuple(rows)
 
 

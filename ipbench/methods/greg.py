@@ -13,6 +13,7 @@ from numpy import float32
 
 from ipbench.errors import BadInput
 from ipbench.methods import Continue, Stage, Steps, Train, Updater, method
+from ipbench.methods._fine_tuning import fine_tuning
 from ipbench.methods._ratios import rates_of, ratios
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ def _updates(start: float, rise: float, limit: float, beyond: bool) -> tuple[int
     return number, float(value)
 
 
-def _stages(growing: dict[str, Any], prune_lr: float, batch: int, epochs: int, lr: float) -> list[Stage]:
+def _stages(growing: dict[str, Any], prune_lr: float, batch: int, after: Train) -> list[Stage]:
     """The dense net, a training with growing factors, and one of what is left.
 
     The first has as many steps as its options say: so many updates, one every `every` steps, then `stabilise` steps.
@@ -285,7 +286,7 @@ def _stages(growing: dict[str, Any], prune_lr: float, batch: int, epochs: int, l
     recipe = {"schedule": "constant", "warmup": 0, **({"batch_size": batch} if batch else {})}
     steps = (updates - 1) * growing["every"] + 1 + growing["stabilise"]
     grow = Train(GrowDecay.spec(**growing), lr=prune_lr, recipe=recipe, until="done", steps=steps)
-    return [Continue(), grow, Train(epochs=epochs, lr=lr)]
+    return [Continue(), grow, after]
 
 
 @method(
@@ -304,13 +305,14 @@ def greg_1(
     batch: int = 0,
     epochs: int = 0,
     lr: float = 0.1,
+    schedule: str = "recipe",
 ):
     """Let the weight decay of the smallest filters grow, prune them, fine-tune."""
     growing = {
         "rise": rise, "every": every, "ceiling": ceiling, "stabilise": stabilise, "ratio_limit": ratio_limit,
         "ratios": ratios,
     }  # fmt: skip
-    return _stages(growing, prune_lr, batch, epochs, lr)
+    return _stages(growing, prune_lr, batch, fine_tuning(epochs, lr, schedule))
 
 
 @method(
@@ -332,10 +334,11 @@ def greg_2(
     batch: int = 0,
     epochs: int = 0,
     lr: float = 0.1,
+    schedule: str = "recipe",
 ):
     """Let the weight decay of all filters grow, pick those that are then the smallest, go on as `greg-1`."""
     growing = {
         "rise": rise, "every": every, "ceiling": ceiling, "stabilise": stabilise, "ratio_limit": ratio_limit,
         "ratios": ratios, "pick": pick, "pick_ceiling": pick_ceiling, "recovery": recovery,
     }  # fmt: skip
-    return _stages(growing, prune_lr, batch, epochs, lr)
+    return _stages(growing, prune_lr, batch, fine_tuning(epochs, lr, schedule))

@@ -39,6 +39,12 @@ def test_only_the_same_setting_matches(known):
     assert not any(find(replace(cell, **other)) for other in [*others, {"recipe": json.dumps(recipe)}])
 
 
+def test_options_are_part_of_a_setting(known):
+    cell = known[1]
+    entry = replace(published.published()[0], options={"rounds": 2})
+    assert not entry.matches(cell) and entry.matches(replace(cell, options='{"rounds": 2}'))
+
+
 def test_it_stands_beside_ours(known, tmp_path):
     write(tmp_path, known[0])
     write_runs(tmp_path)
