@@ -410,8 +410,8 @@ def test_published_numbers_stand_beside_the_cells_of_the_experiments_as_publishe
         rows = [entry for entry in rows if entry not in found.values()]
         unknown[name] = sum(cell.space == "sp" and cell.id not in found for cell in cells)
     assert not rows
-    # GReg-2 of table 1, and L1 norms of the others; the dense nets of ImageNet are torchvision's, and GReg-2 at 1.49x began
-    # with another one.
+    # GReg-2 of table 1, and L1 norms of the others; the dense nets of ImageNet are torchvision's, and GReg-2 at 1.49x
+    # began with another one.
     assert unknown == {"greg-cifar": 5 + 1, "greg-cifar100": 4, "greg-imagenet": 4 + 1 + 1, "greg-imagenet-resnet34": 2}
 
 
@@ -423,8 +423,8 @@ def test_published_numbers_stand_beside_the_cells_of_the_experiments_as_publishe
     [
         ({"rise": 0.0}, "rise is above 0"), ({"every": 0}, "every is above 0"), ({"stabilise": -1}, "stabilise"),
         ({"pick": -1e-5}, "pick is above 0"), ({"recovery": "none"}, "recovery is one of code, paper"),
-        ({"ratios": "stage1"}, "START=RATIO"),
-        ({"schedule": "none"}, "schedule is recipe or wang"), ({"rise": 1e-9}, "more than 100,000 updates"), ({"batch": -1}, "batch"),
+        ({"ratios": "stage1"}, "START=RATIO"), ({"schedule": "none"}, "schedule is recipe or wang"),
+        ({"rise": 1e-9}, "more than 100,000 updates"), ({"batch": -1}, "batch"),
     ],
 )  # fmt: skip
 def test_options_without_meaning_are_one_line(options, words):
