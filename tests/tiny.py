@@ -79,7 +79,7 @@ class TinyData:
         before_step: called before every training batch is handed out.
     """
 
-    classes = 3
+    classes, world, recipe = 3, 1, Recipe()
 
     def __init__(self, shape: tuple[int, int, int] = (2, 6, 6), batches: int = 3) -> None:
         generator = torch.Generator().manual_seed(1)
@@ -93,6 +93,10 @@ class TinyData:
         for batch in self.batches[skip:]:
             self.before_step()
             yield batch
+
+    def under(self, recipe: Recipe) -> TinyData:
+        """The same batches, whatever a stage's recipe says."""
+        return self
 
     def train_plain(self) -> Iterator[Batch]:
         return iter(self.batches)
@@ -141,4 +145,5 @@ def run_stages(
 def few_steps(entry: Method) -> dict[str, Any]:
     """Options with which a method does all it does in a training of a few steps."""
     wanted = {"every": 2, "fraction": 0.5, "rounds": 3, "rewind": 0.5, "rate": 0.4}
+    wanted |= {"rise": 0.5, "pick": 0.005, "stabilise": 3}
     return entry.check_options({name: value for name, value in wanted.items() if name in entry.options}, "here")

@@ -109,7 +109,9 @@ def _epochs(row: Mapping[str, Any]) -> int | None:
     except Exception as error:  # whatever a method says to options that it does not have
         raise ValueError(f"options: {' '.join(str(error).split()):.100}") from None
     trainings = [stage for stage in stages if isinstance(stage, Train)]
-    if not trainings or trainings[-1].until == "done":  # nothing is known before of how long that is
+    if not trainings:
         return None
     last = trainings[-1]
+    if last.until == "done" or last.steps:  # nothing is known here of how long that is
+        return None
     return last.epochs or int(last.recipe.get("epochs") or json.loads(row["recipe"])["epochs"])

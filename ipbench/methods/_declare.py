@@ -272,6 +272,8 @@ def _misfit(stage: Train, run: Run, where: str, steps: int | None) -> str:
         check_recipe(facts, recipe, where)
     if steps is None or recipe.batch_size != run.recipe.batch_size:
         steps = steps_per_epoch(facts, recipe)
+    if steps:  # none: the images are not known, or too few for a batch, which is found where they are opened
+        recipe = stage.in_epochs(recipe, steps, where)
     if stage.until == "done" and recipe.schedule != "constant":
         return (
             f"a training that ends when its updater is done has a constant schedule, not {recipe.schedule}: its length"

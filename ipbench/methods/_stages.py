@@ -8,6 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ipbench.errors import BadInput
 from ipbench.methods._scores import alone
 from ipbench.numerals import decimal
 from ipbench.spec import COEFFICIENTS, UNIT_SCORES, Option, Recipe, Run, UnitScore, build
@@ -27,6 +28,8 @@ ONE_RANKING = (
 #: What of the net around the channels that are cut can begin anew.
 Fresh = Literal["norms", "biases", "filters", "linear"]
 
+#: Of a training, as in a recipe.
+MOST_EPOCHS = 10_000
 #: What of a recipe no stage can change: it is decided before the first one.
 _OF_THE_RUN = {"init", "train_examples", "validation"}
 #: Decimals of a level's sparsity: a round number of a level is a number one can write.
@@ -105,6 +108,8 @@ class Train:
         until: "end": the training has all its epochs, whatever its updater says. "done": it ends with the first epoch
             at whose end the updater is `done`, and its epochs are the most it may have. Nothing is then known of the
             end when the training begins, so the schedule must be constant.
+        steps: in place of epochs, so many steps at least: as many whole epochs as they take, a number that depends on
+            the images. For an updater that counts steps.
     """
 
     update: Update | None = None
@@ -113,10 +118,11 @@ class Train:
     first: float = 0.0
     recipe: Mapping[str, Any] = field(default_factory=dict)
     until: Literal["end", "done"] = "end"
+    steps: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.epochs <= 10_000 or not 0 < self.lr <= 1000 or self.first < 0:
-            raise ValueError("epochs is from 0 to 10000, lr above 0 and up to 1000, first 0 or more")
+        if not 0 <= self.epochs <= MOST_EPOCHS or self.steps < 0 or not 0 < self.lr <= 1000 or self.first < 0:
+            raise ValueError("epochs is from 0 to 10000, steps 0 or more, lr above 0 and up to 1000, first 0 or more")
         if not isinstance(self.update, Update | None):
             raise ValueError(
                 "Train takes an update such as Gradual(...), or Mine.spec(...) of an updater's class Mine, not"
@@ -126,8 +132,8 @@ class Train:
             raise ValueError('until is "end", or "done" in a training with an updater')
         if fixed := _OF_THE_RUN & set(self.recipe):
             raise ValueError(f"the recipe of a training cannot change {min(fixed)}, which is decided for the whole run")
-        if "epochs" in self.recipe and self.epochs:
-            raise ValueError("epochs is given twice, and in the recipe of the training, too")
+        if sum(map(bool, (self.epochs, self.steps, "epochs" in self.recipe))) > 1:
+            raise ValueError("how long a training is is said twice: by epochs, steps, or epochs in its recipe")
 
     def recipe_of(self, recipe: Recipe, where: str = "") -> Recipe:
         """The recipe of this training; a warm-up is at most as long as the training.
@@ -151,9 +157,31 @@ class Train:
             update={"epochs": epochs, "lr": recipe.lr * self.lr, "warmup": min(recipe.warmup, epochs)}
         )
 
+    def in_epochs(self, recipe: Recipe, per_epoch: int, where: str = "") -> Recipe:
+        """The recipe of this training with the epochs that `steps` are; as it is where they are not given.
+
+        Args:
+            recipe: as `recipe_of` gives it.
+            per_epoch: steps of an epoch, with this recipe's batches.
+            where: where the user wrote it, for the message.
+
+        Raises:
+            BadInput: these are too many epochs.
+        """
+        if not self.steps:
+            return recipe
+        epochs = -(-self.steps // per_epoch)
+        if epochs > MOST_EPOCHS:
+            raise BadInput(
+                f"{where or 'a training'}: {self.steps:,} steps are {epochs:,} epochs of {per_epoch:,} steps; at most"
+                f" {MOST_EPOCHS:,} epochs are valid: fewer steps, smaller batches or more images"
+            )
+        return recipe.model_copy(update={"epochs": epochs, "warmup": min(recipe.warmup, epochs)})
+
     def __str__(self) -> str:
         parts = [f"from epoch {self.first:g}"] if self.first else []
         parts += [f"{self.epochs} epochs"] if self.epochs else []
+        parts += [f"{self.steps} steps"] if self.steps else []
         parts += [f"lr x {self.lr:g}"] if self.lr != 1 else []
         parts += [f"{name} {value}" for name, value in self.recipe.items()]
         parts += ["until done"] if self.until == "done" else []

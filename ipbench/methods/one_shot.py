@@ -1,16 +1,11 @@
 """Filters removed at once from the trained net, then fine-tuning: what structured methods are compared with."""
 
-from ipbench.methods import Choose, Continue, Train, method
+from ipbench.methods import Choose, Continue, method
+from ipbench.methods._fine_tuning import fine_tuning
 from ipbench.methods._ratios import rates_of, ratios
-
-#: Fine-tuning of Wang et al. (arXiv:2301.05219): 90 epochs at 1e-2, 1e-3 from 30, 1e-4 from 60 and 1e-5 from 75, where
-#: the training began at 0.1.
-_WANG = {"schedule": "step", "milestones": (1 / 3, 2 / 3, 5 / 6), "gamma": 0.1, "warmup": 0}
 
 
 def _stages(score, name, layers, inner, epochs, lr, schedule):
-    if schedule not in ("recipe", "wang"):
-        raise ValueError(f"schedule is recipe or wang, not {schedule!r:.40}")
     ratios(layers)
 
     def choose(net):
@@ -19,8 +14,7 @@ def _stages(score, name, layers, inner, epochs, lr, schedule):
             return net.select_each(scores, rates_of(layers, blocks), rounding="ceil")
         return net.select(scores, net.target, blocks=blocks)
 
-    fine_tune = Train(epochs=epochs, lr=lr, recipe=_WANG if schedule == "wang" else {})
-    return [Continue(), Choose(choose, name), fine_tune]
+    return [Continue(), Choose(choose, name), fine_tuning(epochs, lr, schedule)]
 
 
 @method(

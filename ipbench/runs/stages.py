@@ -182,6 +182,7 @@ def _train(
     if stage.recipe:
         data = data.under(recipe)
         check_share(net, data)
+    recipe = stage.in_epochs(recipe, data.steps_per_epoch, f"method {net.run.method}")
     on_epoch(state.progress.epoch, recipe.epochs)
 
     def after_epoch(progress: Progress) -> None:

@@ -1,0 +1,398 @@
+"""GReg-1 and GReg-2: what is to go is squeezed by a weight decay that grows, before it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from math import nan
+from typing import TYPE_CHECKING, Any
+
+from numpy import float32
+
+from ipbench.errors import BadInput
+from ipbench.methods import Continue, Stage, Steps, Train, Updater, method
+from ipbench.methods._fine_tuning import fine_tuning
+from ipbench.methods._ratios import rates_of, ratios
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ipbench.data.loaders import Batch
+    from ipbench.sparse.view import TrainedView
+
+PAPER = "Wang, Qin, Zhang, Fu: Neural Pruning via Growing Regularization, ICLR 2021, arXiv:2012.09243"
+
+#: What is added to the decay of what stays, once GReg-2 has picked: the public code's; the paper's cancels all decay.
+RECOVERIES = ("code", "paper")
+_RECOVERY = -1e-4
+#: Updates before it is picked over which ratios are averaged: older ones would weigh less than 3e-5.
+_AVERAGED = 100
+#: Updates of a factor, at most: more would take months, and single precision adds no such small numbers.
+_MOST_UPDATES = 100_000
+
+
+@dataclass
+class Factors:
+    """What is added to the weight decay in a layer.
+
+    Attributes:
+        gone: for what goes; while GReg-2 picks, for all that may go. A number of single precision, as in the public
+            code, on which the number of updates depends.
+        kept: for what stays of it.
+        ratio: mean magnitude of what stays over that of what goes, averaged over updates with momentum 0.9; nan before
+            the first update, and where nothing goes.
+        finished: whether they stay as they are.
+    """
+
+    gone: float = 0.0
+    kept: float = 0.0
+    ratio: float = nan
+    finished: bool = False
+
+
+class GrowDecay(Updater):
+    """Adds growing factors to the weight decay of units, holds them, then prunes these units.
+
+    Factors change between the backward pass and the step, at steps that `every` divides, step 0 included. A layer is
+    finished when its factor is above `ceiling`, or when magnitudes are far enough apart: the ratio of `Factors` has
+    come to `ratio_limit`, for GReg-1 in all layers of which there is one so far, for GReg-2 in the layer itself. Where
+    units are single coefficients there is no ratio, as in the public code. When all layers are finished, `stabilise`
+    more steps are trained, up to the end of the epoch; then the units go, and the training is done.
+    """
+
+    masks = "pruned"
+
+    def __init__(
+        self,
+        net: TrainedView,
+        steps: Steps,
+        *,
+        rise: float,
+        every: int,
+        ceiling: float,
+        stabilise: int,
+        ratio_limit: float,
+        ratios: str,
+        pick: float = 0.0,
+        pick_ceiling: float = 0.0,
+        recovery: str = "code",
+    ) -> None:
+        """Find what may go, and for GReg-1 what goes: the units with the smallest mean magnitude.
+
+        Args:
+            net: as the training begins.
+            steps: of the training.
+            rise: of a factor at an update.
+            every: steps between two updates.
+            ceiling: a factor above it stays as it is.
+            stabilise: steps with all factors as they are.
+            ratio_limit: see the class.
+            ratios: shares of units by layer; empty: what the run's budget asks for, at one rate for all inner blocks.
+            pick: GReg-2: rise of all factors before it is chosen what goes; 0 for GReg-1.
+            pick_ceiling: GReg-2: the factor at which it is chosen.
+            recovery: GReg-2: what is added to the decay of what stays, see `RECOVERIES`.
+        """
+        self.per_epoch, self.rise, self.every, self.stabilise = steps.per_epoch, float32(rise), every, stabilise
+        self.ceiling, self.ratio_limit = float32(ceiling), ratio_limit
+        self.pick, self.pick_ceiling = float32(pick), float32(pick_ceiling)
+        self.recovery = _RECOVERY if recovery == "code" else -net.weight_decay
+        self.rates = _rates(ratios, net)
+        self.single = sum(net.blocks.values()) == sum(c.numel() for c in net.coefficients.values())
+        self.may_go, self.whole = self._candidates(net)
+        self.picked, self.kept = not pick, dict(net.masks)
+        if self.picked:
+            self.kept = self._choose(net)
+            self.may_go = {name: ~mask for name, mask in self.kept.items()}
+        self.layers = {name: Factors() for name, mask in self.may_go.items() if bool(mask.any())}
+        self.frozen, self.done = -1, False
+        self.decays: dict[str, Tensor] = {}
+
+    @property
+    def settled(self) -> bool:  # type: ignore[override]
+        """Whether it has pruned."""
+        return self.done
+
+    def due(self, step: int) -> bool:
+        """Whether factors grow at this step."""
+        return self.frozen < 0 and step % self.every == 0
+
+    def after_backward(self, net: TrainedView, batch: Batch, step: int) -> bool:
+        """Let the factors of all layers grow that are not finished; weights are trained at every step."""
+        picking, rated = not self.picked, not self.single and self._near(_AVERAGED)
+        self.picked = self.picked or self._near(1)
+        if picking and (rated or self.picked):
+            self.kept = self._choose(net)
+        magnitudes = self._magnitudes(net) if rated else {}
+        for name, layer in self.layers.items():
+            if not layer.finished:
+                self._grow(layer, picking)
+                if rated:
+                    layer.ratio = _averaged(layer.ratio, _ratio(magnitudes[name], self.kept[name]))
+                layer.finished = self._finished(layer, picking, name)
+        self.decays = {}
+        if all(layer.finished for layer in self.layers.values()):
+            self.frozen = step
+        return True
+
+    def decay(self, net: TrainedView) -> Mapping[str, Tensor]:
+        """The recipe's weight decay and the factors."""
+        if not self.decays:
+            for name, layer in self.layers.items():
+                decay, c = net.weight_decay, net.coefficients[name]
+                self.decays[name] = c.new_full(c.shape, decay)
+                self.decays[name][self.may_go[name]] = decay + layer.kept
+                self.decays[name][~self.kept[name] if self.picked else self.may_go[name]] = decay + layer.gone
+        return self.decays
+
+    def after_epoch(self, net: TrainedView, epoch: int) -> None:
+        """Prune, if all factors have been as they are for long enough."""
+        trained = (epoch + 1) * self.per_epoch
+        if self.done or self.frozen < 0 or trained <= self.frozen + self.stabilise:
+            return
+        net.prune(self.kept)
+        self.done = True
+        net.notes["steps"] = {"growing": self.frozen + 1, "stable": trained - self.frozen - 1}
+
+    def tensors(self) -> Mapping[str, Tensor | int | float | bool]:
+        """Masks of what stays, the numbers of all layers, and how far it has come."""
+        numbers = {f"{name} {key}": value for name, layer in self.layers.items() for key, value in vars(layer).items()}
+        masks = {f"{name} mask": mask for name, mask in self.kept.items()}
+        return {"picked": self.picked, "frozen": self.frozen, "done": self.done, **numbers, **masks}
+
+    def load(self, tensors: Mapping[str, Any]) -> None:
+        """Take these over."""
+        self.picked, self.frozen, self.done = tensors["picked"], tensors["frozen"], tensors["done"]
+        self.kept = {name: tensors[f"{name} mask"] for name in self.kept}
+        if not self.pick:  # what stays was chosen when the training began
+            self.may_go = {name: ~mask for name, mask in self.kept.items()}
+        names = [name for name in self.kept if f"{name} gone" in tensors]
+        self.layers = {name: Factors(**{key: tensors[f"{name} {key}"] for key in vars(Factors())}) for name in names}
+        self.decays = {}
+
+    def _candidates(self, net: TrainedView) -> tuple[dict[str, Tensor], bool]:
+        """What may go, by layer, and whether units are of whole kernels.
+
+        Of every block that may lose units, all but the best are left out, then all but the worst: together all units.
+        """
+        blocks = net.inner if self.rates is None else [name for name, rate in self.rates.items() if rate]
+        scores = {name: c.detach() for name, c in net.coefficients.items()}
+        best = net.select_each(scores, dict.fromkeys(blocks, 1))
+        worst = net.select_each({name: -score for name, score in scores.items()}, dict.fromkeys(blocks, 1))
+        kernels = [mask.flatten(2) for mask in best.values() if mask.dim() > 2]
+        whole = all(bool((kernel.any(2) == kernel.all(2)).all()) for kernel in kernels)
+        return {name: ~(mask & worst[name]) for name, mask in best.items()}, whole
+
+    def _choose(self, net: TrainedView) -> dict[str, Tensor]:
+        """Masks without the units whose mean magnitude is the smallest."""
+        scores = {name: values.abs() for name, values in self._magnitudes(net).items()}
+        if self.rates is not None:
+            return net.select_each(scores, self.rates, rounding="ceil")
+        if not self.single:  # the mean over a filter: of one ranking over layers, a sum would be another one
+            scores = {name: score / score[0].numel() for name, score in scores.items()}
+        return net.select(scores, net.target, blocks=net.inner)
+
+    def _magnitudes(self, net: TrainedView) -> dict[str, Tensor]:
+        """What units are judged by: the weights, where units are of whole kernels, which have no coefficients alone."""
+        return net.weights if self.whole else {name: c.detach() for name, c in net.coefficients.items()}
+
+    def _near(self, updates: int) -> bool:
+        """Whether it is picked, or will be with the last of so many updates."""
+        factors = [float32(layer.gone) for layer in self.layers.values()]  # equal until then
+        return self.picked or all(factor + updates * self.pick >= self.pick_ceiling for factor in factors)
+
+    def _grow(self, layer: Factors, picking: bool) -> None:
+        if picking:
+            layer.gone = layer.kept = float(float32(layer.gone) + self.pick)
+        else:
+            layer.gone = float(float32(layer.gone) + self.rise)
+            layer.kept = self.recovery if self.pick else 0.0
+
+    def _finished(self, layer: Factors, picking: bool, name: str) -> bool:
+        """Whether a layer is finished after an update."""
+        if picking and not self.picked:
+            return False
+        if self.pick and not picking and bool(self.kept[name].all()):
+            return True  # nothing goes; what stays has its factor
+        known = [layer] if self.pick else [other for other in self.layers.values() if other.ratio == other.ratio]
+        apart = not self.single and all(other.ratio >= self.ratio_limit for other in known)
+        return apart or bool(float32(layer.gone) > self.ceiling)
+
+
+def _ratio(weights: Tensor, kept: Tensor) -> float:
+    """Mean magnitude of what stays over that of what goes; nan where nothing goes."""
+    sizes = weights.abs().double()
+    total, stays, number = float(sizes.sum()), float((sizes * kept).sum()), int(kept.sum())
+    gone = kept.numel() - number
+    if not gone or not number:
+        return nan
+    small = (total - stays) / gone
+    return stays / number / small if small else float("inf")
+
+
+def _averaged(ratio: float, new: float) -> float:
+    """With momentum 0.9, from the first number on."""
+    return 0.9 * ratio + 0.1 * new if ratio == ratio else new
+
+
+def _rates(text: str, net: TrainedView) -> dict[str, Fraction] | None:
+    """Shares of units by block that the user gives; None: the budget decides.
+
+    Raises:
+        BadInput: no block that may lose units begins like that.
+    """
+    if not text:
+        return None
+    try:
+        return rates_of(text, net.inner)
+    except ValueError as error:
+        raise BadInput(f"method greg: {error}") from None
+
+
+@cache
+def _updates(start: float, rise: float, limit: float, beyond: bool) -> tuple[int, float]:
+    """How many updates bring a factor to a limit, or beyond it, in single precision; and the factor then.
+
+    Raises:
+        ValueError: too many.
+    """
+    value, step, end, number = float32(start), float32(rise), float32(limit), 0
+    while value < end or (beyond and value == end):
+        value, number = value + step, number + 1
+        if number > _MOST_UPDATES:
+            raise ValueError(f"more than {_MOST_UPDATES:,} updates of {rise:g} bring a factor to {limit:g}")
+    return number, float(value)
+
+
+def _stages(growing: dict[str, Any], prune_lr: float, batch: int, after: Train) -> list[Stage]:
+    """The dense net, a training with growing factors, and one of what is left.
+
+    The first has as many steps as its options say: so many updates, one every `every` steps, then `stabilise` steps.
+
+    Raises:
+        ValueError: an option has no meaning.
+    """
+    positive = ("rise", "every", "ceiling", "ratio_limit", *(("pick", "pick_ceiling") if "pick" in growing else ()))
+    if small := [name for name in positive if not growing[name] > 0]:
+        raise ValueError(f"{small[0]} is above 0")
+    if growing["stabilise"] < 0 or batch < 0:
+        raise ValueError("stabilise and batch are 0 or more")
+    if growing.get("recovery", "code") not in RECOVERIES:
+        raise ValueError(f"recovery is one of {', '.join(RECOVERIES)}")
+    ratios(growing["ratios"])
+    picks, start = _updates(0.0, growing["pick"], growing["pick_ceiling"], False) if "pick" in growing else (0, 0.0)
+    updates = picks + _updates(start, growing["rise"], growing["ceiling"], True)[0]
+    recipe = {"schedule": "constant", "warmup": 0, **({"batch_size": batch} if batch else {})}
+    steps = (updates - 1) * growing["every"] + 1 + growing["stabilise"]
+    grow = Train(GrowDecay.spec(**growing), lr=prune_lr, recipe=recipe, until="done", steps=steps)
+    return [Continue(), grow, after]
+
+
+@method(
+    name="greg-1", family="after training", pattern="filters", allocation="uniform", budget="macs", knob="ratios",
+    paper=PAPER,
+)  # fmt: skip
+def greg_1(
+    *,
+    rise: float = 1e-4,
+    every: int = 10,
+    ceiling: float = 1.0,
+    stabilise: int = 10_000,
+    ratio_limit: float = 1000.0,
+    ratios: str = "",
+    prune_lr: float = 0.01,
+    batch: int = 0,
+    epochs: int = 0,
+    lr: float = 0.1,
+    schedule: str = "recipe",
+):
+    """Let the weight decay of each layer's smallest filters grow until they are nearly zero, remove them, fine-tune.
+
+    Filters are chosen by their mean magnitude when the training begins. At every update the weight decay of those that
+    go rises by `rise`; that of the others is the recipe's. The decay is added in single precision, as in the reference:
+    with the defaults it is above 1 after 10,000 updates. Then nothing changes for `stabilise` steps and up to the end
+    of the epoch, and the filters are removed.
+
+    With pattern channels the filters that make a channel decay with all that reads it. With pattern coefficients single
+    coefficients do, and ratios of magnitudes are not looked at, as in the reference.
+
+    Options:
+        rise: what the added decay grows by at an update
+        every: steps between two updates; the paper takes 5 on ImageNet
+        ceiling: a layer's decay stays as it is when it is above it
+        stabilise: steps with all decays as they are; 40,000 on ImageNet
+        ratio_limit: a layer's decay stays as it is, too, when in all layers what stays is so many times larger in
+            the mean than what goes
+        ratios: the share of units by the start of a layer's name, such as stage1=0.5,stage2=0.3, rounded up; empty:
+            what the run's budget does not let stay, at one share for all layers. Either way of layers whose channels
+            no skip connection shares
+        prune_lr: of this training, as a factor of the recipe's
+        batch: images per step of this training; 0: as many as the recipe has. 64 on ImageNet
+        epochs: of fine-tuning; 0: as many as the recipe has
+        lr: of fine-tuning, as a factor of the recipe's
+        schedule: of fine-tuning: recipe, or wang, a tenth after a third, two thirds and five sixths of it
+
+    Uncertain: `stabilise` of the paper for CIFAR; its README has 10,000, and a reader of the appendix tells of 5,000.
+    """
+    growing = {
+        "rise": rise, "every": every, "ceiling": ceiling, "stabilise": stabilise, "ratio_limit": ratio_limit,
+        "ratios": ratios,
+    }  # fmt: skip
+    return _stages(growing, prune_lr, batch, fine_tuning(epochs, lr, schedule))
+
+
+@method(
+    name="greg-2", family="after training", pattern="filters", allocation="uniform", budget="macs", knob="ratios",
+    paper=PAPER,
+)  # fmt: skip
+def greg_2(
+    *,
+    rise: float = 1e-4,
+    every: int = 10,
+    ceiling: float = 1.0,
+    pick: float = 1e-5,
+    pick_ceiling: float = 1e-2,
+    recovery: str = "code",
+    stabilise: int = 10_000,
+    ratio_limit: float = 1000.0,
+    ratios: str = "",
+    prune_lr: float = 0.01,
+    batch: int = 0,
+    epochs: int = 0,
+    lr: float = 0.1,
+    schedule: str = "recipe",
+):
+    """Let the weight decay of all filters grow, pick those that are then the smallest, go on with these as `greg-1`.
+
+    Where the loss is flat a filter shrinks faster under the same decay: what is picked has been asked by the curvature,
+    too. The decay of all filters rises by `pick` at every update, up to `pick_ceiling` (with the defaults, at update
+    1,001). Then that of the smallest goes on rising, by `rise`, and the others recover.
+
+    Options:
+        rise: what the added decay grows by at an update
+        every: steps between two updates; the paper takes 5 on ImageNet
+        ceiling: a layer's decay stays as it is when it is above it
+        pick: what the decay of all grows by at an update, before it is picked
+        pick_ceiling: the added decay at which it is picked
+        recovery: what is added to the decay of what stays from then on: code, -0.0001 as in the reference; paper, minus
+            the recipe's weight decay, so that there is none. They are the same at a weight decay of 0.0001
+        stabilise: steps with all decays as they are; 40,000 on ImageNet
+        ratio_limit: a layer's decay stays as it is, too, when what stays in it is so many times larger in
+            the mean than what goes
+        ratios: the share of units by the start of a layer's name, such as stage1=0.5,stage2=0.3, rounded up; empty:
+            what the run's budget does not let stay, at one share for all layers. Either way of layers whose channels
+            no skip connection shares
+        prune_lr: of this training, as a factor of the recipe's
+        batch: images per step of this training; 0: as many as the recipe has. 64 on ImageNet
+        epochs: of fine-tuning; 0: as many as the recipe has
+        lr: of fine-tuning, as a factor of the recipe's
+        schedule: of fine-tuning: recipe, or wang, a tenth after a third, two thirds and five sixths of it
+
+    Uncertain: the paper has one `rise` and a recovery that cancels the weight decay; the defaults are the reference's.
+    """
+    growing = {
+        "rise": rise, "every": every, "ceiling": ceiling, "stabilise": stabilise, "ratio_limit": ratio_limit,
+        "ratios": ratios, "pick": pick, "pick_ceiling": pick_ceiling, "recovery": recovery,
+    }  # fmt: skip
+    return _stages(growing, prune_lr, batch, fine_tuning(epochs, lr, schedule))
