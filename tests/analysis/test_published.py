@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from ipbench.analysis import published, write_runs, write_tables
 from ipbench.analysis.grid import parse
 from ipbench.analysis.published import Published, find
+from ipbench.planning.experiment import Experiment
 
 from .synthetic import grid, write
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -59,3 +63,15 @@ def test_without_a_match_there_is_no_column(tmp_path):
     write_runs(tmp_path)
     write_tables(tmp_path)
     assert "published" not in (tmp_path / "tables/accuracy.md").read_text().lower()
+
+
+def test_every_structured_number_stands_beside_a_cell_of_an_experiment():
+    cells = [
+        cell
+        for name in ("sfp", "greg", "epruner")
+        for path in (ROOT / "config").glob(f"{name}-*.yaml")
+        for cell in parse(Experiment.load(path).grid()).cells
+    ]
+    rows = [entry for entry in published.published() if entry.setting["dataset"] != "imagenet" or entry.options]
+    alone = [entry for entry in rows if not any(entry.matches(cell) for cell in cells)]
+    assert len(rows) > 60 and [(entry.setting, entry.options) for entry in alone] == []
