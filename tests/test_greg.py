@@ -161,6 +161,14 @@ def test_a_training_has_as_many_epochs_as_its_steps_are():
         )
 
 
+def test_how_long_a_training_is_is_said_once():
+    for twice in ({"epochs": 1}, {"recipe": {"epochs": 1}}):
+        with pytest.raises(ValueError, match="said twice"):
+            Train(steps=1, **twice)
+    with pytest.raises(ValueError, match="steps 0 or more"):
+        Train(steps=-1)
+
+
 # What goes.
 
 

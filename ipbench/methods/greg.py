@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from math import nan
+from math import inf, isnan, nan
 from typing import TYPE_CHECKING, Any
 
 from numpy import float32
@@ -215,7 +215,7 @@ class GrowDecay(Updater):
             return False
         if self.pick and not picking and bool(self.kept[name].all()):
             return True  # nothing goes; what stays has its factor
-        known = [layer] if self.pick else [other for other in self.layers.values() if other.ratio == other.ratio]
+        known = [layer] if self.pick else [other for other in self.layers.values() if not isnan(other.ratio)]
         apart = not self.single and all(other.ratio >= self.ratio_limit for other in known)
         return apart or bool(float32(layer.gone) > self.ceiling)
 
@@ -228,12 +228,12 @@ def _ratio(weights: Tensor, kept: Tensor) -> float:
     if not gone or not number:
         return nan
     small = (total - stays) / gone
-    return stays / number / small if small else float("inf")
+    return stays / number / small if small else inf
 
 
 def _averaged(ratio: float, new: float) -> float:
     """With momentum 0.9, from the first number on."""
-    return 0.9 * ratio + 0.1 * new if ratio == ratio else new
+    return new if isnan(ratio) else 0.9 * ratio + 0.1 * new
 
 
 def _rates(text: str, net: TrainedView) -> dict[str, Fraction] | None:
