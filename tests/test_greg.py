@@ -18,7 +18,7 @@ from ipbench.analysis.grid import parse
 from ipbench.errors import BadInput
 from ipbench.machine import stopping
 from ipbench.methods import Train
-from ipbench.methods.greg import GrowDecay
+from ipbench.methods._growing import GrowDecay
 from ipbench.models.build import build
 from ipbench.planning.experiment import Experiment
 from ipbench.runs import state as states
