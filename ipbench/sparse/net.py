@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -90,6 +90,7 @@ class SparseNet(nn.Module):
         if run.space == "ip":
             spaces.check_held_by_modules(net, self.layers, run.basis)
             self.bases = spaces.enter_interspace(self.layers, run.basis, run.seed, self.counted.stages)
+        self._building, self._together = spaces.build_at_once(self.layers)
         self.net = net
         self.masks = {name: torch.ones_like(c, dtype=torch.bool) for name, c in self.coefficients.items()}
         self.dense_shapes = {name: mask.shape for name, mask in self.masks.items()}
@@ -102,7 +103,8 @@ class SparseNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of shape (N, classes) of images of shape (N, C, H, W)."""
-        logits: Tensor = self.net(images)
+        with self._building.a_pass(self._together) if self._together else nullcontext():
+            logits: Tensor = self.net(images)
         return logits
 
     def _apply(self, function, recurse=True):  # type: ignore[no-untyped-def]
