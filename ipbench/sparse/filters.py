@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.nn.utils import parametrize
 
 from ipbench.machine.precision import full_precision
@@ -48,7 +49,8 @@ def divided(held: Sequence[parametrize.ParametrizationList], enough: int = ENOUG
         held: the parametrisations of the layers.
         enough: a group that has so many coefficients takes no more layers.
     """
-    bases = [one[0].basis for one in held]
+    interspaces = [cast("Interspace", one[0]) for one in held]
+    bases = [interspace.basis for interspace in interspaces]
     last = {basis: place for place, basis in enumerate(bases)}
     groups: list[Together] = []
     first = size = until = 0
@@ -58,7 +60,7 @@ def divided(held: Sequence[parametrize.ParametrizationList], enough: int = ENOUG
             part = slice(first, place + 1)
             own = list(dict.fromkeys(bases[part]))
             which = tuple(own.index(basis) for basis in bases[part])
-            groups.append(Together(tuple(one[0] for one in held[part]), tuple(held[part]), tuple(own), which))
+            groups.append(Together(tuple(interspaces[part]), tuple(held[part]), tuple(own), which))
             first, size = place + 1, 0
     return groups
 
@@ -98,12 +100,13 @@ class _Pass:
     def take(self, interspace: Interspace, coefficients: Tensor) -> Tensor | None:
         """The filters of a layer, the first time that they are asked for; None if the layer has to build them itself.
 
-        It has to in a part of the pass that runs without gradients, or with other coefficients; and when a module is
-        called again, so that gradients are summed as if every call had built its own.
+        It has to in a part of the pass that runs without gradients, or is computed again in the backward pass; with
+        other coefficients; and when a module is called again, so that gradients are summed as if every call had built
+        its own.
         """
+        if _mode() != self._mode:
+            return None
         if interspace not in self._ready:
-            if _mode() != self._mode:
-                return None
             self._build(self._groups[interspace])
         found = self._ready[interspace]
         if found is None or found[1] is not coefficients:
@@ -122,8 +125,18 @@ class _Pass:
             self._ready[interspace] = found[number], originals[number], number, order
 
 
-def _mode() -> tuple[bool, bool]:
-    return torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+def _mode() -> tuple[bool, bool, bool]:
+    """Whether gradients are recorded, whether inference mode is on, and whether hooks take what a graph saves.
+
+    Such hooks are how checkpoints see what a part of a net saves: it must be the same when the part is computed again.
+    """
+    hooked = False
+    try:
+        with disable_saved_tensors_hooks("no hooks here"):  # an error if there are any
+            pass
+    except RuntimeError:
+        hooked = True
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), hooked
 
 
 @contextmanager
@@ -214,7 +227,5 @@ def _flat(values: Tensor) -> Tensor:
 
 
 def _product(coefficients: Tensor, basis: Tensor) -> Tensor:
-    """c F in the shape of c; no view, so that a module may change it in place."""
-    result = coefficients.new_empty(coefficients.shape)
-    torch.mm(coefficients.reshape(-1, len(basis)), basis, out=result.view(-1, len(basis)))
-    return result
+    """c F in the shape of c; not as a view, so that a module may change it in place."""
+    return coefficients.reshape(-1, len(basis)).mm(basis).resize_(coefficients.shape)

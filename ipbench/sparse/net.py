@@ -36,6 +36,13 @@ def passes(batch: Batch) -> int:
     return max(1, min(-(-count // most), count // 2))
 
 
+def _laid_out(mask: Tensor, like: Tensor) -> Tensor:
+    """A mask on the device and in the memory format of the one before: gradients are multiplied by it in every step."""
+    if mask.device == like.device and mask.stride() == like.stride():
+        return mask
+    return torch.empty_like(like).copy_(mask)
+
+
 class Group(NamedTuple):
     """Parameters by name that share a weight decay and a factor of the learning rate."""
 
@@ -90,6 +97,7 @@ class SparseNet(nn.Module):
         if run.space == "ip":
             spaces.check_held_by_modules(net, self.layers, run.basis)
             self.bases = spaces.enter_interspace(self.layers, run.basis, run.seed, self.counted.stages)
+        self._places = {name: spaces.place(layer) for name, layer in self.layers.items()}
         self._building, self._together = spaces.build_at_once(self.layers)
         self.net = net
         self.masks = {name: torch.ones_like(c, dtype=torch.bool) for name, c in self.coefficients.items()}
@@ -118,7 +126,7 @@ class SparseNet(nn.Module):
     @property
     def coefficients(self) -> dict[str, nn.Parameter]:
         """The prunable tensors by layer name, in the order of the net."""
-        return {name: spaces.coefficients(layer) for name, layer in self.layers.items()}
+        return {name: getattr(*place) for name, place in self._places.items()}
 
     @property
     def prunable(self) -> int:
@@ -330,7 +338,7 @@ class SparseNet(nn.Module):
                 what = f"is of shape {list(given[name].shape)}" if name in given else "is missing"
                 raise ValueError(f"{name} {what}; {list(tensor.shape)} is wanted")
         self.load_tensors(tensors)
-        self.masks = {name: masks[name].to(mask.device) for name, mask in self.masks.items()}
+        self.masks = {name: _laid_out(masks[name], mask) for name, mask in self.masks.items()}
         self.faded = faded
 
     def cut_from_dense(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -348,7 +356,7 @@ class SparseNet(nn.Module):
 
     def prune(self, masks: Mapping[str, Tensor]) -> None:
         """Take over `masks` and set everything they leave out to its off-value."""
-        self.masks = {name: masks[name].to(mask.device) for name, mask in self.masks.items()}
+        self.masks = {name: _laid_out(masks[name], mask) for name, mask in self.masks.items()}
         with torch.no_grad():
             for name, c in self.coefficients.items():
                 c.copy_(torch.where(self.masks[name], c, self.off_values(name, self.faded)))

@@ -210,12 +210,16 @@ def check_held_by_modules(net: nn.Module, layers: Mapping[str, Weight], options:
                 )
 
 
+def place(layer: Weight) -> Use:
+    """Where the net holds the prunable tensor of a layer, in either space."""
+    if parametrize.is_parametrized(layer.module, layer.parameter):
+        return Use(_parametrisation(layer.module, layer.parameter), "original")
+    return layer.uses[0]
+
+
 def coefficients(layer: Weight) -> nn.Parameter:
     """The prunable tensor of a layer, in either space."""
-    if parametrize.is_parametrized(layer.module, layer.parameter):
-        parameter = _parametrisation(layer.module, layer.parameter).original
-    else:
-        parameter = layer.weight
+    parameter = getattr(*place(layer))
     assert isinstance(parameter, nn.Parameter)
     return parameter
 
