@@ -330,6 +330,32 @@ def test_a_divided_net_is_the_same_net(batch, monkeypatch):
 # What a step costs.
 
 
+def test_channels_last_coefficients_are_not_copied(batch):
+    """In a net whose memory format is channels-last coefficients stay rows of a matrix, with masks and momentum."""
+    net = SparseNet(deep(), make_run(space="ip"), SHAPE).to(memory_format=torch.channels_last)
+    net.prune({name: net.uniform(name) < 0.5 for name in net.masks})
+    optimiser = Sgd(net, net.run.recipe, {})
+    images = batch.images.to(memory_format=torch.channels_last)
+    for _ in range(2):
+        optimiser.forget_gradients()
+        functional.cross_entropy(net(images), batch.labels).backward()
+        net.mask_gradients(0.01)
+        optimiser.step(0.1)
+    parameters = dict(net.net.named_parameters())
+    for name, c in net.coefficients.items():
+        assert c.is_contiguous() and net.masks[name].is_contiguous() and net.start[name].is_contiguous()
+        assert c.grad is not None and c.grad.is_contiguous()
+    assert all(buffer.stride() == parameters[name].stride() for name, buffer in optimiser.momentum.items())
+    with Calls() as calls, torch.no_grad(), net._building.a_pass(net._together):
+        for layer in net.layers.values():
+            assert layer.weight is not None
+    assert not {"aten.clone", "aten.copy_", "aten._to_copy"} & {*calls.count}
+    sp = SparseNet(deep(), make_run(), SHAPE).to(memory_format=torch.channels_last)
+    sp.prune({name: sp.uniform(name) < 0.5 for name in sp.masks})
+    assert not sp.coefficients["2"].is_contiguous()
+    assert all(sp.masks[name].stride() == c.stride() for name, c in sp.coefficients.items())
+
+
 @pytest.mark.parametrize(("train", "products"), [(True, 5 * 3), (False, 5 * 2)])
 def test_a_step_has_three_products_for_every_layer(batch, train, products):
     """Two if the basis is not trained."""

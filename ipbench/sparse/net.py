@@ -121,6 +121,11 @@ class SparseNet(nn.Module):
         self.masks = {name: function(mask) for name, mask in self.masks.items()}
         self.start = {name: function(value) for name, value in self.start.items()}
         self.basis_start = {name: function(value) for name, value in self.basis_start.items()}
+        for name, c in self.coefficients.items():
+            if spaces.filter_basis(self.layers[name]) is not None and not c.is_contiguous():
+                # In another memory format they would be copied in every pass: filters are to be the rows of a matrix.
+                c.data = c.data.contiguous()
+                self.masks[name], self.start[name] = self.masks[name].contiguous(), self.start[name].contiguous()
         return self
 
     @property
