@@ -290,6 +290,19 @@ def test_filters_under_autocast_are_in_single_precision(batch):
     assert all(c.grad.dtype == torch.float32 for c in net.coefficients.values())
 
 
+def test_gradients_of_coefficients_are_in_single_precision_where_autocast_is_on():
+    net = SparseNet(deep(), make_run(space="ip", basis=Basis(init="orthonormal")), SHAPE)
+    found = []
+    for on in (False, True):
+        net.zero_grad()
+        with net._building.a_pass(net._together):
+            weight = net.layers["2"].weight
+        with torch.autocast("cpu", torch.bfloat16, enabled=on):
+            weight.pow(3).sum().backward()
+        found.append(net.coefficients["2"].grad)
+    assert torch.equal(*found)
+
+
 # Which layers are built together.
 
 

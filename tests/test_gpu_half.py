@@ -172,8 +172,8 @@ def filters(tf32: bool, at_once: bool) -> tuple[list[torch.Tensor], list[str]]:
     with torch.no_grad():
         for c in given[:2]:
             c.copy_(torch.randn(c.shape, generator=generator))
-    with Watch() as watch, torch.autocast("cpu", torch.bfloat16):
-        with building.a_pass(together) if at_once else nullcontext():
+    with Watch() as watch:
+        with torch.autocast("cpu", torch.bfloat16), building.a_pass(together) if at_once else nullcontext():
             weights = [layer.weight for layer in layers.values()]
         first = torch.autograd.grad(sum(weight.pow(3).sum() for weight in weights), given, create_graph=True)
         second = torch.autograd.grad(sum(g.pow(2).sum() for g in first), given)
