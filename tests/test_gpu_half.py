@@ -165,10 +165,10 @@ def filters(tf32: bool, at_once: bool) -> tuple[list[torch.Tensor], list[str]]:
     precision.set_tf32(tf32, tf32)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3))
     layers = prunable_weights(net)
-    (basis,) = enter_interspace(layers, Basis(init="orthonormal", sharing="network"), 0).values()
+    bases = enter_interspace(layers, Basis(init="orthonormal"), 0).values()
     building, together = build_at_once(layers)
     generator = torch.Generator().manual_seed(0)
-    given = [*(coefficients(layer) for layer in layers.values()), basis.matrix]
+    given = [*(coefficients(layer) for layer in layers.values()), *(basis.matrix for basis in bases)]
     with torch.no_grad():
         for c in given[:2]:
             c.copy_(torch.randn(c.shape, generator=generator))
@@ -186,9 +186,12 @@ def test_filters_are_never_built_in_tf32(at_once):
     full, seen = filters(True, at_once)
     assert len(seen) >= 2 * 7 and set(seen) == {"ieee"}  # forward, backward, and the backward of that
     assert precision.tf32() == (True, True)
-    assert all(a.dtype == torch.float32 and torch.equal(a, b) for a, b in zip(plain, full, strict=True))
+    assert all(tensor.dtype == torch.float32 for tensor in full)
     other, _ = filters(True, not at_once)
-    assert all((a - b).abs().max() <= 1e-5 * a.abs().max() for a, b in zip(plain, other, strict=True))
+    for one, same, way in zip(plain, full, other, strict=True):
+        # Second derivatives are summed in other orders; TF32 would be wrong by 5e-4.
+        assert torch.equal(one, same) or (not at_once and (one - same).abs().max() <= 1e-6 * one.abs().max())
+        assert (one - way).abs().max() <= 1e-6 * one.abs().max()
 
 
 def test_layers_are_in_tf32_in_fast_mode():
