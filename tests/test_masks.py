@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ipbench import keys
 from ipbench.models.build import build
+from ipbench.sparse import selection
 from ipbench.sparse.net import SparseNet
-from ipbench.sparse.selection import Impossible, NotFinite, allocate, budget, select
+from ipbench.sparse.selection import Impossible, NotFinite, allocate, budget, largest, select
 from tests.tiny import make_run
 
 MODELS = {
@@ -119,3 +122,61 @@ def test_select_keeps_the_largest_exactly(values, keep, key):
     mask = select({"a": torch.tensor(values, dtype=torch.float32)}, keep, tie_key=key)["a"].tolist()
     kept = [value for value, flag in zip(values, mask, strict=True) if flag]
     assert sorted(kept, reverse=True) == sorted(values, reverse=True)[:keep]
+
+
+# Two ways to select: numpy's on the CPU, and one for tensors that lie elsewhere.
+
+
+def both(monkeypatch: pytest.MonkeyPatch, *given: object) -> torch.Tensor:
+    """What `largest` gives; asserts that it gives the same when tensors of the CPU are treated as those of a GPU."""
+    plain = largest(*given)  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr(selection, "_by_partition", selection._by_sorting)
+        assert torch.equal(plain, largest(*given))  # type: ignore[arg-type]
+    return plain
+
+
+@settings(deadline=None)
+@given(
+    values=st.lists(st.sampled_from([-1.5, -0.0, 0.0, 1e-45, 0.25, 3e38]), min_size=1, max_size=60),
+    free=st.integers(0, 2**60 - 1),
+    keep=st.integers(0, 60),
+    key=st.integers(0, 2**64 - 1),
+    kind=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_both_ways_select_the_same(values, free, keep, key, kind):
+    """Ties, zeros of both signs, and candidates that leave some out; an oracle that sorts pairs."""
+    scores = torch.tensor(values, dtype=kind)
+    candidates = torch.tensor([bool(free >> place & 1) for place in range(len(values))])
+    keep = min(keep, int(candidates.sum()))
+    with pytest.MonkeyPatch.context() as patch:
+        mask = both(patch, scores, candidates, keep, key)
+    bits = keys.indexed_bits(key, np.arange(len(values))).tolist()
+    order = sorted(candidates.nonzero().flatten().tolist(), key=lambda place: (-values[place], bits[place]))
+    assert mask.nonzero().flatten().tolist() == sorted(order[:keep])
+
+
+@pytest.mark.parametrize("levels", [50, 10**9])
+@pytest.mark.parametrize("size", [1, 2, 37, 1000, 100_000, 1_000_000])
+def test_both_ways_select_the_same_of_many(monkeypatch, size, levels):
+    generator = torch.Generator().manual_seed(size)
+    scores = (torch.rand(size, generator=generator) * levels).round()
+    candidates = torch.rand(size, generator=generator) < 0.7
+    candidates[0] = True
+    available = int(candidates.sum())
+    for keep in {available // 10, available - 1} if size > 1000 else {0, 1, available // 10, available - 1, available}:
+        mask = both(monkeypatch, scores, candidates, keep, size)
+        assert int(mask.sum()) == keep and not bool((mask & ~candidates).any())
+        if 0 < keep < available:
+            assert scores[mask].min() >= scores[candidates & ~mask].max()
+
+
+def test_only_ties_leave_the_device(monkeypatch):
+    """Of scores that differ, one comes to the CPU, however many there are."""
+    monkeypatch.setattr(selection, "_by_partition", selection._by_sorting)
+    seen = []
+    plain = selection._first
+    monkeypatch.setattr(selection, "_first", lambda ties, *given: (seen.append(len(ties)), plain(ties, *given))[1])
+    largest(torch.arange(1000.0), torch.ones(1000, dtype=torch.bool), 100, 1)
+    largest(torch.arange(1000.0) // 10, torch.ones(1000, dtype=torch.bool), 105, 1)
+    assert seen == [1, 10]

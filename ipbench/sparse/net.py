@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -35,6 +35,13 @@ def passes(batch: Batch) -> int:
     count, _, *pixels = batch.images.shape
     most = max(2, PASS_PIXELS // math.prod(pixels))
     return max(1, min(-(-count // most), count // 2))
+
+
+def _laid_out(mask: Tensor, like: Tensor) -> Tensor:
+    """A mask on the device and in the memory format of the one before: gradients are multiplied by it in every step."""
+    if mask.device == like.device and mask.stride() == like.stride():
+        return mask
+    return torch.empty_like(like).copy_(mask)
 
 
 class Group(NamedTuple):
@@ -91,6 +98,8 @@ class SparseNet(nn.Module):
         if run.space == "ip":
             spaces.check_held_by_modules(net, self.layers, run.basis)
             self.bases = spaces.enter_interspace(self.layers, run.basis, run.seed, self.counted.stages)
+        self._places = {name: spaces.place(layer) for name, layer in self.layers.items()}
+        self._building, self._together = spaces.build_at_once(self.layers)
         self.net = net
         self.masks = {name: torch.ones_like(c, dtype=torch.bool) for name, c in self.coefficients.items()}
         self.dense_shapes = {name: mask.shape for name, mask in self.masks.items()}
@@ -103,7 +112,8 @@ class SparseNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of shape (N, classes) of images of shape (N, C, H, W)."""
-        logits: Tensor = self.net(images)
+        with self._building.a_pass(self._together) if self._together else nullcontext():
+            logits: Tensor = self.net(images)
         return logits
 
     def _apply(self, function, recurse=True):  # type: ignore[no-untyped-def]
@@ -112,12 +122,17 @@ class SparseNet(nn.Module):
         self.masks = {name: function(mask) for name, mask in self.masks.items()}
         self.start = {name: function(value) for name, value in self.start.items()}
         self.basis_start = {name: function(value) for name, value in self.basis_start.items()}
+        for name, c in self.coefficients.items():
+            if spaces.filter_basis(self.layers[name]) is not None and not c.is_contiguous():
+                # In another memory format they would be copied in every pass: filters are to be the rows of a matrix.
+                c.data = c.data.contiguous()
+                self.masks[name], self.start[name] = self.masks[name].contiguous(), self.start[name].contiguous()
         return self
 
     @property
     def coefficients(self) -> dict[str, nn.Parameter]:
         """The prunable tensors by layer name, in the order of the net."""
-        return {name: spaces.coefficients(layer) for name, layer in self.layers.items()}
+        return {name: getattr(*place) for name, place in self._places.items()}
 
     @property
     def prunable(self) -> int:
@@ -331,7 +346,7 @@ class SparseNet(nn.Module):
                 what = f"is of shape {list(given[name].shape)}" if name in given else "is missing"
                 raise ValueError(f"{name} {what}; {list(tensor.shape)} is wanted")
         self.load_tensors(tensors)
-        self.masks = {name: masks[name].to(mask.device) for name, mask in self.masks.items()}
+        self.masks = {name: _laid_out(masks[name], mask) for name, mask in self.masks.items()}
         self.faded = faded
 
     def cut_from_dense(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -349,7 +364,7 @@ class SparseNet(nn.Module):
 
     def prune(self, masks: Mapping[str, Tensor]) -> None:
         """Take over `masks` and set everything they leave out to its off-value."""
-        self.masks = {name: masks[name].to(mask.device) for name, mask in self.masks.items()}
+        self.masks = {name: _laid_out(masks[name], mask) for name, mask in self.masks.items()}
         with torch.no_grad():
             for name, c in self.coefficients.items():
                 c.copy_(torch.where(self.masks[name], c, self.off_values(name, self.faded)))

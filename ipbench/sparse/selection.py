@@ -227,11 +227,33 @@ def largest(scores: Tensor, candidates: Tensor, keep: int, tie_key: int) -> Tens
         return candidates.clone()
     if keep == 0:
         return torch.zeros_like(candidates)
-    # On the CPU: a selection happens once in a while, and the CPU's is deterministic and the fastest by far.
-    values, free = scores.cpu().numpy(), candidates.cpu().numpy()
+    found = _by_partition if candidates.device.type == "cpu" else _by_sorting
+    return found(scores.detach().to(candidates.device), candidates, keep, available, tie_key)
+
+
+def _by_partition(scores: Tensor, candidates: Tensor, keep: int, available: int, tie_key: int) -> Tensor:
+    """What `largest` gives, by numpy: on the CPU the fastest way by far."""
+    values, free = scores.numpy(), candidates.numpy()
     threshold = np.partition(values[free], available - keep)[available - keep]
     mask = free & (values > threshold)
     ties = np.flatnonzero(free & (values == threshold))
-    missing = keep - int(mask.sum())
-    mask[ties[np.argsort(keys.indexed_bits(tie_key, ties), kind="stable")[:missing]]] = True
-    return torch.from_numpy(mask).to(candidates.device)
+    mask[_first(ties, keep - int(mask.sum()), tie_key)] = True
+    return torch.from_numpy(mask)
+
+
+def _by_sorting(scores: Tensor, candidates: Tensor, keep: int, available: int, tie_key: int) -> Tensor:
+    """The same on the tensors' device: only ties come to the CPU.
+
+    Sorted as a whole, for `kthvalue` is not deterministic on GPUs.
+    """
+    threshold = scores[candidates].sort().values[available - keep]
+    mask = candidates & (scores > threshold)
+    ties = (candidates & (scores == threshold)).nonzero().flatten()
+    first = _first(ties.cpu().numpy(), keep - int(mask.sum()), tie_key)
+    mask[torch.from_numpy(first).to(mask.device)] = True
+    return mask
+
+
+def _first(ties: np.ndarray, number: int, tie_key: int) -> np.ndarray:
+    """So many of these places, in keyed order."""
+    return ties[np.argsort(keys.indexed_bits(tie_key, ties), kind="stable")[:number]]

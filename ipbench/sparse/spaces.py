@@ -21,6 +21,7 @@ from torch.nn.utils import parametrize
 from ipbench import keys
 from ipbench.errors import BadInput
 from ipbench.machine.precision import product
+from ipbench.sparse.filters import Building, Together, divided
 from ipbench.sparse.layers import Use, Weight
 from ipbench.spec import Basis
 
@@ -43,14 +44,24 @@ class FilterBasis(nn.Module):
 
 
 class Interspace(nn.Module):
-    """The parametrisation: coefficients, e.g. (c_out, c_in / groups, *kernel), to a weight of the same shape."""
+    """The parametrisation: coefficients, e.g. (c_out, c_in / groups, *kernel), to a weight of the same shape.
+
+    Attributes:
+        basis: the FB.
+        building: of the net that it is a part of; None if its filters are built alone always.
+    """
 
     def __init__(self, basis: FilterBasis) -> None:
         super().__init__()
         self.basis = basis
+        self.building: Building | None = None
 
     def forward(self, coefficients: Tensor) -> Tensor:
         """The filters h = sum_n lambda_n g^(n), in the type of the coefficients even under autocast."""
+        if self.building is not None and self.building.now is not None:
+            ready = self.building.now.take(self, coefficients)
+            if ready is not None:
+                return ready
         with torch.autocast(coefficients.device.type, enabled=False):
             matrix = self.basis.matrix
             return product(coefficients.reshape(-1, len(matrix)), matrix).view_as(coefficients)
@@ -144,6 +155,20 @@ def enter_interspace(
     return bases
 
 
+def build_at_once(layers: Mapping[str, Weight]) -> tuple[Building, dict[Interspace, Together]]:
+    """Let the filters of a net be built at once in its passes; what tells of a pass, and the layers built together.
+
+    Args:
+        layers: of the net, in its order, after `enter_interspace`.
+    """
+    held = [_parametrisation(*layer.uses[0]) for layer in layers.values() if filter_basis(layer) is not None]
+    building, groups = Building(), {}
+    for group in divided(held):
+        for interspace in group.interspaces:
+            interspace.building, groups[interspace] = building, group
+    return building, groups
+
+
 def leave_interspace(uses: Sequence[Use], weight: Tensor) -> None:
     """Make a weight of a copied net a plain parameter again.
 
@@ -185,12 +210,16 @@ def check_held_by_modules(net: nn.Module, layers: Mapping[str, Weight], options:
                 )
 
 
+def place(layer: Weight) -> Use:
+    """Where the net holds the prunable tensor of a layer, in either space."""
+    if parametrize.is_parametrized(layer.module, layer.parameter):
+        return Use(_parametrisation(layer.module, layer.parameter), "original")
+    return layer.uses[0]
+
+
 def coefficients(layer: Weight) -> nn.Parameter:
     """The prunable tensor of a layer, in either space."""
-    if parametrize.is_parametrized(layer.module, layer.parameter):
-        parameter = _parametrisation(layer.module, layer.parameter).original
-    else:
-        parameter = layer.weight
+    parameter = getattr(*place(layer))
     assert isinstance(parameter, nn.Parameter)
     return parameter
 

@@ -134,6 +134,12 @@ class Sgd:
         # In the parameter's own memory format: a step on two formats is slow, and sums in another order.
         self.momentum = {name: torch.empty_like(parameters[name]).copy_(buffer) for name, buffer in momentum.items()}
 
+    def forget_gradients(self) -> None:
+        """What `net.zero_grad()` does, without a walk through all modules in every step."""
+        for group in self.groups:
+            for parameter in group.parameters.values():
+                parameter.grad = None
+
     def step(self, lr: float) -> None:
         """One step at this learning rate along the gradients; parameters without one stay."""
         for group in self.groups:
@@ -314,6 +320,7 @@ def train_steps(
             begun.steps, begun.losses, begun.norm = step - begin, distributed.gathered(total), float(norm)
             begun.generator = _generators(device)
             raise stopping.Stopped
+        optimiser.forget_gradients()
         loss, trained = _gradients(net, batch, recipe, step, optimiser.momentum, hooks, forward or net)
         if step == begin:
             norm = gradient_norm(net)
@@ -348,9 +355,11 @@ def _gradients(
     hooks: Hooks | None,
     forward: nn.Module,
 ) -> tuple[Tensor, bool]:
-    """The gradients of a step, as SGD may use them; the detached loss, and whether weights are trained."""
+    """The gradients of a step, as SGD may use them; the detached loss, and whether weights are trained.
+
+    Parameters have no gradients before.
+    """
     task = task_of(net.run.dataset)
-    net.zero_grad(set_to_none=True)
     images = task.inputs(batch)
     with hooks.gates(batch) if hooks else nullcontext():
         with _precision(recipe, images):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -68,6 +70,45 @@ def test_ip_starts_as_sp_bit_for_bit(mode):
     assert torch.equal(nets["ip"].eval()(images), nets["sp"].eval()(images))
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_filters_of_a_pass_are_exact_in_mode_fast(precision):
+    """Of the standard basis: filters are the coefficients, gradients of coefficients those of the filters."""
+    run = make_run(space="ip", mode="fast", dataset="cifar10", model="resnet20-cifar", recipe=Recipe())
+    begin_anew(run, GPU)
+    net = build_net(run, Images("cifar10", 2, 1, "cuda", True), GPU)  # type: ignore[arg-type]
+    modules = {name: layer.module for name, layer in net.layers.items() if layer.kernel}
+    coefficients, weights = net.coefficients, {}
+    images = torch.randn(8, 3, 32, 32, device="cuda").to(memory_format=torch.channels_last)
+    with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+        logits = net(images)
+        with net._building.a_pass(net._together):
+            for name, module in modules.items():
+                weights[name] = module.weight
+    # The same coefficients, filters and random gradients of them in a pass of its own.
+    gradients = {name: torch.randn_like(weight) for name, weight in weights.items()}
+    found = torch.autograd.grad(
+        list(weights.values()), [coefficients[name] for name in weights], list(gradients.values())
+    )
+    assert torch.isfinite(logits).all() and tf32() == (True, True)
+    for (name, weight), gradient in zip(weights.items(), found, strict=True):
+        assert coefficients[name].is_contiguous() and torch.equal(weight, coefficients[name]), name
+        assert torch.equal(gradient, gradients[name]), name
+
+
+def test_steps_in_fast_mode_copy_no_coefficients():
+    run = make_run(space="ip", mode="fast", dataset="cifar10", model="resnet20-cifar", recipe=Recipe())
+    begin_anew(run, GPU)
+    data = Images("cifar10", 8, 2, "cuda", True)
+    net = build_net(run, data, GPU)  # type: ignore[arg-type]
+    optimiser = Sgd(net, run.recipe, {})
+    train_steps(net, data, run.recipe, optimiser, 0, 2)  # type: ignore[arg-type]
+    parameters = dict(net.net.named_parameters())
+    for name, c in net.coefficients.items():
+        if net.layers[name].kernel:
+            assert c.grad is not None and c.is_contiguous() and c.grad.is_contiguous()
+    assert all(buffer.stride() == parameters[name].stride() for name, buffer in optimiser.momentum.items())
+
+
 def test_scores_leave_the_generators_of_the_gpu_as_they_were():
     net = SparseNet(build("small-vgg", *SHAPES["cifar10"], 0), make_run(), SHAPES["cifar10"][0]).to("cuda")
     torch.cuda.manual_seed(5)
@@ -85,3 +126,17 @@ def test_selection_is_that_of_the_cpu_ties_too(size):
     keep = size // 7
     there = largest(scores.cuda(), candidates.cuda(), keep, 1)
     assert there.is_cuda and torch.equal(there.cpu(), largest(scores, candidates, keep, 1))
+
+
+def test_selection_stays_on_the_gpu():
+    """14.7 million scores: sorted there in a thousandth of a second; on the CPU it takes a tenth."""
+    scores = torch.rand(14_715_584, device="cuda")
+    candidates = torch.ones_like(scores, dtype=torch.bool)
+    seconds = []
+    for _ in range(4):
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        largest(scores, candidates, len(scores) // 10, 1)
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begin)
+    assert min(seconds) < 0.03
