@@ -141,7 +141,7 @@ def test_an_external_method_shows_up_everywhere(tmp_path, capsys, monkeypatch):
     [
         (
             ["run", "--method", "snap"],
-            "unknown method 'snap' in --method (did you mean 'snip'?); valid: cops, dense, freezenet",
+            "unknown method 'snap' in --method (did you mean 'snip'?); valid: asfp, asrfp, cops, dense",
         ),
         (["run", "--dataset", "digit"], "unknown data set 'digit' in --dataset (did you mean 'digits'?)"),
         (["run", "--space", "xp"], "run: space: input should be 'sp' or 'ip' (got 'xp')"),

@@ -128,11 +128,16 @@ def passed(similarity: np.ndarray, preference: np.ndarray) -> list[int]:
     return sorted(medoids)
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_exemplars_are_those_of_message_passing_by_hand(seed):
+#: Seeds and betas. In the first five the medoids are others than the exemplars of the messages; in these and the next
+#: three a median without the diagonal gives others.
+CASES = [(103, 0.9), (108, 0.5), (112, 1.2), (116, 0.5), (136, 0.73), (101, 0.73), (102, 0.9), (113, 0.73)]
+CASES += [(104, 0.73), (105, 0.9), (106, 0.5), (107, 0.73)]
+
+
+@pytest.mark.parametrize(("seed", "beta"), CASES)
+def test_exemplars_are_those_of_message_passing_by_hand(seed, beta):
     """The diagonal takes part in the median, and in the choice of medoids."""
-    similarity = similarity_of(drawn(100 + seed, 11, 2, 3, 0 if seed % 2 else 4))
-    beta = (0.5, 0.73, 0.9)[seed % 3]
+    similarity = similarity_of(drawn(seed, 11, 2, 3, 0 if seed % 2 else 4))
     preference = np.array([beta * sorted(column)[5] for column in similarity.T])
     assert exemplars(similarity, beta, "a").tolist() == passed(similarity, preference) != []
 
