@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,10 @@ from ipbench.analysis import style
 from ipbench.analysis.cells import CellStatistics
 from ipbench.analysis.comparisons import Finding
 from ipbench.analysis.figures.layout import Page, ticks
-from ipbench.analysis.panels import Panel
+from ipbench.analysis.figures.scene import Scene
+from ipbench.analysis.labels import labels
+from ipbench.analysis.panels import Panel, panel_title
+from ipbench.analysis.plan import FigureFile
 
 #: What the notes say of intervals.
 MEANS = "Mean with 95 % interval by Student's t, over seeds, not test images."
@@ -52,17 +56,19 @@ def interval(
         axes.errorbar(**place, fmt="none", ecolor=colour, zorder=3, **_BAR)
 
 
-def dodge(panel: Panel) -> float:
+def dodge(places: Sequence[float]) -> float:
     """Half the distance between SP and IP of one sparsity, so that their intervals do not cover each other."""
-    places = [style.sparsity_position(sparsity) for sparsity in panel.sparsities]
-    return 0.016 * (max(places) - min(places) or 1.0)
+    return 0.016 * (max(places, default=0.0) - min(places, default=0.0) or 1.0)
 
 
-def sparsities(sheet: Page, panels: Iterable[Panel], drawn: bool) -> None:
-    """The axis of sparsities under every panel of a page."""
+def sparsities(scene: Scene, sheet: Page, panels: Iterable[Panel], drawn: bool) -> None:
+    """The axis of sparsities under every panel of a page: ticks at those planned, in sight what a knob has reached."""
+    panels = list(panels)
     texts = list(dict.fromkeys(sparsity for panel in panels for sparsity in panel.sparsities))
+    by_knob = [panel for panel in panels if any(row.any.knob for row in panel.rows)]
+    reached = [place for panel in by_knob for place in scene.places(panel)]
     for axes in sheet.panels:
-        style.sparsity_axis(axes, texts, sheet.width)
+        style.sparsity_axis(axes, texts, sheet.width, reached)
         axes.margins(y=0.08)
     ticks(sheet, drawn)
 
@@ -94,6 +100,19 @@ def looks(panels: Sequence[Panel]) -> list[tuple[str, str]]:
     """Colour and marker of every method; the two cycles differ in length, so that a pair comes again late."""
     colours, shapes = style.METHOD_COLOURS, style.METHOD_MARKERS
     return [(colours[number % len(colours)], shapes[number % len(shapes)]) for number in range(len(panels))]
+
+
+def cut_curves(scene: Scene, file: FigureFile) -> list[tuple[Panel, tuple[str, str]]]:
+    """The methods of a figure whose channels are cut, with the colour and marker that each has among all methods.
+
+    Their titles are what tells them from each other: what all of them have in common is not said.
+    """
+    panels = scene.panels(file)
+    curves = [found for found in zip(panels, looks(panels), strict=True) if found[0].rows[0].any.cut]
+    shown = {side.id for panel, _ in curves for row in panel.rows for side in (row.sp, row.ip) if side}
+    grid = scene.collection.grid
+    names = labels(replace(grid, cells=tuple(cell for cell in grid.cells if cell.id in shown)))
+    return [(replace(panel, title=panel_title(names, panel.rows[0])), look) for panel, look in curves]
 
 
 def legend_columns(names: Sequence[str], width: float = style.PAGE_WIDTH) -> int:
