@@ -233,11 +233,11 @@ def test_stopped_at_every_third_step_equals_undisturbed(tmp_path, monkeypatch, m
 
 
 def test_layers_of_the_one_shot_methods(tmp_path):
-    record = execute(run_of("l1-filters", options={"layers": "stage1=0.5"}), tmp_path, Environment())
+    record = execute(run_of("l1-filters", options={"ratios": "stage1=0.5"}), tmp_path, Environment())
     kept = {entry["name"]: entry["kept"] for entry in record["outcome"]["sliced"]}
     assert set(kept) == {f"stage1.block{block}.conv1" for block in (1, 2, 3)} and set(kept.values()) == {8}
     with pytest.raises(BadInput, match="nothing that can be pruned begins with 'layer1'"):
-        execute(run_of("l1-filters", options={"layers": "layer1=0.5"}), tmp_path, Environment())
+        execute(run_of("l1-filters", options={"ratios": "layer1=0.5"}), tmp_path, Environment())
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_layers_of_the_one_shot_methods(tmp_path):
         ("srfp", {"alpha": 2.0}, "alpha is from 0 to 1"),
         ("asrfp", {"grow": "linear"}, "grow is exp or cubic"),
         ("l1-filters", {"schedule": "mine"}, "schedule is recipe or wang"),
-        ("l1-filters", {"layers": "layer1"}, "START=RATIO"),
+        ("l1-filters", {"ratios": "layer1"}, "START=RATIO"),
     ],
 )
 def test_options_are_checked(method, options, message):
