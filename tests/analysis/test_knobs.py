@@ -201,7 +201,7 @@ def test_one_share_is_told_once_and_none_where_nothing_is_finished():
 def test_a_text_as_a_knob_is_shown_as_it_is():
     one = cell("l1-filters", "sp", "0", pattern="filters", budget="macs", options={"ratios": "0.1,0.5"}, knob="ratios")
     found = parse(whole(one))
-    assert labels(found).text(found.cells[1], "sparsity") == "layers=0.1,0.5"
+    assert labels(found).text(found.cells[1], "sparsity") == "ratios=0.1,0.5"
 
 
 def test_grids_without_a_knob_say_nothing_of_it(tmp_path):
