@@ -75,7 +75,7 @@ def checkout(folder: Path, runs: int) -> Experiment:
 def fake(folder: Path, planned: Experiment) -> None:
     """Let Snakemake believe that everything is made."""
     results = folder / "results/graph"
-    names = ["grid.json", "runs.parquet", "report.html", *plan_tables()]
+    names = ["grid.json", "runs.parquet", "report.html", *plan_tables(planned.grid())]
     names += [figure.path for figure in plan(planned.grid())] + [job.path for job in planned.jobs()]
     names += [f"runs/{run.cell}/{run.seed}.json" for job in planned.jobs() for run in job.runs]
     for path in [results / name for name in names] + [folder / f"data/{name}.fetched" for name in planned.datasets]:

@@ -44,6 +44,8 @@ class Cell:
     """Digest of the code of a user's method, as it was planned (`ipbench.methods._code`)."""
     pattern: str = COEFFICIENTS
     budget: str = "parameters"
+    knob: str = ""
+    """The option that says how much is pruned, in place of the sparsity (0 then); what is pruned is a result."""
 
     @property
     def dense(self) -> bool:
@@ -54,6 +56,23 @@ class Cell:
     def structure(self) -> tuple[str, str]:
         """Pattern and budget: cells that differ in them are never averaged."""
         return self.pattern, self.budget
+
+    @property
+    def cut(self) -> bool:
+        """Whether its runs end as nets without the channels that are dead."""
+        return self.pattern in WHOLE_CHANNELS and self.off == "zero" and not self.dense
+
+    @property
+    def setting(self) -> str:
+        """The value of the knob, as text; '' of a cell that has none."""
+        value = json.loads(self.options)[self.knob] if self.knob else ""
+        return value if isinstance(value, str) else json.dumps(value)
+
+    @property
+    def others(self) -> str:
+        """The options but the knob, as canonical JSON."""
+        options = json.loads(self.options)
+        return canonical_json({name: value for name, value in options.items() if name != self.knob})
 
     def run(self, seed: int) -> Run:
         """The run of a seed.
@@ -67,6 +86,8 @@ class Cell:
 
 
 _PLAIN = ("dataset", "model", "method", "space", "off", "sparsity", "allocation", "pattern", "budget", "mode")
+#: Patterns whose units are the channels that a net can do without.
+WHOLE_CHANNELS = ("filters", "channels")
 #: Axes that grids and records of old versions do not have, and their values there.
 LATER = {"pattern": COEFFICIENTS, "budget": "parameters"}
 #: Of a cell: what every row of it has in common.
@@ -205,7 +226,7 @@ def to_json(grid: Grid) -> dict[str, Any]:
     """The plain JSON value of a grid; `parse(to_json(grid)) == grid`."""
     cells = [{**vars(cell), "seeds": list(cell.seeds)} for cell in grid.cells]
     for cell in cells:
-        for name, usual in {"code": None, **LATER}.items():
+        for name, usual in {"code": None, "knob": "", **LATER}.items():
             if cell[name] == usual:
                 del cell[name]
     return {"name": grid.name, "title": grid.title, "margin": grid.margin, "cells": cells}
@@ -233,4 +254,7 @@ def _cell(value: Mapping[str, Any]) -> Cell:
     code = value.get("code")
     if not isinstance(code, str | None):
         raise ValueError(f"code {code!r:.60} is not a digest")
-    return Cell(**names, **texts, **values, seeds=seeds, code=code)
+    knob = value.get("knob", "")
+    if knob and (not isinstance(knob, str) or knob not in json.loads(values["options"])):
+        raise ValueError(f"knob {knob!r:.60} is none of the options")
+    return Cell(**names, **texts, **values, seeds=seeds, code=code, knob=knob)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ipbench.analysis.grid import LATER, Cell, Grid, Row
@@ -39,6 +39,8 @@ class Labels:
         keys: of the structured axes, the keys that vary (`options`: within a method).
         within: of every method, the axes of `_DEFAULTS` with more than one value.
         share: heading of the column of sparsities.
+        both: methods that come with a value of their knob, and without one.
+        reached: by cell whose share is a result, what it has reached, where that is known.
     """
 
     varying: tuple[str, ...]
@@ -46,6 +48,8 @@ class Labels:
     keys: Mapping[str, frozenset[str]]
     within: Mapping[str, frozenset[str]]
     share: str
+    both: frozenset[str]
+    reached: Mapping[str, float] = field(default_factory=dict)
 
     def heading(self, axis: str) -> str:
         """The heading of the column of an axis."""
@@ -55,13 +59,19 @@ class Labels:
         """The text of one axis of a cell; '–' where the axis has no meaning for it."""
         if (cell.dense and axis in _MASKED) or (cell.space == "sp" and axis == "basis"):
             return "–"
+        if axis == "sparsity" and cell.knob:
+            return " ".join(filter(None, (knob_text(cell), self._reached(cell))))
         if axis not in _STRUCTURED:
             return str(getattr(cell, axis))
-        values = _flat(getattr(cell, axis))
+        values = _flat(cell.others if axis == "options" else getattr(cell, axis))
         if axis == "basis":
             return self._basis(values)
         shown = [f"{key}={_short(values[key])}" for key in sorted(values) if key in self.keys[axis]]
         return ", ".join(shown) or "default"
+
+    def _reached(self, cell: Cell) -> str:
+        """What a cell with a knob has reached, in brackets."""
+        return f"({share_text(self.reached[cell.id])})" if cell.id in self.reached else ""
 
     def _basis(self, values: Mapping[str, Any]) -> str:
         """What is unusual about a filter basis, of the keys that vary; the default is named so.
@@ -73,7 +83,12 @@ class Labels:
         return ", ".join(f"{key}={_short(values[key])}" for key in sorted(keys)) or "default FB"
 
     def row(self, row: Row, axis: str) -> str:
-        """The text of one axis of a row; the filter basis is that of its IP side."""
+        """The text of one axis of a row; the filter basis is that of its IP side, what is reached that of both."""
+        sides = [cell for cell in (row.sp, row.ip) if cell]
+        if axis == "sparsity" and row.any.knob and len({self._reached(cell) for cell in sides}) > 1:
+            told = ", ".join(f"{cell.space.upper()} {share_text(self.reached[cell.id])}" for cell in sides
+                             if cell.id in self.reached)  # fmt: skip
+            return f"{knob_text(row.any)} ({told})"
         return self.text(row.ip if axis == "basis" and row.ip else row.any, axis)
 
     def variant(self, cell: Cell, axes: Iterable[str] = VARIANTS) -> str:
@@ -81,6 +96,7 @@ class Labels:
         usual = {axis for axis, value in _DEFAULTS.items() if getattr(cell, axis) == value}
         dropped = usual - self.within.get(cell.method, frozenset())
         shown = [self.text(cell, axis) for axis in axes if axis in self.varying and axis not in dropped]
+        shown += [f"by {cell.knob}"] if cell.knob and cell.method in self.both else []
         return ", ".join(text for text in shown if text not in ("–", "default"))
 
 
@@ -106,7 +122,21 @@ def labels(grid: Grid) -> Labels:
         for axis in _DEFAULTS:
             values.setdefault(cell.method, {}).setdefault(axis, set()).add(getattr(cell, axis))
     within = {method: frozenset(axis for axis in of if len(of[axis]) > 1) for method, of in values.items()}
-    return Labels(tuple(varying), constant, keys, within, share_heading(grid.cells))
+    knobs: dict[str, set[bool]] = {}
+    for cell in grid.cells:
+        knobs.setdefault(cell.method, set()).add(bool(cell.knob))
+    both = frozenset(method for method, found in knobs.items() if len(found) > 1)
+    return Labels(tuple(varying), constant, keys, within, share_heading(grid.cells), both)
+
+
+def knob_text(cell: Cell) -> str:
+    """What says how much is pruned, in place of a sparsity: 'rate=0.4'."""
+    return f"{cell.knob}={cell.setting}"
+
+
+def share_text(share: float) -> str:
+    """A share that is a result: '0.412'."""
+    return f"{share:.3f}"
 
 
 def _varying_keys(cells: Iterable[Cell], axis: str) -> frozenset[str]:
@@ -116,7 +146,8 @@ def _varying_keys(cells: Iterable[Cell], axis: str) -> frozenset[str]:
         if (axis == "basis" and cell.space == "sp") or (axis == "options" and cell.dense):
             continue
         # Options belong to a method: two methods with different options do not make an axis of them.
-        groups.setdefault(cell.method if axis == "options" else "", []).append(_flat(getattr(cell, axis)))
+        text = cell.others if axis == "options" else getattr(cell, axis)
+        groups.setdefault(cell.method if axis == "options" else "", []).append(_flat(text))
     varying = set()
     for values in groups.values():
         for key in set().union(*values):

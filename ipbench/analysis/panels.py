@@ -1,4 +1,4 @@
-"""Which cells share a panel of a figure: one method, one variant, both spaces, all sparsities (no pandas)."""
+"""Which cells share a panel of a figure: one method, one variant, both spaces, all sparsities or values of its knob."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Panel:
     Attributes:
         method: its name.
         title: the method and what tells the variant from others, e.g. "snip, frozen".
-        rows: by sparsity, growing: the SP and the IP cell.
+        rows: by sparsity, growing, or as planned by the value of the method's knob: the SP and the IP cell.
         dense: the dense references, by space; a space without one is absent.
     """
 
@@ -25,13 +25,13 @@ class Panel:
     dense: dict[str, Cell]
 
     def side(self, space: str) -> list[Cell]:
-        """The cells of one space, by growing sparsity."""
+        """The cells of one space, in the order of the rows."""
         return [cell for cell in (row.sp if space == "sp" else row.ip for row in self.rows) if cell is not None]
 
     @property
     def sparsities(self) -> list[str]:
-        """The sparsities as written, growing."""
-        return [row.any.sparsity for row in self.rows]
+        """The sparsities as written, growing; none where a knob stands in their place."""
+        return [row.any.sparsity for row in self.rows if not row.any.knob]
 
 
 def panels(grid: Grid, dataset: str, model: str) -> list[Panel]:
@@ -44,7 +44,8 @@ def panels(grid: Grid, dataset: str, model: str) -> list[Panel]:
         cell = row.any
         # A filter basis belongs to the IP side; an SP cell without a partner is a group of its own only then.
         basis = row.ip.basis if row.ip else ""
-        key = (cell.method, cell.recipe, cell.off, cell.allocation, *cell.structure, cell.options, cell.mode, basis)
+        variant = (cell.recipe, cell.off, cell.allocation, *cell.structure, cell.others, cell.knob, cell.mode)
+        key = (cell.method, *variant, basis)
         grouped.setdefault(key, []).append(row)
     return [
         Panel(

@@ -13,12 +13,12 @@ from ipbench.errors import BadInput
 from ipbench.spec import SPACES
 
 #: Tables and the formats of each, under `tables/`.
-TABLES = ("accuracy", "paired", "methods", "global", "cost", "missing")
+TABLES = ("accuracy", "paired", "methods", "global", "cost", "missing", "structured")
 TABLE_FORMATS = ("csv", "md", "tex", "html")
 #: Figures, under `figures/`; those of `BY_METHOD` also come for a single method, and for a single space of it.
 FIGURES = (
     "accuracy", "methods", "difference", "ablation", "tradeoff", "training-loss", "gradient-norm", "generalisation",
-    "density", "spatial-zeros", "basis", "cost",
+    "density", "spatial-zeros", "basis", "cost", "macs", "latency", "channels",
 )  # fmt: skip
 BY_METHOD = ("accuracy", "training-loss", "gradient-norm", "density")
 FIGURE_FORMATS = ("svg", "pdf")
@@ -60,7 +60,7 @@ def plan(grid: Grid | Mapping[str, Any]) -> list[FigureFile]:
     Per data set and model: each figure once over all methods and both spaces, then `BY_METHOD` per method for both
     spaces and, where both are planned, for each. `methods` needs two methods or variants, `difference` and `cost` a
     planned SP/IP comparison, `basis` an IP cell, `ablation` several filter bases for one SP cell, `tradeoff` three
-    values of a numeric option.
+    values of a numeric option, `macs`, `latency` and `channels` runs whose channels are cut.
 
     Args:
         grid: a `Grid`, or the plain value that `grid.json` holds.
@@ -83,9 +83,22 @@ def plan(grid: Grid | Mapping[str, Any]) -> list[FigureFile]:
     return files
 
 
-def plan_tables() -> list[str]:
-    """Every table file of an experiment, relative to the results folder."""
-    return [f"tables/{table}.{suffix}" for table in TABLES for suffix in TABLE_FORMATS]
+def tables_of(grid: Grid) -> list[str]:
+    """The tables of an experiment; `structured` needs runs whose channels are cut."""
+    return [name for name in TABLES if name != "structured" or any(cell.cut for cell in grid.cells)]
+
+
+def plan_tables(grid: Grid | Mapping[str, Any]) -> list[str]:
+    """Every table file of an experiment, relative to the results folder.
+
+    Args:
+        grid: a `Grid`, or the plain value that `grid.json` holds.
+
+    Raises:
+        BadInput: the value is no grid.
+    """
+    grid = grid if isinstance(grid, Grid) else parse(grid)
+    return [f"tables/{table}.{suffix}" for table in tables_of(grid) for suffix in TABLE_FORMATS]
 
 
 def _of_net(grid: Grid, dataset: str, model: str) -> list[tuple[str, str, str]]:
@@ -101,6 +114,7 @@ def _of_net(grid: Grid, dataset: str, model: str) -> list[tuple[str, str, str]]:
         "basis": "ip" in spaces,
         "ablation": bool(ablations(grid, dataset, model)),
         "tradeoff": bool(tradeoffs(grid, dataset, model)),
+        **dict.fromkeys(("macs", "latency", "channels"), any(cell.cut for cell in cells)),
     }
     keys = [(figure, ALL, BOTH) for figure in FIGURES if needs.get(figure, True)]
     for method in dict.fromkeys(cell.method for cell in shown):

@@ -105,19 +105,39 @@ def sparsity_position(sparsity: str) -> float:
     return -math.log10(1 - float(sparsity)) + 0.0  # + 0.0: no minus zero for the dense net
 
 
-def sparsity_axis(axes: Axes, sparsities: Sequence[str], width: float, labelled: bool = True) -> None:
+def share_at(place: float) -> float:
+    """The share whose place that is."""
+    return 1 - 10**-place
+
+
+#: Ticks for shares that nobody has planned.
+_SHARES = ("0", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "0.95", "0.98", "0.99", "0.995", "0.999")
+
+
+def sparsity_axis(
+    axes: Axes, sparsities: Sequence[str], width: float, reached: Sequence[float] = (), labelled: bool = True
+) -> None:
     """Ticks at the sparsities as written; those whose labels would touch keep their tick but lose the label.
 
     Args:
         axes: the panel.
         sparsities: as written.
         width: of the panel, in inches.
+        reached: places of shares that are results: they are in sight, with ticks at round shares around them.
         labelled: whether the ticks get labels at all.
     """
     places = {text: sparsity_position(text) for text in sparsities}
-    low, high = (min(places.values()), max(places.values())) if places else (0.0, 1.0)
+    shown_places = [*places.values(), *reached]
+    low, high = (min(shown_places), max(shown_places)) if shown_places else (0.0, 1.0)
     margin = 0.12 * (high - low) or 0.3
     axes.set_xlim(low - margin, high + margin)
+    if reached:
+        planned = list(places.values())
+        for text in _SHARES:
+            place = sparsity_position(text)
+            outside = not planned or not min(planned) <= place <= max(planned)
+            if outside and low - margin <= place <= high + margin:
+                places[text] = place
     inches = width / (high - low + 2 * margin)
     shown: list[str] = []
     # The highest sparsities matter most and crowd least: labels are given out from there.

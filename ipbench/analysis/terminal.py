@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 from ipbench.analysis.cells import CellStatistics, Counts, all_cells, counts
 from ipbench.analysis.collect import Collection, load
 from ipbench.analysis.comparisons import Comparison, analyse, pair_name
 from ipbench.analysis.grid import Cell, Row
-from ipbench.analysis.labels import Labels, labels
+from ipbench.analysis.labels import Labels, knob_text, labels
+from ipbench.analysis.reached import reached_by_knob
 from ipbench.analysis.tables.parts import seeds_note
 from ipbench.analysis.text import NOTHING, percent, points, probability, with_interval
 
 WIDTH = 100
 #: Columns of the table: all but the first have one width, whatever the numbers.
 _SPARSITY, _ACCURACY, _DIFFERENCE, _VERDICT = 6, 13, 23, 12
+#: The most that the value of a knob takes, with what was reached.
+_LEVEL = 18
 _METHOD = WIDTH - _SPARSITY - 2 * _ACCURACY - _DIFFERENCE - _VERDICT - 10
 
 
@@ -31,17 +35,23 @@ def summary(results: Path) -> str:
 
 def summarise(collection: Collection) -> str:
     """As `summary`, of a collection."""
-    grid, names = collection.grid, labels(collection.grid)
+    grid, names = collection.grid, replace(labels(collection.grid), reached=reached_by_knob(collection))
     cells, ended, analysis = all_cells(collection), counts(collection), analyse(collection)
     lines = [*textwrap.wrap(f"{grid.title}: test accuracy in per cent, IP − SP in percentage points", WIDTH)]
     for dataset, model in grid.nets:
         rows = [row for row in grid.rows() if (row.any.dataset, row.any.model) == (dataset, model)]
         methods = [_method(names, row) for row in rows]
-        width = min(_METHOD, max(len(text) for text in ["method", *methods]))
-        lines += ["", f"{dataset}, {model}", _line(width, "method", "p", "SP", "IP", "IP − SP [95 %]", "verdict")]
+        levels = [_level(names, row) for row in rows]
+        share = max(_SPARSITY, *map(len, levels))
+        width = min(_METHOD + _SPARSITY - share, max(len(text) for text in ["method", *methods]))
+        lines += [
+            "",
+            f"{dataset}, {model}",
+            _line((width, share), "method", "p", "SP", "IP", "IP − SP [95 %]", "verdict"),
+        ]
         lines.append("─" * len(lines[-1].rstrip()))
         last = ""
-        for method, row in zip(methods, rows, strict=True):
+        for method, level, row in zip(methods, levels, rows, strict=True):
             found = analysis.pairs.get(pair_name(row))
             difference = _difference(found.comparison) if found else NOTHING
             verdict = found.verdict if found else NOTHING
@@ -52,7 +62,7 @@ def summarise(collection: Collection) -> str:
             if len(name) > width:
                 lines += textwrap.wrap(name, WIDTH)
                 name = ""
-            lines.append(_line(width, name, row.any.sparsity, sp, ip, difference, verdict))
+            lines.append(_line((width, share), name, level, sp, ip, difference, verdict))
     done, guesses = (sum(getattr(count, of) for count in ended.values()) for of in ("done", "collapsed"))
     notes = [
         f"{done} of {grid.planned} runs finished{f', {guesses} of them collapsed' if guesses else ''}.",
@@ -81,9 +91,15 @@ def _difference(found: Comparison) -> str:
     return with_interval(points(found.mean), points(found.interval.lower), points(found.interval.upper))
 
 
-def _line(width: int, method: str, sparsity: str, sp: str, ip: str, difference: str, verdict: str) -> str:
-    cells = ((method, width), (sparsity, _SPARSITY), (sp, _ACCURACY), (ip, _ACCURACY), (difference, _DIFFERENCE))
+def _line(widths: tuple[int, int], method: str, level: str, sp: str, ip: str, difference: str, verdict: str) -> str:
+    cells = ((method, widths[0]), (level, widths[1]), (sp, _ACCURACY), (ip, _ACCURACY), (difference, _DIFFERENCE))
     return "  ".join([*(f"{text:<{room}}" for text, room in cells), verdict]).rstrip()
+
+
+def _level(names: Labels, row: Row) -> str:
+    """The sparsity, or the value of a knob with what was reached, where both fit."""
+    whole = names.row(row, "sparsity")
+    return whole if len(whole) <= _LEVEL or not row.any.knob else knob_text(row.any)[:_LEVEL]
 
 
 def _method(names: Labels, row: Row) -> str:

@@ -20,7 +20,7 @@ class Tradeoff:
         method: its name.
         option: the option that varies.
         title: method, what else tells it from others, and the sparsity.
-        sparsity: as written.
+        sparsity: as written; "0" where a knob says how much is pruned.
         curves: by space, the cells by growing value of the option.
         named: texts of other options that are names of methods: those that are compared with it.
     """
@@ -41,7 +41,7 @@ def tradeoffs(grid: Grid, dataset: str, model: str) -> list[Tradeoff]:
         options = _options(cell)
         for option, value in options.items():
             number = _number(value)
-            if number is None:
+            if number is None or option == cell.knob:  # the knob is an axis already
                 continue
             others = json.dumps({name: other for name, other in options.items() if name != option})
             axes = (cell.recipe, cell.off, cell.allocation, *cell.structure, cell.mode)
@@ -54,11 +54,13 @@ def tradeoffs(grid: Grid, dataset: str, model: str) -> list[Tradeoff]:
     for (method, option, others, sparsity, *_), curves in groups.items():
         if max(map(len, curves.values())) < _VALUES:
             continue
-        texts = [value for value in json.loads(others).values() if isinstance(value, str) and _number(value) is None]
-        named = tuple(word.strip() for text in texts for word in text.split(","))
         some = next(cell for curve in curves.values() for _, cell in curve)
+        options = {name: value for name, value in json.loads(others).items() if name != some.knob}
+        texts = [value for value in options.values() if isinstance(value, str) and _number(value) is None]
+        named = tuple(word.strip() for text in texts for word in text.split(","))
         words = [getattr(some, axis) for axis, usual in LATER.items() if getattr(some, axis) != usual]
-        title = ", ".join([f"{method} {' / '.join(texts)}".strip(), *words, f"p = {sparsity}"])
+        level = f"{some.knob} = {some.setting}" if some.knob else f"p = {sparsity}"
+        title = ", ".join([f"{method} {' / '.join(texts)}".strip(), *words, level])
         ordered = {space: sorted(curve, key=lambda point: point[0]) for space, curve in curves.items()}
         found.append(Tradeoff(method, option, title, sparsity, ordered, named))
     return found

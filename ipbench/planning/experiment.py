@@ -299,7 +299,7 @@ class Experiment:
         """What `results/NAME/grid.json` holds: the cells with their axes, runs and SP/IP partners."""
         cells = []
         codes = {name: methods.code(name) for name in {run.method for run in self.cells.values()}}
-        families = {name: method.family for name, method in methods.methods().items()}
+        known = methods.methods()
         for cell, run in self.cells.items():
             values = run.model_dump(mode="json", exclude={"seed"})
             code = codes[run.method]
@@ -307,10 +307,11 @@ class Experiment:
                 {
                     "id": cell,
                     **values,
-                    "family": families[run.method],
+                    "family": known[run.method].family,
                     "pair": pair_of(run),
                     "seeds": list(self.axes.seeds),
                     **({"code": code.sha256} if code else {}),
+                    **({"knob": known[run.method].knob} if known[run.method].by_knob(run.options) else {}),
                 }
             )
         return {"name": self.name, "title": self.axes.title, "margin": self.axes.margin, "cells": cells}

@@ -25,7 +25,7 @@ def test_one_call_makes_everything(first_call: Checkout) -> None:
     grid = json.loads((results / "grid.json").read_text())
     assert len(first_call.files("jobs/**/*.json")) == 2
     assert len(first_call.files("runs/*/*.json")) == 4
-    for path in [figure.path for figure in plan(grid)] + plan_tables():
+    for path in [figure.path for figure in plan(grid)] + plan_tables(grid):
         assert (results / path).stat().st_size > 0, path
     report = (results / "report.html").read_text()
     assert "difference.digits-small-vgg.all.both.svg" in report

@@ -108,6 +108,7 @@ try:
     JOBS = {job.path: job for job in EXPERIMENT.jobs(SEEDS_PER_JOB, SPARSITIES_PER_JOB)}
     JOB_FILES = [f"{RESULTS}/{path}" for path in JOBS]
     FIGURES = plan(GRID)
+    TABLES = plan_tables(GRID)
     HELPER_FILES = EXPERIMENT.helper_files if EXPERIMENT.method_files else []
 except BadInput as error:
     refuse(error)

@@ -54,7 +54,7 @@ rule tables:
     input:
         rules.collect.output,
     output:
-        [f"{RESULTS}/{path}" for path in plan_tables() if not path.endswith(".html")],
+        [f"{RESULTS}/{path}" for path in TABLES if not path.endswith(".html")],
         [
             report(
                 f"{RESULTS}/{path}",
@@ -62,7 +62,7 @@ rule tables:
                 caption=f"../report/tables/{Path(path).stem}.rst",
                 labels={"table": Path(path).stem},
             )
-            for path in plan_tables()
+            for path in TABLES
             if path.endswith(".html")
         ],
     log:

@@ -12,10 +12,12 @@ from matplotlib.figure import Figure
 
 from ipbench.analysis import style
 from ipbench.analysis.collect import Collection, load
+from ipbench.analysis.figures import against_cost
 from ipbench.analysis.figures.against_depth import density
 from ipbench.analysis.figures.against_option import tradeoff
 from ipbench.analysis.figures.against_sparsity import accuracy, difference, generalisation, spatial_zeros
 from ipbench.analysis.figures.of_basis import ablation, basis
+from ipbench.analysis.figures.of_channels import channels
 from ipbench.analysis.figures.of_cost import cost
 from ipbench.analysis.figures.of_methods import methods
 from ipbench.analysis.figures.over_epochs import gradient_norm, training_loss
@@ -35,6 +37,9 @@ _DRAWERS: dict[str, Callable[[Scene, FigureFile], Figure]] = {
     "spatial-zeros": spatial_zeros,
     "basis": basis,
     "cost": cost,
+    "macs": against_cost.macs,
+    "latency": against_cost.time,
+    "channels": channels,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from matplotlib.artist import Artist
@@ -52,7 +53,7 @@ def difference(scene: Scene, file: FigureFile) -> Figure:
     drawn = False
     for axes, panel in zip(sheet.panels, panels, strict=False):
         drawn = _difference_panel(axes, scene, panel) or drawn
-    sparsities(sheet, panels, drawn)
+    sparsities(scene, sheet, panels, drawn)
     more = difference_axis(sheet, "y", scene.collection.grid.margin)
     handles = difference_handles(scene.collection.grid.margin)
     label(sheet, title(file), share_name(cells), f"IP − SP (points{f'; {more}' if more else ''})", handles)
@@ -75,7 +76,7 @@ def spatial_zeros(scene: Scene, file: FigureFile) -> Figure:
         if not any(found):
             empty(axes, scene.nothing(cell for space in shown for cell in panel.side(space)))
         anything = anything or any(found)
-    sparsities(sheet, panels, anything)
+    sparsities(scene, sheet, panels, anything)
     looks = (("before", _BEFORE), ("after", _AFTER))
     handles: list[Artist] = [
         Line2D([], [], color=style.COLOUR[space], label=f"{style.LABEL[space]} {when}", **_line(space, **look))
@@ -107,7 +108,7 @@ def _metric(scene: Scene, file: FigureFile, metric: str, y: str) -> Figure:
         if not any(found):
             empty(axes, scene.nothing(cell for space in shown for cell in panel.side(space)))
         anything = anything or any(found)
-    sparsities(sheet, panels, anything or bool(drawn))
+    sparsities(scene, sheet, panels, anything or bool(drawn))
     handles: list[Artist] = [marker(style.LABEL[s], style.COLOUR[s], style.MARKER[s], style.COLOUR[s]) for s in shown]
     label(sheet, title(file), share_name(cells), y, [*handles, *drawn.values()])
     return sheet.figure
@@ -126,10 +127,9 @@ def _series(
 ) -> bool:
     """Draw one space in one panel, a fraction in per cent; says whether there was anything to draw."""
     colour = style.COLOUR[space]
-    cells = panel.side(space)
-    shift = (-1 if space == "sp" else 1) * dodge(panel) if dodged else 0.0
+    shift = (-1 if space == "sp" else 1) * dodge(scene.places(panel)) if dodged else 0.0
     places, means = [], []
-    for cell in cells:
+    for cell in scene.side(panel, space):
         found = scene.cells(metric)[cell.id]
         if not found.n:
             continue
@@ -159,9 +159,9 @@ def _difference_panel(axes: Axes, scene: Scene, panel: Panel) -> bool:
     places, means = [], []
     for row in panel.rows:
         found = scene.pairs.get(pair_name(row))
-        if found is None or not found.comparison.n:
+        x = scene.place(row)
+        if found is None or not found.comparison.n or math.isnan(x):
             continue
-        x = scene.position(row.any)
         seeds = differences(row, scene.values(PRIMARY)).values()
         axes.scatter([x] * len(seeds), [100 * value for value in seeds], color=style.DIFFERENCE_COLOUR, **DOTS)
         mean, bar = 100 * found.comparison.mean, found.comparison.interval

@@ -17,6 +17,7 @@ from ipbench.analysis import style
 from ipbench.analysis.cells import CellStatistics
 from ipbench.analysis.comparisons import Finding
 from ipbench.analysis.figures.layout import Page, ticks
+from ipbench.analysis.figures.scene import Scene
 from ipbench.analysis.panels import Panel
 
 #: What the notes say of intervals.
@@ -52,17 +53,19 @@ def interval(
         axes.errorbar(**place, fmt="none", ecolor=colour, zorder=3, **_BAR)
 
 
-def dodge(panel: Panel) -> float:
+def dodge(places: Sequence[float]) -> float:
     """Half the distance between SP and IP of one sparsity, so that their intervals do not cover each other."""
-    places = [style.sparsity_position(sparsity) for sparsity in panel.sparsities]
-    return 0.016 * (max(places) - min(places) or 1.0)
+    return 0.016 * (max(places, default=0.0) - min(places, default=0.0) or 1.0)
 
 
-def sparsities(sheet: Page, panels: Iterable[Panel], drawn: bool) -> None:
-    """The axis of sparsities under every panel of a page."""
+def sparsities(scene: Scene, sheet: Page, panels: Iterable[Panel], drawn: bool) -> None:
+    """The axis of sparsities under every panel of a page: ticks at those planned, in sight what a knob has reached."""
+    panels = list(panels)
     texts = list(dict.fromkeys(sparsity for panel in panels for sparsity in panel.sparsities))
+    by_knob = [panel for panel in panels if any(row.any.knob for row in panel.rows)]
+    reached = [place for panel in by_knob for place in scene.places(panel)]
     for axes in sheet.panels:
-        style.sparsity_axis(axes, texts, sheet.width)
+        style.sparsity_axis(axes, texts, sheet.width, reached)
         axes.margins(y=0.08)
     ticks(sheet, drawn)
 

@@ -30,7 +30,7 @@ from ipbench.analysis.figures.marks import (
     verdict_fill,
 )
 from ipbench.analysis.figures.scene import Scene, title
-from ipbench.analysis.figures.spots import at_sparsity
+from ipbench.analysis.figures.spots import at_level
 from ipbench.analysis.grid import Row
 from ipbench.analysis.labels import labels
 from ipbench.analysis.panels import Panel, ablations
@@ -60,7 +60,7 @@ def basis(scene: Scene, file: FigureFile) -> Figure:
             for axes, panel in zip(sheet.block(number), panels, strict=False)
         ]
         anything.append(any(found))
-    sparsities(sheet, panels, any(anything))
+    sparsities(scene, sheet, panels, any(anything))
     drift, condition = sheet.block(0)[0], sheet.block(1)[0]
     drift.set_ylim(0, drift.get_ylim()[1])
     log_axis(sheet, condition, (0.9, max(10.0, condition.get_ylim()[1])) if anything[1] else (1, 10))
@@ -84,7 +84,7 @@ def _basis_panel(axes: Axes, scene: Scene, panel: Panel, column: str, ruler: Rul
     there, back = ruler
     colour = style.COLOUR["ip"]
     places, means, lows, highs = [], [], [], []
-    for cell in panel.side("ip"):
+    for cell in scene.side(panel, "ip"):
         by_seed = of_bases(scene.done.get(cell.id, []), column)
         # A condition number is at least 1; whatever is not positive has no logarithm.
         known = {
@@ -146,7 +146,7 @@ def ablation(scene: Scene, file: FigureFile) -> Figure:
     text = f"{DIFFERENCES} Right: number of pairs. All share one SP side: the test assumes symmetry."
     sheet = page(
         rows,
-        [at_sparsity(name, group[0].any.sparsity) for name, group in spots],
+        [at_level(name, group[0].any) for name, group in spots],
         scene.note(cells, text, pairs),
         height=0.1 + len(variants) * max(_VARIANT, 0.11 * max(text.count("\n") + 1 for text in written.values())),
         left=_LEFT + _CHARACTER * longest,

@@ -70,7 +70,7 @@ def cost(scene: Scene, file: FigureFile) -> Figure:
         legend_rows=math.ceil(len(panels) / columns),
     )
     drawn = [_quantity(axes, scene, panels, quantity) for axes, quantity in zip(sheet.panels, quantities, strict=True)]
-    sparsities(sheet, panels, any(drawn))
+    sparsities(scene, sheet, panels, any(drawn))
     for axes, found in zip(sheet.panels, drawn, strict=True):
         if not found:
             empty(axes, scene.nothing(cells))
@@ -126,18 +126,19 @@ def _quantity(axes: Axes, scene: Scene, panels: Sequence[Panel], quantity: Quant
     """Draw one panel; says whether there was anything to draw."""
     anything = False
     ip, sp = scene.values(quantity.ip), scene.values(quantity.sp)
-    span = [style.sparsity_position(text) for panel in panels for text in panel.sparsities]
+    span = [place for panel in panels for place in scene.places(panel)] or [0.0]
     step = 0.06 * (max(span) - min(span) or 1.0) / max(1, len(panels) - 1)
     for number, (panel, (colour, shape)) in enumerate(zip(panels, looks(panels), strict=True)):
         places, means = [], []
         for row in panel.rows:
             logarithms = {seed: math.log(ratio) for seed, ratio in ratios(row, ip, sp).items()}
-            if not logarithms or scene.mixed(row):
+            place = scene.place(row)
+            if not logarithms or scene.mixed(row) or math.isnan(place):
                 continue
             found = compare(logarithms)
             lower, upper = math.exp(found.interval.lower), math.exp(found.interval.upper)
             # Beside each other, so that intervals do not cover each other.
-            x = scene.position(row.any) + step * (number - (len(panels) - 1) / 2)
+            x = place + step * (number - (len(panels) - 1) / 2)
             interval(axes, x, math.exp(found.mean), lower, upper, colour)
             places.append(x)
             means.append(math.exp(found.mean))

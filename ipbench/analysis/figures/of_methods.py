@@ -59,7 +59,7 @@ def methods(scene: Scene, file: FigureFile) -> Figure:
         drawn.append(_lines(axes, scene, own, space))
         if not drawn[-1]:
             empty(axes, scene.nothing(cell for panel, _ in own for cell in panel.side(space)))
-    sparsities(sheet, panels, any(drawn) or bool(references))
+    sparsities(scene, sheet, panels, any(drawn) or bool(references))
     handles: list[Artist] = [marker(panel.title, *look, look[0]) for panel, look in styles]
     label(sheet, title(file), share_name(cells), "test accuracy (%)", [*handles, *references.values()], columns)
     return sheet.figure
@@ -73,11 +73,11 @@ def _title(space: str, budget: str, several: bool) -> str:
 def _lines(axes: Axes, scene: Scene, styles: list[tuple[Panel, tuple[str, str]]], space: str) -> bool:
     """Draw the methods of one space; says whether there was anything to draw."""
     anything = False
-    span = [style.sparsity_position(text) for panel, _ in styles for text in panel.sparsities] or [0.0]
+    span = [place for panel, _ in styles for place in scene.places(panel)] or [0.0]
     step = 0.04 * (max(span) - min(span) or 1.0) / max(1, len(styles) - 1)
     for number, (panel, (colour, shape)) in enumerate(styles):
         places, means = [], []
-        for cell in panel.side(space):
+        for cell in scene.side(panel, space):
             found = scene.cells(PRIMARY)[cell.id]
             if not found.n:
                 continue

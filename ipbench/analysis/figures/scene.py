@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,13 +17,18 @@ from ipbench.analysis.comparisons import Finding, analyse
 from ipbench.analysis.grid import Cell, Row
 from ipbench.analysis.panels import Panel, panels
 from ipbench.analysis.plan import ALL, BOTH, FigureFile
+from ipbench.analysis.reached import is_result, mean_share, share_column
 from ipbench.analysis.settings import Settings
-from ipbench.spec import SPACES, n_of_m
+from ipbench.analysis.sliced import COLUMNS
+from ipbench.spec import SPACES
 
 #: The columns of single runs that figures read; one of newer records may be absent.
 _COLUMNS = (
-    "layers", "basis_drift", "basis_condition", "curves_epoch", "curves_train_loss", "curves_gradient_norm",
+    "basis_drift", "basis_condition", "curves_epoch", "curves_train_loss", "curves_gradient_norm", *COLUMNS,
 )  # fmt: skip
+
+#: The largest share that has a place: that of an empty net, 1, has none on a logarithmic axis.
+_MOST = 0.999999
 
 
 class Scene:
@@ -72,16 +79,41 @@ class Scene:
         return {cell: found for cell, found in rows.items() if not self.settings.mixed([cell])}
 
     def panels(self, file: FigureFile) -> list[Panel]:
-        """The panels of a figure."""
+        """The panels of a figure; rows of a method with a knob are in the order of what they reached."""
         found = panels(self.collection.grid, file.dataset, file.model)
-        return [panel for panel in found if file.method in (ALL, panel.method)]
+        shown = [panel for panel in found if file.method in (ALL, panel.method)]
+        return [replace(panel, rows=tuple(sorted(panel.rows, key=self._order))) for panel in shown]
+
+    def _order(self, row: Row) -> tuple[bool, float]:
+        """By place; what has none yet comes last, as it was planned."""
+        place = self.place(row)
+        return math.isnan(place), 0.0 if math.isnan(place) else place
+
+    def place(self, row: Row) -> float:
+        """Where the two sides of a row stand together: in the middle of both, NaN if neither has a place."""
+        places = [self.position(side) for side in (row.sp, row.ip) if side]
+        known = [place for place in places if not math.isnan(place)]
+        return sum(known) / len(known) if known else math.nan
+
+    def side(self, panel: Panel, space: str) -> list[Cell]:
+        """The cells of one space of a panel that have a place, by growing place."""
+        placed = [cell for cell in panel.side(space) if not math.isnan(self.position(cell))]
+        return sorted(placed, key=self.position)
+
+    def places(self, panel: Panel) -> list[float]:
+        """The places of all cells of a panel that have one."""
+        return [self.position(cell) for space in SPACES for cell in self.side(panel, space)]
 
     def position(self, cell: Cell) -> float:
-        """Where a cell stands on the axis of shares: where it was planned; one whose share is a result, there."""
-        reached = self.values("reached").get(cell.id) if n_of_m(cell.pattern) and "reached" in self.runs else None
+        """Where a cell stands on the axis of shares: where it was planned; one whose share is a result, there.
+
+        NaN for one that a knob prunes, and of which no run is finished, or none of its runs may meet in a mean.
+        """
+        column = share_column(cell)
+        reached = self.values(column).get(cell.id, {}) if is_result(cell) and column in self.runs else {}
         if not reached:
-            return style.sparsity_position(cell.sparsity)
-        return style.sparsity_position(str(sum(reached.values()) / len(reached)))
+            return math.nan if cell.knob else style.sparsity_position(cell.sparsity)
+        return style.sparsity_position(str(min(mean_share(reached), _MOST)))
 
     @property
     def runs(self) -> pd.DataFrame:

@@ -58,12 +58,18 @@ def sides(row: Row, file: FigureFile) -> list[tuple[str, Cell]]:
 
 def titles(spots: Sequence[Spot]) -> list[str]:
     """The titles of the panels."""
-    return [at_sparsity(panel.title, row.any.sparsity) for panel, row in spots]
+    return [at_level(panel.title, row.any) for panel, row in spots]
 
 
-def at_sparsity(name: str, sparsity: str) -> str:
-    """The title of a panel of one sparsity, which no line break takes apart."""
-    return f"{name}, p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{sparsity}"
+def at_level(name: str, cell: Cell) -> str:
+    """The title of a panel of one sparsity, or one value of a knob, which no line break takes apart."""
+    return f"{name}, {level(cell)}"
+
+
+def level(cell: Cell) -> str:
+    """'p = 0.9', or 'rate = 0.4' where a knob says how much is pruned."""
+    what, value = (cell.knob, cell.setting) if cell.knob else ("p", cell.sparsity)
+    return f"{what}\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{value}"
 
 
 def handles(file: FigureFile, markers: bool) -> list[Artist]:

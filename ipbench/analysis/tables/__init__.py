@@ -1,17 +1,20 @@
-"""The tables of an experiment, from its `runs.parquet`: accuracy, paired, methods, global, cost, missing."""
+"""The tables of an experiment, from its `runs.parquet`; which there are is told by `ipbench.analysis.plan`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ipbench.analysis.collect import Collection, load
 from ipbench.analysis.comparisons import analyse
 from ipbench.analysis.labels import labels
-from ipbench.analysis.plan import TABLE_FORMATS, TABLES
+from ipbench.analysis.plan import TABLE_FORMATS, tables_of
+from ipbench.analysis.reached import reached_by_knob
 from ipbench.analysis.render import Table, csv, latex, markdown, page
 from ipbench.analysis.tables.accuracy import accuracy_table
 from ipbench.analysis.tables.paired import global_table, methods_table, paired_table
 from ipbench.analysis.tables.runs import cost_table, missing_table
+from ipbench.analysis.tables.structured import structured_table
 from ipbench.store import write_text
 
 _WRITERS = {"csv": csv, "md": markdown, "tex": latex, "html": page}
@@ -23,9 +26,10 @@ def write_tables(results: Path) -> list[Path]:
     Raises:
         BadInput: `runs.parquet` is missing, damaged or of another grid.
     """
-    tables = make_tables(load(results))
+    collection = load(results)
+    tables = make_tables(collection)
     paths = []
-    for name in TABLES:
+    for name in tables_of(collection.grid):
         for suffix in TABLE_FORMATS:
             paths.append(results / "tables" / f"{name}.{suffix}")
             write_text(paths[-1], _WRITERS[suffix](tables[name]))
@@ -34,14 +38,16 @@ def write_tables(results: Path) -> list[Path]:
 
 def make_tables(collection: Collection) -> dict[str, Table]:
     """Every table of a collection, by name."""
-    names = labels(collection.grid)
+    names = replace(labels(collection.grid), reached=reached_by_knob(collection))
     analysis = analyse(collection)
-    makers = (
+    made = [
         accuracy_table(collection, names, analysis),
         paired_table(collection, names, analysis),
         methods_table(collection, analysis),
         global_table(collection, analysis),
         cost_table(collection, names),
         missing_table(collection, names),
-    )
-    return {table.name: table for table in makers}
+    ]
+    if any(cell.cut for cell in collection.grid.cells):
+        made.append(structured_table(collection, names))
+    return {table.name: table for table in made}

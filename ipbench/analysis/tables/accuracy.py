@@ -14,7 +14,16 @@ from ipbench.analysis.labels import Labels
 from ipbench.analysis.published import find
 from ipbench.analysis.render import Table
 from ipbench.analysis.statistics import COLLAPSED, rate_bound
-from ipbench.analysis.tables.parts import MEANS, axes, column_names, common_notes, raw_axes, seeds_note, table
+from ipbench.analysis.tables.parts import (
+    MEANS,
+    axes,
+    column_names,
+    common_notes,
+    raw_axes,
+    raw_reached,
+    seeds_note,
+    table,
+)
 from ipbench.analysis.text import NOTHING, percent, with_interval
 
 _SIDES = (("sp", "SP"), ("ip", "IP"))
@@ -39,7 +48,7 @@ def accuracy_table(collection: Collection, names: Labels, analysis: Analysis) ->
     printed: list[dict[str, str]] = []
     sources: list[str] = []
     for row in collection.grid.rows():
-        raw, texts = raw_axes(row), axes(names, row)
+        raw, texts = raw_axes(row) | raw_reached(names, collection.grid, row), axes(names, row)
         for space, heading in _SIDES:
             cell = row.sp if space == "sp" else row.ip
             raw |= _raw(space, cell, numbers)

@@ -19,6 +19,7 @@ from ipbench.analysis.tables.parts import (
     common_notes,
     describe,
     raw_axes,
+    raw_reached,
     seeds_note,
     setting_notes,
     table,
@@ -42,7 +43,8 @@ def paired_table(collection: Collection, names: Labels, analysis: Analysis) -> T
             continue
         sides = (ended[row.sp.id], ended[row.ip.id])
         more = {"sp_collapsed": sides[0].collapsed, "ip_collapsed": sides[1].collapsed}
-        data.append(raw_axes(row) | {"sp_cell": row.sp.id, "ip_cell": row.ip.id} | _raw(found) | more)
+        levels = raw_axes(row) | raw_reached(names, collection.grid, row)
+        data.append(levels | {"sp_cell": row.sp.id, "ip_cell": row.ip.id} | _raw(found) | more)
         printed.append(axes(names, row) | _texts(found) | {"n": _number(found), "collapsed": _collapsed(sides)})
     shared = (
         "Several comparisons have one SP side in common: flipping a seed is then no exchange of SP and IP, and the"

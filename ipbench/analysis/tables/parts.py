@@ -10,7 +10,7 @@ import pandas as pd
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.comparisons import REFERENCE, Analysis
 from ipbench.analysis.flips import CLAIM_SEEDS
-from ipbench.analysis.grid import LATER, Cell, Row
+from ipbench.analysis.grid import LATER, Cell, Grid, Row
 from ipbench.analysis.labels import AXES, Labels
 from ipbench.analysis.render import Table
 from ipbench.analysis.setting import hardware, software
@@ -23,6 +23,13 @@ MEANS = f"Interval of a mean: 95 %, Student's t over seeds, from 0 to 100; none 
 DIFFERENCES = (
     "Interval of a difference: 95 %, all values that the sign-flip test over paired seeds does not reject; none below"
     f" {CLAIM_SEEDS} seeds. {_SCOPE}"
+)
+
+#: What stands in place of a sparsity, and that a comparison at one value of a knob need not be one at one share.
+KNOBS = (
+    "Where an option stands in place of the share, as in rate=0.4 (0.412), it says how much is pruned, and in brackets"
+    " is the removed share that was reached: a result, the mean over finished runs. SP and IP are compared at equal"
+    " values of the option; where they reached different shares, both are told."
 )
 
 
@@ -75,13 +82,22 @@ def table(
     unsaid = {
         axis for axis, usual in LATER.items() if all(getattr(cell, axis) == usual for cell in collection.grid.cells)
     }
+    unsaid |= set() if has_knobs(collection.grid) else {"knob"}
     raw = raw.drop(columns=[name for name in raw.columns if name in unsaid])
     return Table(name, f"{collection.grid.title}: {title}", raw, pd.DataFrame(printed, columns=columns), notes)
 
 
-def _only(collection: Collection, axis: str, value: str) -> bool:
-    """Whether an axis has this value in all cells."""
-    return all(getattr(cell, axis) == value for cell in collection.grid.cells)
+def has_knobs(grid: Grid) -> bool:
+    """Whether cells have a knob in place of a sparsity."""
+    return any(cell.knob for cell in grid.cells)
+
+
+def raw_reached(names: Labels, grid: Grid, row: Row) -> dict[str, Any]:
+    """What both sides of a row have reached, as columns; none where no cell of the grid has a knob."""
+    if not has_knobs(grid):
+        return {}
+    sides = (("sp", row.sp), ("ip", row.ip))
+    return {f"{space}_reached": names.reached.get(cell.id, math.nan) if cell else math.nan for space, cell in sides}
 
 
 def describe(names: Labels, cell: Cell) -> str:
@@ -90,8 +106,8 @@ def describe(names: Labels, cell: Cell) -> str:
 
 
 def raw_axes(row: Row) -> dict[str, Any]:
-    """Every axis of a row but the space, as the grid writes it."""
-    texts = {axis: getattr(row.any, axis) for axis in AXES} | {"family": row.any.family}
+    """Every axis of a row but the space, as the grid writes it; `table` drops the columns that say nothing."""
+    texts = {axis: getattr(row.any, axis) for axis in AXES} | {"family": row.any.family, "knob": row.any.knob}
     return texts | ({"basis": row.ip.basis} if row.ip else {})
 
 
@@ -108,4 +124,8 @@ def column_names(names: Labels) -> list[str]:
 def common_notes(collection: Collection, names: Labels) -> tuple[str, ...]:
     """The notes that most tables share: which axes were dropped as constant, and the setting."""
     constant = ", ".join(f"{names.heading(axis)} {text}" for axis, text in names.constant.items())
-    return (*((f"All rows: {constant}.",) if constant else ()), *setting_notes(collection))
+    return (
+        *((f"All rows: {constant}.",) if constant else ()),
+        *((KNOBS,) if has_knobs(collection.grid) else ()),
+        *setting_notes(collection),
+    )

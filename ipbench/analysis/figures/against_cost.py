@@ -1,0 +1,183 @@
+"""Figures of accuracy against what is left of nets whose channels were cut: multiply-accumulates, time of a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ipbench.analysis import style
+from ipbench.analysis.cells import PRIMARY, CellStatistics
+from ipbench.analysis.figures.layout import empty, label, page, ticks
+from ipbench.analysis.figures.marks import DOTS, interval, legend_columns, looks, marker, reference
+from ipbench.analysis.figures.scene import Scene, spaces, title
+from ipbench.analysis.grid import Cell
+from ipbench.analysis.panels import Panel
+from ipbench.analysis.plan import FigureFile
+from ipbench.analysis.setting import hardware
+from ipbench.analysis.sliced import latency, macs_left, ratio_statistics, share_statistics
+
+#: Inches: a panel's height, and what is left and right of a single one.
+_HEIGHT, _MARGINS = 2.4, 0.6
+
+#: A method with its colour and marker, those of the figure `methods`.
+_Curve = tuple[Panel, tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A row of panels, one for each space.
+
+    Attributes:
+        title: what tells it from other rows; '' of a single one.
+        shares: by cell and seed, what is left of the dense net.
+    """
+
+    title: str
+    shares: Mapping[str, Mapping[int, float]]
+
+
+def macs(scene: Scene, file: FigureFile) -> Figure:
+    """Test accuracy after the last epoch against the MACs that are left: a panel per space, a line per method."""
+    shares = {
+        cell.id: {run["seed"]: share for run in scene.done.get(cell.id, []) if math.isfinite(share := macs_left(run))}
+        for cell in _cells(_curves(scene, file))
+    }
+    text = (
+        "MACs left: multiply-accumulates of one image in the net without the channels that were cut, as a share of the"
+        " dense net's; mean over seeds. What was reached, not what was asked for."
+    )
+    return _figure(scene, file, [_Block("", shares)], share_statistics, text, "MACs left (% of the dense net)")
+
+
+def time(scene: Scene, file: FigureFile) -> Figure:
+    """The same against the time of a batch; what was measured on different hardware has rows of panels of its own."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    missing = 0
+    for cell in _cells(_curves(scene, file)):
+        for run in scene.done.get(cell.id, []):
+            told = latency(run)
+            missing += told is None
+            if told is not None:
+                found.setdefault(told.where, {}).setdefault(cell.id, {})[run["seed"]] = told.ratio
+    blocks = [_Block(where if len(found) > 1 else "", shares) for where, shares in sorted(found.items())]
+    text = (
+        "Time: seconds of a forward pass of the net without the channels that were cut over those of the dense net,"
+        " both measured in turns in one run; geometric mean over seeds."
+    )
+    text += f" Measured on: {' / '.join(sorted(found))}." if found else f" {hardware(scene.collection)}"
+    text += f" {missing} runs of which nothing was cut, or measured, left out." if missing else ""
+    return _figure(
+        scene, file, blocks or [_Block("", {})], ratio_statistics, text, "time of a batch (% of the dense net)"
+    )
+
+
+def _curves(scene: Scene, file: FigureFile) -> list[_Curve]:
+    """The methods of a figure whose channels are cut."""
+    panels = scene.panels(file)
+    return [found for found in zip(panels, looks(panels), strict=True) if found[0].rows[0].any.cut]
+
+
+def _cells(curves: Sequence[_Curve]) -> list[Cell]:
+    """The cells of some curves, each once."""
+    sides = (side for panel, _ in curves for row in panel.rows for side in (row.sp, row.ip) if side)
+    return list({side.id: side for side in sides}.values())
+
+
+def _figure(
+    scene: Scene,
+    file: FigureFile,
+    blocks: Sequence[_Block],
+    statistics: Callable[[Mapping[int, float]], CellStatistics],
+    text: str,
+    x: str,
+) -> Figure:
+    """Test accuracy against the shares of each block, in per cent; the dense net is a band, and at 100 % of itself."""
+    curves = _curves(scene, file)
+    shown = [space for space in spaces(file) if any(panel.side(space) for panel, _ in curves)]
+    dense = {
+        space: {panel.dense[space].id: panel.dense[space] for panel, _ in curves if space in panel.dense}
+        for space in shown
+    }
+    bands = [cell for cells in dense.values() for cell in cells.values()]
+    names = [panel.title for panel, _ in curves] + [f"dense ({style.LABEL[space]})" for space in shown if dense[space]]
+    width = style.PAGE_WIDTH if len(shown) > 1 else style.PANEL_WIDTH + _MARGINS
+    columns = legend_columns(names, width)
+    note = (
+        f"{text} Bars: 95 % intervals by Student's t over seeds, not test images, in both directions; none where all"
+        " seeds are equal. Band: that of the dense net's accuracy. Dots: single seeds, where a run collapsed."
+    )
+    sheet = page(
+        [len(shown)] * len(blocks),
+        [
+            ", ".join(filter(None, (style.LABEL[space], block.title)))
+            for block, space in product(blocks, shown)
+        ],
+        scene.note([*_cells(curves), *bands], note),
+        height=_HEIGHT if len(blocks) == 1 else None,
+        legend_rows=math.ceil(len(names) / columns),
+    )  # fmt: skip
+    references: dict[str, Artist] = {}
+    places: list[float] = []
+    for axes, (block, space) in zip(sheet.panels, product(blocks, shown), strict=True):
+        for cell in dense[space]:
+            reference(axes, scene.cells(PRIMARY)[cell], space, references)
+        found = [_line(axes, scene, curve, space, block, statistics) for curve in curves]
+        if not any(found):
+            empty(axes, scene.nothing(cell for panel, _ in curves for cell in panel.side(space)))
+        places += [place for line in found for place in line]
+    _share_axis(sheet.panels, places)
+    ticks(sheet, bool(places) or bool(references))
+    handles: list[Artist] = [marker(panel.title, *look, look[0]) for panel, look in curves]
+    label(sheet, title(file), x, "test accuracy (%)", [*handles, *references.values()], columns)
+    return sheet.figure
+
+
+def _line(
+    axes: Axes,
+    scene: Scene,
+    curve: _Curve,
+    space: str,
+    block: _Block,
+    statistics: Callable[[Mapping[int, float]], CellStatistics],
+) -> list[float]:
+    """Draw one method of one space, by growing share; gives the ends of all intervals along the x-axis."""
+    panel, (colour, shape) = curve
+    points = []
+    for cell in panel.side(space):
+        share, accuracy = statistics(block.shares.get(cell.id, {})), scene.cells(PRIMARY)[cell.id]
+        if share.n and accuracy.n:
+            points.append((share, accuracy))
+            if scene.counts[cell.id].collapsed:  # no interval says what happened there
+                values = scene.values(PRIMARY)[cell.id].values()
+                axes.scatter([100 * share.mean] * accuracy.n, [100 * value for value in values], color=colour, **DOTS)
+    points.sort(key=lambda point: point[0].mean)
+    ends = []
+    for share, accuracy in points:
+        x, y = 100 * share.mean, 100 * accuracy.mean
+        interval(axes, x, y, 100 * accuracy.lower, 100 * accuracy.upper, colour)
+        if share.interval != "constant":
+            interval(axes, y, x, 100 * share.lower, 100 * share.upper, colour, along="x")
+        ends += [x, *(100 * end for end in (share.lower, share.upper) if math.isfinite(end))]
+    axes.plot(
+        [100 * share.mean for share, _ in points], [100 * accuracy.mean for _, accuracy in points], color=colour,
+        marker=shape, linewidth=0.9, zorder=4, markeredgecolor="white", markeredgewidth=0.4,
+    )  # fmt: skip
+    return ends
+
+
+def _share_axis(panels: Sequence[Axes], places: Sequence[float]) -> None:
+    """The x-axis of all panels: in sight is what was found, and the dense net, at 100 %."""
+    low, high = min([*places, 100.0]), max([*places, 100.0])
+    margin = 0.05 * (high - low) or 5.0
+    for axes in panels:
+        axes.axvline(100, color=style.GREY, linewidth=0.7, zorder=1)
+        axes.set_xlim(low - margin, high + margin)
+        axes.margins(y=0.08)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
