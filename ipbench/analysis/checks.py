@@ -21,6 +21,7 @@ _SHARES = ("test_accuracy", "test_accuracy_selected", "validation_accuracy", "tr
 _AMOUNTS = ("test_loss", "train_loss", "gradient_norm_start", "training_flops", "selected_epoch", "coefficients_kept",
             "basis_entries", "prunable", "parameters", "parameters_dense", "macs_dense", "macs_sparse",
             "macs_sparse_two_stage", "macs_sliced", "macs_sliced_two_stage", "parameters_sliced",
+            "macs_now", "parameters_now",
             "bytes_values", "bytes_bitmask", "bytes_entropy", "bytes_other",
             "cost_wall_seconds", "cost_cpu_seconds", "cost_peak_memory_bytes")  # fmt: skip
 
@@ -45,6 +46,8 @@ def check_values(row: Mapping[str, Any]) -> None:
     for name in _AMOUNTS:
         _check_range(name, [row.get(name)])
     _check_layers(row)
+    _check_sliced(row)
+    _check_latency(row)
     _check_curves(row)
 
 
@@ -79,6 +82,37 @@ def _check_layers(row: Mapping[str, Any]) -> None:
         raise ValueError(f"achieved_sparsity is {row['achieved_sparsity']!r}, which does not follow from what is kept")
     if row["parameters"] - kept - basis != row["parameters_dense"] - prunable:
         raise ValueError("parameters does not follow from what is kept")
+
+
+def _check_sliced(row: Mapping[str, Any]) -> None:
+    """Layers whose channels were cut are layers of the net, and some of their channels are left."""
+    if row.get("sliced") is None:
+        return
+    try:
+        names = {layer["name"] for layer in json.loads(row["layers"])}
+        cut = [(layer["name"], layer["channels"], layer["kept"]) for layer in json.loads(row["sliced"])]
+        fit = all(
+            name in names and type(number) is type(kept) is int and 0 < kept < number for name, number, kept in cut
+        )
+    except (TypeError, KeyError, ValueError):
+        raise ValueError("sliced is not a list of layers") from None
+    if not fit or len({name for name, _, _ in cut}) < len(cut):
+        raise ValueError("sliced: a layer is none of the net, comes twice, or keeps all of its channels, or none")
+
+
+def _check_latency(row: Mapping[str, Any]) -> None:
+    """Seconds of two nets that can be divided, and what they were measured on."""
+    if row.get("cost_latency") is None:
+        return
+    try:
+        told = json.loads(row["cost_latency"])
+        times = [told[net]["seconds"] for net in ("dense", "sliced")]
+        fit = all(0 < seconds < math.inf for seconds in times) and isinstance(told["device"], str)
+        fit = fit and type(told["threads"]) is type(told["batch"]) is int
+    except (TypeError, KeyError, ValueError):
+        raise ValueError("cost_latency is not the time of two nets") from None
+    if not fit:
+        raise ValueError("cost_latency: seconds above zero, and the device, threads and batch of them, are needed")
 
 
 def _check_curves(row: Mapping[str, Any]) -> None:

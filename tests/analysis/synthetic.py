@@ -41,8 +41,9 @@ def cell(
     recipe: Mapping[str, Any] | None = None,
     seeds: Iterable[int] = range(6),
     mode: str = "strict",
+    knob: str = "",
 ) -> dict[str, Any]:
-    """One cell of a grid."""
+    """One cell of a grid; `knob` names the option that says how much is pruned."""
     axes = {
         "dataset": dataset, "model": model, "method": method, "off": off, "sparsity": sparsity,
         "allocation": allocation,
@@ -58,7 +59,7 @@ def cell(
         names = {"id": run.cell, "pair": pair_of(run)}
     except ValidationError:  # of a grid that is only looked at in memory, with names that are easy to read
         names = {"id": identity(whole), "pair": identity(axes)}
-    return whole | names | {"family": family, "seeds": list(seeds)}
+    return whole | names | {"family": family, "seeds": list(seeds)} | ({"knob": knob} if knob else {})
 
 
 def grid(
@@ -199,3 +200,24 @@ def _outcome(cell: Mapping[str, Any], seed: int) -> dict[str, Any]:
         "masks_sha256": "0" * 64,
         "weights_sha256": "1" * 64,
     }  # fmt: skip
+
+
+def sliced(cell: Mapping[str, Any], seed: int, share: float) -> dict[str, Any]:
+    """What a record tells of a net of which this share of the channels of both convolutions is left, to whole ones."""
+    convolutions = [(name, shape[0]) for name, shape in LAYERS if name.startswith("conv")]
+    cut = [{"name": name, "channels": n, "kept": max(1, round(n * share))} for name, n in convolutions]
+    macs = int(416_520 * share)
+    return {
+        "sliced": [layer for layer in cut if layer["kept"] < layer["channels"]],
+        "macs_now": macs,
+        "parameters_now": int(60_000 * share),
+        "macs_sliced": macs,
+        "reached": 1 - macs / 416_520,
+    }
+
+
+def latency(ratio: float, device: str = "cpu", threads: int = 1) -> dict[str, Any]:
+    """What a record tells under `cost`, where the small net takes so many times as long as the dense one."""
+    nets = {"dense": 0.5, "sliced": 0.5 * ratio}
+    times = {name: {"seconds": s, "lower": s, "upper": s, "memory_bytes": 1000} for name, s in nets.items()}
+    return {"batch": 64, "repetitions": 30, "threads": threads, "device": device, **times}

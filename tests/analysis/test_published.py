@@ -11,7 +11,7 @@ from ipbench.analysis.grid import parse
 from ipbench.analysis.published import Published, find
 from ipbench.planning.experiment import Experiment
 
-from .synthetic import grid, write
+from .synthetic import cell, grid, write
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,3 +75,37 @@ def test_every_structured_number_stands_beside_a_cell_of_an_experiment():
     rows = [entry for entry in published.published() if entry.setting["dataset"] != "imagenet" or entry.options]
     alone = [entry for entry in rows if not any(entry.matches(cell) for cell in cells)]
     assert len(rows) > 60 and [(entry.setting, entry.options) for entry in alone] == []
+
+
+def test_rows_tell_options_pattern_and_budget(monkeypatch, tmp_path):
+    """A row of an old file has none of these columns' values: the usual pattern and budget, the default options."""
+    rows = (
+        "dataset,model,method,options,space,off,sparsity,pattern,budget,allocation,recipe,accuracy_percent,source",
+        'digits,lenet,sfp,"{""rate"": 0.4}",sp,zero,0,filters,macs,uniform,{},80.5,"Somebody, table 2"',
+        "digits,lenet,snip,,sp,zero,0.9,,,global,{},90.5,Somebody else",
+    )
+    (tmp_path / "published.csv").write_text("\n".join(rows) + "\n")
+    monkeypatch.setattr(published.resources, "files", lambda package: tmp_path)
+    published.published.cache_clear()
+    try:
+        first, second = published.published()
+    finally:
+        published.published.cache_clear()
+    shared = {"pattern": "filters", "budget": "macs", "allocation": "uniform"}
+    plan = grid() | {
+        "cells": [
+            cell("sfp", "sp", "0", options={"rate": 0.4}, knob="rate", **shared),
+            cell("sfp", "sp", "0", options={"rate": 0.2}, knob="rate", **shared),
+            cell("sfp", "sp", "0", options={"rate": 0.4, "inner": True}, knob="rate", **shared),
+            cell("sfp", "sp", "0", options={"rate": 0.4}, knob="rate", **{**shared, "budget": "parameters"}),
+            cell("sfp", "ip", "0", options={"rate": 0.4}, knob="rate", **shared),
+            cell("snip", "sp", "0.9"),
+            cell("snip", "sp", "0.9", options={"rounds": 2}),
+            cell("snip", "sp", "0.9", pattern="filters"),
+        ]
+    }
+    cells = {c["id"]: c for c in plan["cells"]}
+    found = parse(plan).cells
+    assert [cells[one.id]["options"] for one in found if first.matches(one)] == [{"rate": 0.4}]
+    assert sum(first.matches(one) for one in found) == sum(second.matches(one) for one in found) == 1
+    assert (first.accuracy, second.options) == (0.805, {})

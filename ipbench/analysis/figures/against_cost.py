@@ -23,7 +23,7 @@ from ipbench.analysis.plan import FigureFile
 from ipbench.analysis.setting import hardware
 from ipbench.analysis.sliced import latency, macs_left, ratio_statistics, share_statistics
 
-#: Inches: a panel's height, and what is left and right of a single one.
+#: Inches: a panel's height, and what is left and right of the panels.
 _HEIGHT, _MARGINS = 2.4, 0.6
 
 #: A method with its colour and marker, those of the figure `methods`.
@@ -72,7 +72,11 @@ def time(scene: Scene, file: FigureFile) -> Figure:
         " both measured in turns in one run; geometric mean over seeds."
     )
     text += f" Measured on: {' / '.join(sorted(found))}." if found else f" {hardware(scene.collection)}"
-    text += f" {missing} runs of which nothing was cut, or measured, left out." if missing else ""
+    text += (
+        f" {missing} run{'' if missing == 1 else 's'} of which nothing was cut, or measured, left out."
+        if missing
+        else ""
+    )
     return _figure(
         scene, file, blocks or [_Block("", {})], ratio_statistics, text, "time of a batch (% of the dense net)"
     )
@@ -107,8 +111,7 @@ def _figure(
     }
     bands = [cell for cells in dense.values() for cell in cells.values()]
     names = [panel.title for panel, _ in curves] + [f"dense ({style.LABEL[space]})" for space in shown if dense[space]]
-    width = style.PAGE_WIDTH if len(shown) > 1 else style.PANEL_WIDTH + _MARGINS
-    columns = legend_columns(names, width)
+    columns = legend_columns(names, len(shown) * style.PANEL_WIDTH + _MARGINS)
     note = (
         f"{text} Bars: 95 % intervals by Student's t over seeds, not test images, in both directions; none where all"
         " seeds are equal. Band: that of the dense net's accuracy. Dots: single seeds, where a run collapsed."

@@ -27,6 +27,8 @@ from ipbench.analysis.sliced import channels_left
 
 #: As many levels at most get panels.
 _LEVELS = 8
+#: Inches left and right of the panels.
+_MARGINS = 0.6
 
 #: Colour and marker of a method.
 _Look = tuple[str, str]
@@ -71,7 +73,8 @@ def channels(scene: Scene, file: FigureFile) -> Figure:
     cells = list({cell.id: cell for space, one in spots for _, cell in one.sides(space)}.values())
     found = {cell.id: _shares(scene.done.get(cell.id, [])) for cell in cells}
     names = max((layers for layers, _ in found.values()), key=len, default=[])
-    columns = legend_columns([panel.title for panel, _ in curves])
+    width = min(style.PAGE_WIDTH, across * style.PANEL_WIDTH + _MARGINS)
+    columns = legend_columns([panel.title for panel, _ in curves], width)
     text = (
         "Output channels of each layer in the net without the channels that were cut, as a share of the dense net's."
         f" Line: mean over seeds; band: their range.{_REACHED if any(cell.knob for cell in cells) else ''}{left_out}"
