@@ -50,7 +50,7 @@ def panels(grid: Grid, dataset: str, model: str) -> list[Panel]:
     return [
         Panel(
             group[0].any.method,
-            _title(names, group[0]),
+            panel_title(names, group[0]),
             tuple(sorted(group, key=lambda row: float(row.any.sparsity))),
             _dense(references, group[0]),
         )
@@ -78,7 +78,8 @@ def _merge(grouped: dict[tuple[str, ...], list[Row]]) -> list[list[Row]]:
     return [merged[key] for key in sorted(merged, key=lambda key: order.index(key[:-1]))]
 
 
-def _title(names: Labels, row: Row) -> str:
+def panel_title(names: Labels, row: Row) -> str:
+    """The method of a row, and what tells its variant from the others that `names` knows."""
     variant = names.variant(row.ip or row.any)
     return f"{row.any.method}, {variant}" if variant else row.any.method
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from ipbench.analysis import style
 from ipbench.analysis.cells import PRIMARY, CellStatistics
 from ipbench.analysis.figures.layout import empty, label, page, ticks
-from ipbench.analysis.figures.marks import DOTS, interval, legend_columns, looks, marker, reference
+from ipbench.analysis.figures.marks import DOTS, cut_curves, interval, legend_columns, marker, reference
 from ipbench.analysis.figures.scene import Scene, spaces, title
 from ipbench.analysis.grid import Cell
 from ipbench.analysis.panels import Panel
@@ -47,7 +47,7 @@ def macs(scene: Scene, file: FigureFile) -> Figure:
     """Test accuracy after the last epoch against the MACs that are left: a panel per space, a line per method."""
     shares = {
         cell.id: {run["seed"]: share for run in scene.done.get(cell.id, []) if math.isfinite(share := macs_left(run))}
-        for cell in _cells(_curves(scene, file))
+        for cell in _cells(cut_curves(scene, file))
     }
     text = (
         "MACs left: multiply-accumulates of one image in the net without the channels that were cut, as a share of the"
@@ -60,7 +60,7 @@ def time(scene: Scene, file: FigureFile) -> Figure:
     """The same against the time of a batch; what was measured on different hardware has rows of panels of its own."""
     found: dict[str, dict[str, dict[int, float]]] = {}
     missing = 0
-    for cell in _cells(_curves(scene, file)):
+    for cell in _cells(cut_curves(scene, file)):
         for run in scene.done.get(cell.id, []):
             told = latency(run)
             missing += told is None
@@ -82,12 +82,6 @@ def time(scene: Scene, file: FigureFile) -> Figure:
     )
 
 
-def _curves(scene: Scene, file: FigureFile) -> list[_Curve]:
-    """The methods of a figure whose channels are cut."""
-    panels = scene.panels(file)
-    return [found for found in zip(panels, looks(panels), strict=True) if found[0].rows[0].any.cut]
-
-
 def _cells(curves: Sequence[_Curve]) -> list[Cell]:
     """The cells of some curves, each once."""
     sides = (side for panel, _ in curves for row in panel.rows for side in (row.sp, row.ip) if side)
@@ -103,7 +97,7 @@ def _figure(
     x: str,
 ) -> Figure:
     """Test accuracy against the shares of each block, in per cent; the dense net is a band, and at 100 % of itself."""
-    curves = _curves(scene, file)
+    curves = cut_curves(scene, file)
     shown = [space for space in spaces(file) if any(panel.side(space) for panel, _ in curves)]
     dense = {
         space: {panel.dense[space].id: panel.dense[space] for panel, _ in curves if space in panel.dense}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ipbench.analysis import style
 from ipbench.analysis.figures.against_depth import layer_axis, tick_room
 from ipbench.analysis.figures.layout import empty, label, page, ticks
-from ipbench.analysis.figures.marks import legend_columns, looks, marker
+from ipbench.analysis.figures.marks import cut_curves, legend_columns, marker
 from ipbench.analysis.figures.scene import Scene, spaces, title
 from ipbench.analysis.figures.spots import level
 from ipbench.analysis.grid import Cell, Row
@@ -29,6 +29,8 @@ from ipbench.analysis.sliced import channels_left
 _LEVELS = 8
 #: Inches left and right of the panels.
 _MARGINS = 0.6
+#: Between the first and the last method at a layer, where layers are 1 apart.
+_BESIDE = 0.3
 
 #: Colour and marker of a method.
 _Look = tuple[str, str]
@@ -63,8 +65,7 @@ class _Level:
 
 def channels(scene: Scene, file: FigureFile) -> Figure:
     """Share of the channels of each layer that are left, in the order of the net: a line per method."""
-    panels = scene.panels(file)
-    curves = [found for found in zip(panels, looks(panels), strict=True) if found[0].rows[0].any.cut]
+    curves = cut_curves(scene, file)
     shown = [space for space in spaces(file) if any(panel.side(space) for panel, _ in curves)]
     levels, left_out = _levels(scene, curves)
     across = math.ceil(len(levels) / math.ceil(len(levels) / style.COLUMNS))  # rows of one length, or nearly
@@ -89,8 +90,9 @@ def channels(scene: Scene, file: FigureFile) -> Figure:
     anything = False
     for axes, (space, one) in zip(sheet.panels, spots, strict=True):
         lines = [(found[cell.id][1], look) for look, cell in one.sides(space) if found[cell.id][1].size]
-        for share, look in lines:
-            _line(axes, share, look)
+        for number, (share, look) in enumerate(lines):
+            # Beside each other: methods that leave the same would cover each other.
+            _line(axes, share, look, _BESIDE * (number / max(1, len(lines) - 1) - 0.5) * (len(lines) > 1))
         if not lines:
             empty(axes, scene.nothing(cell for _, cell in one.sides(space)))
         anything = anything or bool(lines)
@@ -107,11 +109,11 @@ _REACHED = " In brackets: the removed share p that was reached where another opt
 
 def _levels(scene: Scene, curves: Sequence[tuple[Panel, _Look]]) -> tuple[list[_Level], str]:
     """The levels, shares by budget first, then values of knobs, each growing; and a sentence on those left out."""
-    groups: dict[tuple[str, str], list[tuple[_Look, Row]]] = {}
+    groups: dict[tuple[str, str, str], list[tuple[_Look, Row]]] = {}
     for panel, look in curves:
         for row in panel.rows:
-            groups.setdefault((row.any.budget, level(row.any)), []).append((look, row))
-    several = len({budget for budget, _ in groups}) > 1
+            groups.setdefault(_asked(row.any), []).append((look, row))
+    several = len({budget for budget, *_ in groups}) > 1
 
     def order(group: Sequence[tuple[_Look, Row]]) -> tuple[bool, str, float]:
         row = group[0][1]
@@ -126,13 +128,23 @@ def _levels(scene: Scene, curves: Sequence[tuple[Panel, _Look]]) -> tuple[list[_
     if len(found) <= _LEVELS:
         return found, ""
     spread = np.linspace(0, len(found) - 1, _LEVELS).round().astype(int)
-    return [found[index] for index in spread], f" {len(found) - _LEVELS} more levels are not shown."
+    return [found[index] for index in spread], f" Not shown: {len(found) - _LEVELS} in between."
 
 
-def _line(axes: Axes, share: NDArray[np.float64], look: _Look) -> None:
-    """Draw one method over layers, from shares of shape (seeds, layers)."""
+def _asked(cell: Cell) -> tuple[str, str, str]:
+    """What a cell was asked for: cells of different methods for which it is the same share a panel.
+
+    A number means something else to every knob; a text of shares by layer does not, whatever the knob is called.
+    """
+    if not cell.knob:
+        return cell.budget, "", cell.sparsity
+    return cell.budget, "by layer" if "=" in cell.setting else cell.knob, cell.setting
+
+
+def _line(axes: Axes, share: NDArray[np.float64], look: _Look, beside: float) -> None:
+    """Draw one method over layers, from shares of shape (seeds, layers), `beside` the places of the layers."""
     colour, shape = look
-    layers, percent = np.arange(1, share.shape[1] + 1), 100 * share
+    layers, percent = np.arange(1, share.shape[1] + 1) + beside, 100 * share
     axes.fill_between(layers, percent.min(0), percent.max(0), color=colour, alpha=0.18, linewidth=0)
     edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.3}
     axes.plot(layers, percent.mean(0), color=colour, marker=shape, markersize=2.8, linewidth=0.9, zorder=3, **edge)
