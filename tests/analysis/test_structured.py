@@ -196,7 +196,7 @@ def test_many_levels_are_spread(tmp_path):
     drawn = drawing.figure(tmp_path, "channels")
     titles = [axes.get_title().replace("\N{NO-BREAK SPACE}", " ") for axes in drawn.axes]
     assert len(titles) == 8 and titles[0] == "SP, p = 0.1" and titles[-1] == "SP, p = 0.99"
-    assert "3 more levels are not shown." in drawing.texts(drawn)
+    assert "Panels are those of 8 of 11 levels." in drawing.texts(drawn)
 
 
 @pytest.mark.parametrize("name", sorted(NEW))
@@ -204,6 +204,35 @@ def test_nothing_finished_is_said(tmp_path, name):
     write(tmp_path, planned(), [(c["id"], seed) for c in planned()["cells"] for seed in SEEDS])
     drawn = drawing.figure(tmp_path, name)
     assert {text.get_text() for axes in drawn.axes for text in axes.texts} == {"no finished runs"}
+
+
+def test_what_methods_were_asked_for_by_layer_is_one_level_whatever_the_knob(tmp_path):
+    """A text of shares by layer means the same to both; a number does not."""
+    shared = {"pattern": "filters", "budget": "macs", "seeds": SEEDS}
+    text = "stage1=0.5,stage2=0.5"
+    cells = [
+        cell("mine", "sp", "0", options={"ratios": text}, knob="ratios", **shared),
+        cell("yours", "sp", "0", options={"layers": text}, knob="layers", **shared),
+        cell("mine", "sp", "0", options={"ratios": 0.5}, knob="ratios", **shared),
+        cell("yours", "sp", "0", options={"layers": 0.5}, knob="layers", **shared),
+    ]
+    write(tmp_path, grid() | {"cells": [cell("dense", "sp", "0", seeds=SEEDS), *cells]}, reached=lambda c, s: 0.4)
+    drawn = drawing.figure(tmp_path, "channels")
+    lines = [[line for line in axes.get_lines() if len(line.get_xdata()) == 5] for axes in drawn.axes]
+    assert sorted(map(len, lines)) == [1, 1, 2]
+    (both,) = [some for some in lines if len(some) == 2]
+    assert [round(float(line.get_xdata()[0]), 2) for line in both] == [0.85, 1.15]
+
+
+def test_names_say_what_tells_cut_nets_apart(tmp_path):
+    """Their pattern and budget are the same; those of the other methods of the grid do not count."""
+    shared = {"pattern": "filters", "budget": "macs", "seeds": SEEDS}
+    cells = [cell(name, "sp", "0.5", **shared) for name in ("mine", "yours")] + [cell("snip", "sp", "0.9", seeds=SEEDS)]
+    write(tmp_path, grid() | {"cells": [cell("dense", "sp", "0", seeds=SEEDS), *cells]}, macs_now=lambda c, s: 200_000)
+    for name in ("macs", "latency", "channels"):
+        (legend,) = drawing.figure(tmp_path, name).legends
+        assert [text.get_text() for text in legend.get_texts()][:2] == ["mine", "yours"]
+    assert next(axes.get_title() for axes in drawing.figure(tmp_path, "accuracy").axes) == "mine, filters, macs"
 
 
 def test_many_methods_stay_on_the_page(tmp_path):

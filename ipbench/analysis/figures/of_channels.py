@@ -128,7 +128,7 @@ def _levels(scene: Scene, curves: Sequence[tuple[Panel, _Look]]) -> tuple[list[_
     if len(found) <= _LEVELS:
         return found, ""
     spread = np.linspace(0, len(found) - 1, _LEVELS).round().astype(int)
-    return [found[index] for index in spread], f" Not shown: {len(found) - _LEVELS} in between."
+    return [found[index] for index in spread], f" Panels are those of {_LEVELS} of {len(found)} levels."
 
 
 def _asked(cell: Cell) -> tuple[str, str, str]:
