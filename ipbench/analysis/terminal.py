@@ -11,7 +11,7 @@ from ipbench.analysis.cells import CellStatistics, Counts, all_cells, counts
 from ipbench.analysis.collect import Collection, load
 from ipbench.analysis.comparisons import Comparison, analyse, pair_name
 from ipbench.analysis.grid import Cell, Row
-from ipbench.analysis.labels import Labels, knob_text, labels
+from ipbench.analysis.labels import Labels, knob_text, labels, share_text
 from ipbench.analysis.reached import reached_by_knob
 from ipbench.analysis.tables.parts import seeds_note
 from ipbench.analysis.text import NOTHING, percent, points, probability, with_interval
@@ -97,9 +97,15 @@ def _line(widths: tuple[int, int], method: str, level: str, sp: str, ip: str, di
 
 
 def _level(names: Labels, row: Row) -> str:
-    """The sparsity, or the value of a knob with what was reached, where both fit."""
+    """The sparsity, or the value of a knob and what was reached; of these what fits."""
     whole = names.row(row, "sparsity")
-    return whole if len(whole) <= _LEVEL or not row.any.knob else knob_text(row.any)[:_LEVEL]
+    if not row.any.knob:
+        return whole
+    value = knob_text(row.any)
+    shares = [names.reached[side.id] for side in (row.sp, row.ip) if side and side.id in names.reached]
+    told = "–".join(dict.fromkeys(map(share_text, sorted(shares))))
+    found = next((text for text in (whole, value) if len(text) <= _LEVEL), f"({told})" if told else value)
+    return found if len(found) <= _LEVEL else f"{found[: _LEVEL - 1]}…"
 
 
 def _method(names: Labels, row: Row) -> str:

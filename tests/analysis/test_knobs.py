@@ -220,7 +220,8 @@ def test_the_summary_names_them_and_fits(results, tmp_path):
                  options={"a-long-name-of-a-knob-of-a-method": 0.125})  # fmt: skip
     write(tmp_path, whole(*long), reached=lambda c, seed: 0.5)
     write_runs(tmp_path)
-    assert max(map(len, summary(tmp_path).splitlines())) <= 100
+    text = summary(tmp_path)
+    assert "  (0.500)  " in text and max(map(len, text.splitlines())) <= 100
 
 
 def test_a_knob_is_no_trade_off_but_other_options_are():

@@ -62,13 +62,14 @@ def titles(spots: Sequence[Spot]) -> list[str]:
 
 
 def at_level(name: str, cell: Cell) -> str:
-    """The title of a panel of one sparsity, or one value of a knob, which no line break takes apart."""
+    """The title of a panel of one sparsity, or one value of a knob, which no line break takes from its name."""
     return f"{name}, {level(cell)}"
 
 
 def level(cell: Cell) -> str:
     """'p = 0.9', or 'rate = 0.4' where a knob says how much is pruned."""
-    what, value = (cell.knob, cell.setting) if cell.knob else ("p", cell.sparsity)
+    # A text of shares by layer is long: it may be broken behind commas.
+    what, value = (cell.knob, cell.setting.replace(",", ", ")) if cell.knob else ("p", cell.sparsity)
     return f"{what}\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{value}"
 
 
