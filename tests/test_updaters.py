@@ -333,7 +333,7 @@ def test_a_training_changes_values_of_the_recipe():
         recipe_of(wd=0.0)
     with pytest.raises(ValueError, match="cannot change validation, which is decided for the whole run"):
         recipe_of(validation=0.5)
-    with pytest.raises(ValueError, match="epochs is given twice"):
+    with pytest.raises(ValueError, match="the length of a training is said twice"):
         Train(epochs=2, recipe={"epochs": 3})
 
 

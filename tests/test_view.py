@@ -25,12 +25,15 @@ from tests.tiny import Fixed, hooks_of, make_run, tiny_conv
 #: How each public attribute of a view is used: every one of them stands here.
 USES: dict[str, Callable[[Any, Batch], Any]] = {
     "averaged": lambda net, batch: net.averaged(lambda part: net.gradients(loss(net, part)), batch),
+    "blocks": lambda net, batch: net.blocks,
     "budget": lambda net, batch: net.budget,
     "budget_at": lambda net, batch: [net.budget_at(share) for share in (0, 0.3, 1)],
     "coefficients": lambda net, batch: net.coefficients,
     "gradients": lambda net, batch: net.gradients(loss(net, batch)),
     "groups": lambda net, batch: net.groups.to_json(),
+    "inner": lambda net, batch: sorted(net.inner),
     "kept": lambda net, batch: net.kept,
+    "kept_by": lambda net, batch: net.kept_by(net.masks),
     "linearised": lambda net, batch: linearised(net, batch),
     "magnitudes": lambda net, batch: [net.magnitudes(), net.magnitudes(scaled=True)],
     "masks": lambda net, batch: net.masks,
@@ -38,11 +41,14 @@ USES: dict[str, Callable[[Any, Batch], Any]] = {
     "notes": lambda net, batch: net.notes,
     "prune": lambda net, batch: (net.prune({name: net.uniform(name) < 0.5 for name in net.names}), net.masks),
     "select": lambda net, batch: net.select(net.magnitudes(), net.budget, 3),
+    "select_each": lambda net, batch: net.select_each(net.magnitudes(), dict.fromkeys(net.blocks, 0.3), 4),
     "shapes": lambda net, batch: net.shapes,
     "state": lambda net, batch: net.state,
     "summed": lambda net, batch: net.summed(net.magnitudes()),
+    "target": lambda net, batch: net.target,
     "uniform": lambda net, batch: [net.uniform(name, "growth", 2) for name in net.names],
     "weight_decay": lambda net, batch: net.weight_decay,
+    "weights": lambda net, batch: net.weights,
 }
 
 

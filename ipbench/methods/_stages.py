@@ -133,7 +133,7 @@ class Train:
         if fixed := _OF_THE_RUN & set(self.recipe):
             raise ValueError(f"the recipe of a training cannot change {min(fixed)}, which is decided for the whole run")
         if sum(map(bool, (self.epochs, self.steps, "epochs" in self.recipe))) > 1:
-            raise ValueError("how long a training is is said twice: by epochs, steps, or epochs in its recipe")
+            raise ValueError("the length of a training is said twice: by epochs, steps, or epochs in its recipe")
 
     def recipe_of(self, recipe: Recipe, where: str = "") -> Recipe:
         """The recipe of this training; a warm-up is at most as long as the training.

@@ -9,8 +9,6 @@ from ipbench.methods._fine_tuning import fine_tuning
 from ipbench.methods._growing import RECOVERIES, GrowDecay, updates_to
 from ipbench.methods._ratios import ratios
 
-PAPER = "Wang, Qin, Zhang, Fu: Neural Pruning via Growing Regularization, ICLR 2021, arXiv:2012.09243"
-
 
 def _stages(growing: dict[str, Any], prune_lr: float, batch: int, after: Train) -> list[Stage]:
     """The dense net, a training with growing factors, and one of what is left.
@@ -38,7 +36,7 @@ def _stages(growing: dict[str, Any], prune_lr: float, batch: int, after: Train) 
 
 @method(
     name="greg-1", family="after training", pattern="filters", allocation="uniform", budget="macs", knob="ratios",
-    paper=PAPER,
+    paper="Wang, Qin, Zhang, Fu: Neural Pruning via Growing Regularization, ICLR 2021, arXiv:2012.09243",
 )  # fmt: skip
 def greg_1(
     *,
@@ -91,7 +89,7 @@ def greg_1(
 
 @method(
     name="greg-2", family="after training", pattern="filters", allocation="uniform", budget="macs", knob="ratios",
-    paper=PAPER,
+    paper="Wang, Qin, Zhang, Fu: Neural Pruning via Growing Regularization, ICLR 2021, arXiv:2012.09243",
 )  # fmt: skip
 def greg_2(
     *,

@@ -3,11 +3,10 @@
 from ipbench.methods import Continue, method
 from ipbench.methods._soft import Schedule, Weakest, stages
 
-PAPER = "Cai, An, Yang, Xu: Softer Pruning, Incremental Regularization, ICPR 2020, arXiv:2010.09498"
-
 
 @method(
-    family="during training", pattern="filters", allocation="uniform", budget="macs", knob="rate", paper=PAPER
+    family="during training", pattern="filters", allocation="uniform", budget="macs", knob="rate",
+    paper="Cai, An, Yang, Xu: Softer Pruning, Incremental Regularization, ICPR 2020, arXiv:2010.09498",
 )  # fmt: skip
 def srfp(
     *, rate: float = 0.0, alpha: float = 0.5, sigma: float = 1e-5, inner: bool = False, pretrained: bool = False,
@@ -39,7 +38,8 @@ def srfp(
 
 
 @method(
-    family="during training", pattern="filters", allocation="uniform", budget="macs", knob="rate", paper=PAPER
+    family="during training", pattern="filters", allocation="uniform", budget="macs", knob="rate",
+    paper="Cai, An, Yang, Xu: Softer Pruning, Incremental Regularization, ICPR 2020, arXiv:2010.09498",
 )  # fmt: skip
 def asrfp(
     *, rate: float = 0.0, alpha: float = 0.5, sigma: float = 1e-5, grow: str = "exp", inner: bool = False,

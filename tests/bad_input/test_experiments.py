@@ -116,8 +116,8 @@ AXES = [
 ]
 
 METHODS = [
-    changed("method-typo", "methods: snap", "'snap'", "did you mean 'snip'", "valid: cops, dense"),
-    changed("method-path", "methods: ../../etc/passwd", "'../../etc/passwd'", "valid: cops, dense"),
+    changed("method-typo", "methods: snap", "'snap'", "did you mean 'snip'", "valid: asfp, asrfp, cops, dense"),
+    changed("method-path", "methods: ../../etc/passwd", "'../../etc/passwd'", "valid: asfp, asrfp, cops, dense"),
     changed("method-nul", 'methods: "snip\\0"', "'snip\\x00'", "did you mean 'snip'"),
     case(
         "yaml-method-file-gone", "grid x.yaml", "gone.py: no such file", "a method file",
