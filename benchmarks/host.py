@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu import Images
 from torch import nn
 
-from benchmarks.gpu import Images
 from ipbench.machine.provenance import provenance
 from ipbench.models.resnet import BasicBlock, PaddedShortcut
 from ipbench.runs.execute import Environment, begin_anew, channels_last
