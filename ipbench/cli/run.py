@@ -134,10 +134,10 @@ def _each(words: list[str] | None, option: str) -> list[str] | None:
     """The values of an option that is given several times, or once with commas."""
     if words is None:
         return None
-    values = [value for word in words for value in word.split(",")]
-    if "" in values:
-        raise BadInput(f"{option}: {','.join(words)!r:.80} names nothing between two commas, or at an end")
-    return values
+    for word in words:
+        if "," in word and "" in word.split(","):
+            raise BadInput(f"{option}: {word!r:.80} names nothing between two commas, or at an end")
+    return [value for word in words for value in word.split(",")]
 
 
 def _check_does_not_prune(method: methods.Method, sparsity: list[str], pattern: str, budget: str) -> None:
