@@ -6,6 +6,7 @@ import pytest
 
 from ipbench.data import catalog, sources
 from ipbench.errors import BadInput
+from ipbench.spec import Augmentation, Recipe
 
 
 def test_the_catalogue_imports_no_torch():
@@ -22,6 +23,8 @@ def test_names_and_default_models():
         "cifar100": "vgg16",
         "tiny-imagenet": "resnet18-cifar",
         "imagenet": "resnet50",
+        "fashion-scenes": "retinanet-small",
+        "coco": "retinanet_resnet50_fpn",
     }
     assert all(catalog.dataset(name).name == name for name in catalog.DATASETS)
 
@@ -33,8 +36,14 @@ def test_facts_fit_each_other(data):
     assert data.train is None or data.recipe.batch_size < data.train
     # What the folder decides is all that varies in size.
     assert (data.train is None) == (data.test is None) == (data.shorter_side is not None)
-    assert data.shorter_side is None or data.shorter_side >= max(data.shape[1:])
+    if data.longer_side is not None:  # images are not cropped
+        assert data.task == catalog.DETECTION and data.shorter_side <= data.longer_side
+        assert min(data.shape[1:]) >= data.shorter_side and max(data.shape[1:]) >= data.longer_side
+        assert not any(side % data.multiple for side in data.shape[1:])
+    elif data.shorter_side is not None:
+        assert data.shorter_side >= max(data.shape[1:])
     assert data.recipe.augmentation.random_resized_crop <= (data.shorter_side is not None)
+    catalog.check_recipe(data, data.recipe)
     assert "\n" not in data.source
 
 
@@ -43,7 +52,7 @@ def test_unknown_name():
         catalog.dataset("cifar-10", "config/x.yaml: dataset")
     assert str(error.value) == (
         "unknown data set 'cifar-10' in config/x.yaml: dataset (did you mean 'cifar10'?);"
-        " valid: cifar10, cifar100, digits, fashion-mnist, imagenet, mnist, tiny-imagenet"
+        " valid: cifar10, cifar100, coco, digits, fashion-mnist, fashion-scenes, imagenet, mnist, tiny-imagenet"
     )
 
 
@@ -54,3 +63,21 @@ def test_statistics_are_those_of_the_training_images(name, tmp_path):
     pixels = sources.load(name, "train", tmp_path).images / np.float32(255)
     assert pixels.mean() == pytest.approx(catalog.dataset(name).mean[0], abs=5e-5)
     assert pixels.std() == pytest.approx(catalog.dataset(name).std[0], abs=5e-5)
+
+
+def test_what_has_no_boxes_reads_no_boxes():
+    for name, facts in catalog.DATASETS.items():
+        catalog.check_loader(facts, "memory")
+        if facts.task == catalog.DETECTION:
+            with pytest.raises(BadInput) as error:
+                catalog.check_loader(facts, "ffcv", "--loader")
+            assert str(error.value) == f"--loader: loader ffcv reads no boxes, which {name} has; use the loader memory"
+        else:
+            catalog.check_loader(facts, "ffcv")
+
+
+def test_augmentation_that_moves_no_boxes():
+    for changes in ({"translate": 2}, {"cutout": 3}, {"random_resized_crop": True}):
+        recipe = Recipe(batch_size=2, augmentation=Augmentation(flip=True, **changes))
+        with pytest.raises(BadInput, match=f"x: coco: augmentation.{next(iter(changes))} does not move boxes"):
+            catalog.check_recipe(catalog.dataset("coco"), recipe, "x")
