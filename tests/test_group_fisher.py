@@ -237,9 +237,9 @@ def test_a_removal_touches_only_what_it_takes_and_is_refused_whole():
     assert {name for name, mask in net.masks.items() if mask is not before[name]} == {"a", "b"}
     assert not net.masks["a"][1].any() and not net.masks["b"][:, 1].any() and int((~net.masks["a"]).sum()) == 6 * 9
     assert not net.coefficients["a"][1].any() and bool(net.coefficients["a"][0].any())
-    for gone, line in (([starts[names["b"]] + 1], "is not there"), ([10**6], "is not there")):
-        with pytest.raises((BadInput, IndexError), match=line if gone[0] < 10**6 else ""):
-            view.remove(torch.tensor(gone))
+    for gone in (starts[names["b"]] + 1, 10**6, -1):
+        with pytest.raises(BadInput, match="is not there"):
+            view.remove(torch.tensor([gone]))
     masks = dict(net.masks)
     with pytest.raises(BadInput, match="layer a: at least one of its 4 units stays"):
         view.remove(starts[names["b"]] + torch.tensor([0, 2, 3]))
