@@ -6,7 +6,7 @@ import json
 from collections import OrderedDict
 from functools import cache
 from itertools import pairwise
-from math import sqrt
+from math import floor, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -376,6 +376,16 @@ def test_budgets_are_met(budget, pattern, space):
     view, pixels = NetView(net), torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double()
     found = masks(view, SCORES["fisher"](net, Batch(pixels, torch.arange(20) % 10)), 0.0, "index", False, "")
     assert 0.97 * view.target < view.kept_by(found) <= view.target
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+@pytest.mark.parametrize("sparsity", ["0.1", "0.3", "0.55", "0.7"])
+def test_the_last_round_ends_at_the_budget_exactly(sparsity, rounds):
+    net = sparse(stack((40, 40, 40)), (2, 2, 2), sparsity=sparsity, budget="channels")
+    scores = of_coefficients(net, {str(place): range(40 * place, 40 * place + 40) for place in range(3)})
+    for number in range(1, rounds + 1):
+        net.prune(masks(NetView(net), scores, 0.0, "none", False, "", number, rounds))
+    assert NetView(net).kept == NetView(net).target == floor(net.run.density * 120)
 
 
 def test_whole_layers_count_and_lose_nothing():

@@ -75,10 +75,7 @@ def masks(
     if ratio:
         found = net.select_units(units, number, share=share_of_round(ratio, number, rounds), blocks=blocks)
     else:
-        start, target = net.budget_at(0.0), net.target
-        pruned = 1 - target / start
-        done = number / (number * pruned + rounds * (1 - pruned))
-        found = net.select_units(units, number, keep=net.budget_at(done), blocks=blocks)
+        found = net.select_units(units, number, keep=_budget_of_round(net, number, rounds), blocks=blocks)
     if guard != "none":
         _check_guard(standing, net.standing(found))
     return found
@@ -96,6 +93,14 @@ def share_of_round(ratio: float, number: int, rounds: int) -> float:
         rounds: R.
     """
     return ratio / (number * ratio + rounds * (1 - ratio))
+
+
+def _budget_of_round(net: NetView, number: int, rounds: int) -> int:
+    """What stays after a round, in the unit of the run's budget, by the same rule."""
+    if number == rounds:
+        return net.target
+    pruned = 1 - net.target / net.budget_at(0.0)
+    return net.budget_at(number / (number * pruned + rounds * (1 - pruned)))
 
 
 def guarded(units: Mapping[str, Tensor], standing: Mapping[str, Tensor], guard: str) -> dict[str, Tensor]:

@@ -19,8 +19,11 @@ def penalised(*, strength: float = 0.01, gram: str = "shape", epochs: int = 0, p
     with the entrywise 1-norm. A row of a layer's matrix W is a filter and its bias. G = W W^T, or W^T W where there are
     at least as many rows as columns. a_l = sqrt(n_l) / (sum over layers of sqrt(n)), n the side of G; of the first
     layer, and of those whose filters read one channel each, the number of filters. Layers are those that make channels
-    which can be removed. There is no weight decay meanwhile. In the interspace W has the filters, and the penalty pulls
-    at coefficients and filter bases.
+    which can be removed. There is no weight decay meanwhile.
+
+    In the interspace W has the filters, and the penalty pulls at coefficients and filter bases. At a basis all filters
+    of its layer pull: at the rate of the net it may not come to rest. On digits (small-vgg, one seed) layers ended at
+    an orthogonality of 0.91 to 1.00 in `sp`, 0.20 to 0.97 in `ip`, and 0.91 to 1.00 there with `lr` 0.1 of the basis.
 
     The record tells of every layer ||diag G||_1 / ||G||_1 at the end (`orthogonality` in its notes), 1 where filters
     are orthogonal.
