@@ -145,7 +145,7 @@ def run_stages(
 def few_steps(entry: Method) -> dict[str, Any]:
     """Options with which a method does all it does in a training of a few steps."""
     wanted = {"every": 2, "fraction": 0.5, "rounds": 3, "rewind": 0.5, "rate": 0.4}
-    wanted |= {"rise": 0.5, "pick": 0.005, "stabilise": 3}
+    wanted |= {"rise": 0.5, "pick": 0.005, "stabilise": 3, "score": "l1", "before": 1}
     return entry.check_options(
         {name: value for name, value in wanted.items() if name in set(entry.options) - {entry.knob}}, "here"
     )

@@ -18,6 +18,7 @@ from ipbench.methods._continuing import line_of
 from ipbench.methods._declare import OF_MODELS, OWN_AXES, REGISTRY, Method, before_training, cross_entropy, method
 from ipbench.methods._files import code_in, renew
 from ipbench.methods._files import load as load_files
+from ipbench.methods._filter_scores import filter_score
 from ipbench.methods._stages import Choose, Continue, Prune, Rewind, Slice, Stage, Train
 from ipbench.methods._updates import DropAndGrow, Gradual
 from ipbench.spec import Run
@@ -44,6 +45,7 @@ __all__ = [
     "built_in",
     "code",
     "cross_entropy",
+    "filter_score",
     "get",
     "line",
     "load",

@@ -203,6 +203,11 @@ class Method:
         for stage in self.stages(run.options):
             if isinstance(stage, Prune) and stage.whole_ranking and run.allocation != "global":
                 raise BadInput(f"{where}: method {self.name}: {ONE_RANKING}")
+            if isinstance(stage, Choose) and stage.one_ranking and run.allocation != "global":
+                raise BadInput(
+                    f"{where}: method {self.name}: chooses {stage.name} in one ranking over all layers, which is"
+                    f" allocation global, not {run.allocation}"
+                )
             if problem := without_meaning(stage, run.pattern):
                 raise BadInput(f"{where}: method {self.name}: {problem}")
             if isinstance(stage, Train) and (problem := _misfit(stage, run, f"{where}: method {self.name}", steps)):

@@ -63,6 +63,25 @@ def rates_of(text: str, blocks: Collection[str], *, below: int | None = 1) -> di
     return found
 
 
+def beginning(text: str, blocks: Collection[str]) -> set[str]:
+    """The blocks whose names begin like one of the words of a text, with commas between them; empty text has none.
+
+    Args:
+        text: starts as in `rates_of`, without ratios.
+        blocks: names of layers, or of groups of channels.
+
+    Raises:
+        BadInput: no block begins like one of them.
+    """
+    found = set[str]()
+    for start in filter(None, (word.strip() for word in text.split(","))):
+        own = {name for name in blocks if _begins(name.split("."), start.split("."))}
+        if not own:
+            raise BadInput(f"whole: nothing that can be pruned begins with {start!r:.60}; there are {_some(blocks)}")
+        found |= own
+    return found
+
+
 def _begins(parts: list[str], start: list[str]) -> bool:
     return len(start) <= len(parts) and all(own in ("*", part) for part, own in zip(parts, start, strict=False))
 

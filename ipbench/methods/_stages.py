@@ -83,12 +83,17 @@ class Choose:
         name: of the choice.
         options: of the function.
         patterns: those of which it can choose what is kept; all if left out.
+        per_class: the function is one of (net, batch, **options): images of each class in the score batch, 0 for as
+            many images as a training batch has. None: it sees no images.
+        one_ranking: it ranks all layers in one list, which only allocation global means.
     """
 
     choose: Callable[..., Any]
     name: str
     options: Mapping[str, Option] = field(default_factory=dict)
     patterns: tuple[str, ...] = ()
+    per_class: int | None = None
+    one_ranking: bool = False
 
     def __str__(self) -> str:
         return f"choose {self.name}"

@@ -27,6 +27,7 @@ _OWN: dict[str, _Own] = {
     "lenet-300-100": _Own(lenet.lenet_300_100),
     "lenet5-caffe": _Own(lenet.lenet5_caffe, smallest=16),
     "small-vgg": _Own(vgg.small_vgg),
+    "vgg13-cifar": _Own(vgg.vgg13_cifar, smallest=32),
     "vgg16": _Own(vgg.vgg16, smallest=32),
     "vgg16-d": _Own(vgg.vgg16_d, smallest=32),
     "vgg19": _Own(vgg.vgg19, smallest=16),

@@ -15,6 +15,7 @@ MODELS: dict[str, str] = {
     "lenet-300-100": "two hidden linear layers of 300 and 100, any input flattened (LeCun et al. 1998); no convolution",
     "lenet5-caffe": "Caffe's LeNet-5: convolutions 20@5x5 and 50@5x5, linear 500; inputs of 16 px or more, usually 28",
     "small-vgg": "six 3x3 convolutions with batch norm, widths 32 to 128, for quick runs; inputs of any size",
+    "vgg13-cifar": "OrthoReg's VGG-13: biases, batch norm behind ReLU, one linear layer; inputs of 32 px or more",
     "vgg16": "VGG-16 for CIFAR: 13 convolutions with batch norm, one linear layer; inputs of 32 px or more",
     "vgg16-d": "the VGG-16 of SNIP and FreezeNet: vgg16 with biases and three linear layers; inputs of 32 px or more",
     "vgg19": "VGG-19 for CIFAR: 16 convolutions with batch norm, one linear layer; inputs of 16 px or more",

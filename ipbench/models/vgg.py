@@ -17,6 +17,25 @@ def vgg16(shape: tuple[int, int, int], classes: int) -> nn.Module:
     return _vgg(shape[0], classes, depths=(2, 2, 3, 3, 3), poolings=5)
 
 
+def vgg13_cifar(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The VGG-13 of OrthoReg (configuration B; Lubana et al. 2020): convolutions with biases, batch norm behind ReLU.
+
+    Ten convolutions, max pooling after every second, one linear layer: 9,416,010 parameters for three channels and 10
+    classes. Maps (B, C, H, W), H and W at least 32, to logits (B, classes).
+    """
+    channels, stages = shape[0], OrderedDict[str, nn.Module]()
+    for number, width in enumerate((64, 128, 256, 512, 512), start=1):
+        stage = nn.Sequential()
+        for place in (1, 2):
+            stage.add_module(f"conv{place}", nn.Conv2d(channels, width, 3, padding=1))
+            stage.add_module(f"relu{place}", nn.ReLU())
+            stage.add_module(f"norm{place}", nn.BatchNorm2d(width))
+            channels = width
+        stage.add_module("pool", nn.MaxPool2d(2))
+        stages[f"stage{number}"] = stage
+    return _with_classifier(stages, channels, classes)
+
+
 def vgg19(shape: tuple[int, int, int], classes: int) -> nn.Module:
     """VGG-19 (configuration E) as usual for CIFAR where pruning is studied: as `vgg16`, without its last max pooling.
 

@@ -113,7 +113,7 @@ def _change(
         net.prune(from_first(masks))
         share_memory(net)
     elif isinstance(stage, methods.Choose):
-        _choose(net, state, stage)
+        _choose(net, data, state, stage)
     else:
         state.point = state.point or rewinding_point(fresh(), data, stage.epochs)
         net.load_tensors(net.cut_from_dense(state.point))
@@ -121,11 +121,12 @@ def _change(
     state.progress.forget_best()
 
 
-def _choose(net: SparseNet, state: State, stage: methods.Choose) -> None:
+def _choose(net: SparseNet, data: Data, state: State, stage: methods.Choose) -> None:
     """Let a method choose the masks; what it made of the coefficients comes from the first process, too."""
     begin = time.perf_counter()
+    batch = () if stage.per_class is None else (data.score_batch(per_class=stage.per_class or None),)
     with together(), full_precision(), torch.no_grad(), method_code(net.run.method, net.run.seed, state.stage):
-        masks = masks_of(net, stage.choose(TrainedView(net, 0.0), **stage.options), f"{stage} must return")
+        masks = masks_of(net, stage.choose(TrainedView(net, 0.0), *batch, **stage.options), f"{stage} must return")
     from_first(net.tensors())
     net.prune(from_first(masks))
     state.choosing += time.perf_counter() - begin

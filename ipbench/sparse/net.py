@@ -21,6 +21,7 @@ from ipbench.sparse import dead, measure, slicing, spaces
 from ipbench.sparse.channels import Groups
 from ipbench.sparse.dead import Constant
 from ipbench.sparse.layers import Use, check_prunable, prunable_weights
+from ipbench.sparse.norms import norms_of
 from ipbench.sparse.renewing import Fresh, renew
 from ipbench.sparse.selection import budget
 from ipbench.sparse.structure import Structure, groups_of, restricted
@@ -94,6 +95,7 @@ class SparseNet(nn.Module):
         self.weights = {name: named[id(layer.weight)] for name, layer in self.layers.items()}
         self.structure = Structure()
         self._groups: Groups | None = None
+        self._norms: dict[str, str] | None = None
         self.bases: dict[str, spaces.FilterBasis] = {}
         if run.space == "ip":
             spaces.check_held_by_modules(net, self.layers, run.basis)
@@ -225,7 +227,7 @@ class SparseNet(nn.Module):
         # What a net started from is never changed in place: no need to copy it a hundred times for SynFlow.
         kept = (self.start, self.basis_start, self.notes, self.state)
         shared: dict[int, object] = {id(values): values for values in kept}
-        shared[id(self._groups)] = self._groups
+        shared |= {id(self._groups): self._groups, id(self._norms): self._norms}
         with self._dropout_anew(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             yield copy.deepcopy(self, shared).train(training)
 
@@ -248,18 +250,29 @@ class SparseNet(nn.Module):
             gradients: a function of a batch, as `self.gradients` of a mean loss.
             batch: all images.
         """
-        number = passes(batch)
-        with self._dropout_anew():
-            if number == 1:
+        if passes(batch) == 1:
+            with self._dropout_anew():
                 return gradients(batch)
+        means = self.mean(lambda part: {name: gradient for name, _, gradient in gradients(part)}, batch)
+        return [(name, c, means[name]) for name, c in self.coefficients.items()]
+
+    def mean(self, values: Callable[[Batch], Mapping[str, Tensor]], batch: Batch) -> dict[str, Tensor]:
+        """The mean over all images of tensors by name that `values` gives for a part of them; passes as in `averaged`.
+
+        Args:
+            values: a function of a batch, as means over its images.
+            batch: all images.
+        """
+        number = passes(batch)
+        sums: dict[str, Tensor] = {}
+        with self._dropout_anew():
             parts = zip(batch.images.tensor_split(number), batch.labels.tensor_split(number), strict=True)
-            sums: dict[str, Tensor] = {}
             for images, labels in parts:
                 share = len(labels) / len(batch.labels)
-                for name, _, gradient in gradients(Batch(images, labels)):
-                    part = gradient.detach() * share
+                for name, value in values(Batch(images, labels)).items():
+                    part = value.detach() * share
                     sums[name] = sums[name] + part if name in sums else part
-        return [(name, c, sums[name]) for name, c in self.coefficients.items()]
+        return sums
 
     @property
     def groups(self) -> Groups:
@@ -267,6 +280,14 @@ class SparseNet(nn.Module):
         if self._groups is None:
             self._groups = groups_of(self.plain(), self.shape)
         return self._groups
+
+    @property
+    def norms(self) -> dict[str, str]:
+        """By layer, the path of the batch norm of its channels (`sparse.norms`); found when first asked for."""
+        if self._norms is None:
+            groups = restricted(self.groups, self.structure)
+            self._norms = norms_of(self.plain(), self.weights, groups, self.shape)
+        return self._norms
 
     def plain(self) -> nn.Module:
         """A copy as the plain module: spatial weights in place of coefficients and filter bases."""

@@ -344,18 +344,65 @@ class OfUnits:
     ) -> dict[str, Tensor]:
         """The best units that cost at most `keep`; with one more they would cost more."""
         self._require()
-        net = self._net
-        ranked = self.units.scores(_dense(net, scores), self._unit_score)
+        ranked = self.units.scores(_dense(self._net, scores), self._unit_score)
+        return self._best(ranked, keep, tie_key, among, blocks)
+
+    def select_units(
+        self,
+        scores: Mapping[str, Tensor],
+        *,
+        keep: int = 0,
+        share: Fraction | float | None = None,
+        tie_key: int,
+        among: Mapping[str, Tensor],
+        blocks: Collection[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """As `select`, by scores of units.
+
+        Args:
+            scores: a number per unit of the dense net, by block; larger = keep.
+            keep: in the budget's unit.
+            share: in its place: of all filters that stand, int(share * number) of them go; a channel is as many as make
+                it.
+            tie_key: orders equal scores by their place.
+            among: masks; what they leave out stays out.
+            blocks: names of those that may lose units; all if left out.
+
+        Raises:
+            NotFinite: a score is not finite.
+            Impossible: so little cannot be kept.
+        """
+        self._require()
+        selection.require_finite_scores(scores)
+        ranked = np.concatenate([scores[name].double().cpu().numpy() for name in self.blocks])
+        if share is None:
+            return self._best(ranked, keep, tie_key, among, blocks)
+        filters = self._filters_of_units()
+        number = int(filters[self.units.alive(_dense(self._net, among))].sum())
+        left = number - int(share * number)
+        return self._best(ranked, left, tie_key, among, blocks, (lambda kept: int(filters[kept].sum()), "filters"))
+
+    def _best(
+        self,
+        ranked: NDArray[np.float64],
+        keep: int,
+        tie_key: int,
+        among: Mapping[str, Tensor],
+        blocks: Collection[str] | None,
+        counted: tuple[Callable[[Flags], int], str] | None = None,
+    ) -> dict[str, Tensor]:
+        """The best units that cost at most `keep`, in the budget's unit or in another one."""
+        net, (count, what) = self._net, counted or (self._count, self.counted)
         alive = self.units.alive(_dense(net, among))
         whole = alive & self._others(blocks)
         order, least = self.units.order(ranked, alive & ~whole, tie_key, net.run.allocation)
 
         def cost(number: int) -> int:
-            return self._count(whole | _flags(order[:number], self.units.number))
+            return count(whole | _flags(order[:number], self.units.number))
 
         if (lowest := cost(least)) > keep:
             raise Impossible(
-                f"a budget of {keep:,} {self.counted} cannot be met: with one of the"
+                f"a budget of {keep:,} {what} cannot be met: with one of the"
                 f" {net.run.pattern} of each of {least} layers or groups, {lowest:,} are left"
             )
         low, high = least, len(order) + 1  # the cost of `low` fits, that of `high` does not
@@ -363,6 +410,30 @@ class OfUnits:
             middle = (low + high) // 2
             low, high = (middle, high) if cost(middle) <= keep else (low, middle)
         return self._masks(whole | _flags(order[:low], self.units.number), among)
+
+    def unit_scores(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The scores of units, by block, of scores of coefficients; a unit that does not stand any more has some, too.
+
+        Raises:
+            NotFinite: a score is not finite.
+        """
+        return self._by_block(self.units.scores(_dense(self._net, scores), self._unit_score))
+
+    def standing(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Which units of the dense net masks leave standing, by block."""
+        return self._by_block(self.units.alive(_dense(self._net, masks)))
+
+    def _by_block(self, values: NDArray[Any]) -> dict[str, Tensor]:
+        return {b.name: torch.from_numpy(values[b.start : b.start + b.number].copy()) for b in self.units.blocks}
+
+    def _filters_of_units(self) -> NDArray[np.int64]:
+        """How many filters make each unit: one, or as many as make a channel."""
+        numbers = np.ones(self.units.number, dtype=np.int64)
+        if self._net.run.pattern == "channels":
+            made = {group.name: sum(m.indices.shape[1] for m in group.producers) for group in self._net.groups}
+            for block in self.units.blocks:
+                numbers[block.start : block.start + block.number] = made[block.name]
+        return numbers
 
     def without_weakest(
         self,

@@ -22,7 +22,8 @@ from ipbench.machine import distributed
 from ipbench.sparse.channels import Groups
 from ipbench.sparse.gates import Gates
 from ipbench.sparse.net import Gradient, SparseNet
-from ipbench.sparse.patterns import selector
+from ipbench.sparse.patterns import OfUnits, selector
+from ipbench.sparse.plain import PlainNet, bias_names, plain_net
 from ipbench.sparse.removal import ChannelUnits
 from ipbench.sparse.selection import Rounding
 from ipbench.sparse.structure import restricted
@@ -82,6 +83,32 @@ class NetView:
         return {name: c.detach() for name, c in self._net.coefficients.items()}
 
     @property
+    def filters(self) -> dict[str, Tensor]:
+        """The weights that the layers compute with, in the shapes of the coefficients, with their graph.
+
+        A loss on them has gradients in all that makes them: in the interspace in coefficients and filter bases.
+        """
+        return {name: layer.weight for name, layer in self._net.layers.items()}
+
+    @property
+    def biases(self) -> dict[str, nn.Parameter]:
+        """Biases by layer, a number per filter, of the layers that have them."""
+        return self._parameters(bias_names(self._net))
+
+    @property
+    def norms(self) -> dict[str, nn.Parameter]:
+        """Scales of batch norms by layer: of the norm behind a layer whose channels are exactly the layer's filters."""
+        return self._parameters({name: f"{path}.weight" for name, path in self._net.norms.items()})
+
+    def _parameters(self, names: Mapping[str, str]) -> dict[str, nn.Parameter]:
+        held = dict(self._net.net.named_parameters())
+        return {layer: held[name] for layer, name in names.items()}
+
+    def plain(self) -> PlainNet:
+        """A copy of the net as a plain module in evaluation mode, of which all parameters can be differentiated by."""
+        return plain_net(self._net)
+
+    @property
     def masks(self) -> dict[str, Tensor]:
         """Boolean tensors in the shapes of the coefficients; True = trained."""
         return dict(self._net.masks)
@@ -123,6 +150,10 @@ class NetView:
     def averaged(self, gradients: Callable[[Batch], list[Gradient]], batch: Batch) -> list[Gradient]:
         """The mean of what `gradients(part)` gives for parts of a batch, in passes of bounded size."""
         return self._net.averaged(gradients, batch)
+
+    def mean(self, values: Callable[[Batch], Mapping[str, Tensor]], batch: Batch) -> dict[str, Tensor]:
+        """The mean of tensors by name that `values(part)` gives for parts of a batch, in the same passes."""
+        return self._net.mean(values, batch)
 
     def uniform(self, layer: str, purpose: keys.Purpose = "score", *parts: int) -> Tensor:
         """Keyed uniform numbers in [0, 1) in the shape of a layer's coefficients; see `SparseNet.uniform`."""
@@ -218,6 +249,60 @@ class NetView:
             scores, rates, rounding, tie_key=keys.key(self._net.run.seed, "ties", *parts),
             among=self._net.masks if among is None else among,
         )  # fmt: skip
+
+    def unit_scores(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The sums of scores over the units of each block, those of the dense net, in double precision on the CPU.
+
+        Raises:
+            NotFinite: a score is not finite.
+            BadInput: the run's pattern is none of filters, columns and channels.
+        """
+        return self._of_units().unit_scores(scores)
+
+    def standing(self, masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Which units of each block stand under masks, those of the net if left out.
+
+        Raises:
+            BadInput: as `unit_scores`.
+        """
+        return self._of_units().standing(self._net.masks if masks is None else masks)
+
+    def select_units(
+        self,
+        scores: Mapping[str, Tensor],
+        *parts: int,
+        keep: int = 0,
+        share: Fraction | float | None = None,
+        blocks: Collection[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """Masks of the best units among those that stand, as `select`.
+
+        Args:
+            scores: a number per unit by block, as `unit_scores` gives them.
+            parts: which of several selections this is.
+            keep: how much stays, in the unit of the run's budget.
+            share: in its place: of the n filters that stand, int(share * n) go, of whichever blocks; a channel is as
+                many filters as make it.
+            blocks: names of those that may lose units; all if left out.
+
+        Raises:
+            NotFinite: a score is not finite.
+            Impossible: so little cannot be kept.
+            BadInput: as `unit_scores`.
+        """
+        tie_key = keys.key(self._net.run.seed, "ties", *parts)
+        return self._of_units().select_units(
+            scores, keep=keep, share=share, tie_key=tie_key, among=self._net.masks, blocks=blocks
+        )
+
+    def _of_units(self) -> OfUnits:
+        found = selector(self._net)
+        if not isinstance(found, OfUnits):
+            run = self._net.run
+            raise BadInput(
+                f"method {run.method}: ranks filters, columns or channels, and pattern {run.pattern} has none of them"
+            )
+        return found
 
 
 class TrainedView(NetView):
