@@ -24,6 +24,7 @@ from ipbench.sparse.net import Gradient, SparseNet
 from ipbench.sparse.patterns import selector
 from ipbench.sparse.selection import Rounding
 from ipbench.sparse.structure import restricted
+from ipbench.sparse.unit_tensors import UnitTensors, unit_tensors
 
 #: What a method may remember: tensors and plain numbers by name.
 Memory = dict[str, Tensor | int | float | bool]
@@ -152,6 +153,15 @@ class NetView:
         """Names of the blocks whose units are all that makes their channels: no skip connection adds others."""
         return selector(self._net).inner
 
+    @property
+    def units(self) -> UnitTensors:
+        """The units of the run's pattern as tensors, made anew at every call: their sums, ranks and masks.
+
+        Raises:
+            BadInput: the pattern is N:M, or channels have been cut.
+        """
+        return unit_tensors(self._net)
+
     def budget_at(self, share: float) -> int:
         """How much may stay when this share, 0 to 1, of what is to be pruned is pruned.
 
@@ -207,12 +217,17 @@ class NetView:
 
 
 class TrainedView(NetView):
-    """The net that is trained, as an updater sees it: what it changes stays changed."""
+    """The net that is trained, as an updater sees it: what it changes stays changed.
+
+    Attributes:
+        restored: whether `restore` was called, for whoever holds the momentum.
+    """
 
     def __init__(self, net: SparseNet, weight_decay: float) -> None:
         """A view of `net`; `weight_decay`: of this training's recipe."""
         super().__init__(net, net.state.setdefault("", {}))
         self._weight_decay = weight_decay
+        self.restored = False
 
     @property
     def masks(self) -> dict[str, Tensor]:
@@ -238,6 +253,27 @@ class TrainedView(NetView):
         taken = masks_of(self._net, masks, "net.prune takes")
         distributed.meet()
         self._net.prune(distributed.from_first(taken))
+
+    def copies(self) -> dict[str, Tensor]:
+        """Copies of all parameters and buffers of the net, by name, for `restore`."""
+        return {name: tensor.clone() for name, tensor in self._net.tensors().items()}
+
+    def restore(self, tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+        """Take back a net that `copies` and `masks` gave earlier in this training; the momentum begins anew.
+
+        Args:
+            tensors: all of them.
+            masks: of that net.
+
+        Raises:
+            BadInput: they are not those of this net.
+        """
+        shapes = {name: tensor.shape for name, tensor in self._net.tensors().items()}
+        if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
+            raise BadInput(f"method {self._net.run.method}: net.restore takes what net.copies gave in this training")
+        self.prune(masks)
+        self._net.load_tensors(distributed.from_first({name: tensor.clone() for name, tensor in tensors.items()}))
+        self.restored = True
 
     def summed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The sums of these tensors over all processes, formed in double precision; all of them must ask for it."""
