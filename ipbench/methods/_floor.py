@@ -25,6 +25,8 @@ _MOST_PRUNED, _HALF = Fraction(9, 10), Fraction(1, 2)
 _JUDGED = 3
 #: What a round is doing.
 _MEASURE, _PRUNE, _SETTLE, _RETRAIN = range(4)
+#: What is remembered of a round.
+_NUMBERS = ("phase", "since", "round", "increment", "accuracy", "limit")
 
 
 class FloorDecay(GroupDecay):
@@ -69,14 +71,13 @@ class FloorDecay(GroupDecay):
         """
         super().__init__(net, steps, rise, 0.0, {})
         self.target, self.floor, self.settle, self.patience = target, floor, settle, patience
-        self.caps, self.pace = _caps(net, ratios, floor, first), dict.fromkeys(net.blocks, _HALF)
+        self.most, self.pace = counted(net, _caps(net, ratios, floor, first)), dict.fromkeys(net.blocks, _HALF)
         if pace:
             self.pace |= rates_of(pace, net.blocks)
         self.phase, self.since, self.round = _MEASURE, 0, 0
         self.increment, self.accuracy = FIRST_INCREMENT, 0.0
         self.accuracies: list[float] = []
         self.good: dict[str, Tensor] = {}
-        self.best: dict[str, Tensor] = {}
 
     def after_backward(self, net: TrainedView, batch: Batch, step: int) -> bool:
         """Let factors grow while a round prunes; count the steps that it settles for."""
@@ -98,7 +99,7 @@ class FloorDecay(GroupDecay):
             self._measured(net, accuracy)
         elif self.phase == _RETRAIN and not self.done:
             if accuracy > max(self.accuracies, default=-1.0):
-                self.best = _copied(net, self.groups.tensors())
+                net.remember("best")
             self.accuracies.append(accuracy)
             if len(self.accuracies) - 1 - self.accuracies.index(max(self.accuracies)) > self.patience:
                 self._judge(net)
@@ -106,25 +107,22 @@ class FloorDecay(GroupDecay):
             raise _not_done(epoch + 1)
 
     def tensors(self) -> Mapping[str, Tensor | int | float | bool]:
-        """What the groups remember, how far the rounds have come, and the nets to come back to."""
-        numbers = {name: getattr(self, name) for name in ("phase", "since", "round", "increment", "accuracy")}
+        """What the groups remember, how far the rounds have come, and what to come back to beside the net."""
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
         accuracies = {f"accuracy {place}": value for place, value in enumerate(self.accuracies)}
-        nets = {f"{name} {key}": t for name in ("good", "best") for key, t in getattr(self, name).items()}
-        limit = {"limit": self.limit}
-        return {**super().tensors(), **numbers, **limit, **accuracies, **nets}
+        good = {f"good {name}": tensor for name, tensor in self.good.items()}
+        return {**super().tensors(), "most": self.most, **numbers, **accuracies, **good}
 
     def load(self, tensors: Mapping[str, Any]) -> None:
         """Take these over."""
         super().load(tensors)
-        for name in ("phase", "since", "round", "increment", "accuracy", "limit"):
+        self.most = tensors["most"]
+        for name in _NUMBERS:
             setattr(self, name, tensors[name])
         self.accuracies = []
         while (key := f"accuracy {len(self.accuracies)}") in tensors:
             self.accuracies.append(tensors[key])
-        self.good, self.best = (
-            {key.removeprefix(f"{name} "): t for key, t in tensors.items() if key.startswith(f"{name} ")}
-            for name in ("good", "best")
-        )
+        self.good = {name: tensors[f"good {name}"] for name in self.groups.tensors() if f"good {name}" in tensors}
 
     def _settle(self, step: int) -> None:
         """All groups of a round are gone; what is left of factors is forgotten."""
@@ -135,7 +133,8 @@ class FloorDecay(GroupDecay):
         """The dense net: what comes back if no round is good."""
         if self.floor - accuracy > _GAP:
             raise _too_high(self.floor, accuracy)
-        self.accuracy, self.good = accuracy, _copied(net, self.groups.tensors())
+        self.accuracy = accuracy
+        self._keep(net)
         self._begin(net, FIRST_INCREMENT)
 
     def _judge(self, net: TrainedView) -> None:
@@ -145,11 +144,14 @@ class FloorDecay(GroupDecay):
         good = self.floor - accuracy <= _GAP
         self._note(net, accuracy, good)
         if good:
-            self.good, self.accuracy = self.best, accuracy
+            net.recall("best")
+            self._keep(net)
+            self.accuracy = accuracy
             increment = min(max(_PER_MARGIN * (accuracy - self.floor), LEAST_INCREMENT), _MOST_INCREMENT)
         else:
             increment = self.increment / (self.accuracy - accuracy) * (self.accuracy - self.floor)
-        self._come_back(net)
+            net.recall("good")
+            self.groups.load({name: tensor.clone() for name, tensor in self.good.items()})
         self._begin(net, increment)
 
     def _begin(self, net: TrainedView, increment: float) -> None:
@@ -157,36 +159,28 @@ class FloorDecay(GroupDecay):
         units, gone = self.groups.units, self.groups.units.counts(self.groups.gone)
         step = Fraction(increment).limit_denominator(10**9) / _HALF
         shares = {
-            name: min(Fraction(lost, int(size)) + step * self.pace[name], self.caps.get(name, Fraction(0)))
-            for name, lost, size in zip(units.blocks, gone.tolist(), units.sizes, strict=True)
+            name: min(Fraction(lost, size) + step * self.pace[name], Fraction(1))
+            for name, lost, size in zip(units.blocks, gone.tolist(), units.sizes.tolist(), strict=True)
         }
-        wanted = counted(net, shares).maximum(gone)
-        self.accuracies, self.best = [], {}
+        wanted = counted(net, shares).minimum(self.most).maximum(gone)
+        self.accuracies = []
         if increment < LEAST_INCREMENT or not bool((wanted > gone).any()):
             self.done = True
+            net.forget("good")
+            net.forget("best")
             return
         self.groups.wanted, self.phase, self.round = wanted, _PRUNE, self.round + 1
         self.increment, self.limit = increment, limit_of(self.target, multiplier_of(increment))
 
-    def _come_back(self, net: TrainedView) -> None:
-        """The net of the last good round, or the dense one, and what the groups remembered then."""
-        parts: dict[str, dict[str, Tensor]] = {"net": {}, "mask": {}, "group": {}}
-        for key, tensor in self.good.items():
-            kind, _, name = key.partition(" ")
-            parts[kind][name] = tensor
-        net.restore(parts["net"], parts["mask"])
-        self.groups.load({name: tensor.clone() for name, tensor in parts["group"].items()})
+    def _keep(self, net: TrainedView) -> None:
+        """Remember the net, and what the groups remember, to come back to."""
+        net.remember("good")
+        self.good = {name: tensor.clone() for name, tensor in self.groups.tensors().items()}
 
     def _note(self, net: TrainedView, accuracy: float, good: bool) -> None:
         told = net.notes.setdefault("rounds", [])
         assert isinstance(told, list)
         told.append({"increment": self.increment, "limit": self.limit, "validation_accuracy": accuracy, "kept": good})
-
-
-def _copied(net: TrainedView, groups: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A net to come back to: its tensors, its masks, and what the groups remember."""
-    parts = {"net": net.copies(), "mask": net.masks, "group": {name: t.clone() for name, t in groups.items()}}
-    return {f"{kind} {name}": tensor for kind, tensors in parts.items() for name, tensor in tensors.items()}
 
 
 def _caps(net: TrainedView, ratios: str, floor: float, first: bool) -> dict[str, Fraction]:

@@ -28,6 +28,8 @@ from ipbench.sparse.unit_tensors import UnitTensors, unit_tensors
 
 #: What a method may remember: tensors and plain numbers by name.
 Memory = dict[str, Tensor | int | float | bool]
+#: Who remembers nets in a net's state: no name that a score has.
+_NETS = "nets that are kept"
 
 
 class NetView:
@@ -217,17 +219,13 @@ class NetView:
 
 
 class TrainedView(NetView):
-    """The net that is trained, as an updater sees it: what it changes stays changed.
-
-    Attributes:
-        restored: whether `restore` was called, for whoever holds the momentum.
-    """
+    """The net that is trained, as an updater sees it: what it changes stays changed."""
 
     def __init__(self, net: SparseNet, weight_decay: float) -> None:
         """A view of `net`; `weight_decay`: of this training's recipe."""
         super().__init__(net, net.state.setdefault("", {}))
         self._weight_decay = weight_decay
-        self.restored = False
+        self._recalled = False
 
     @property
     def masks(self) -> dict[str, Tensor]:
@@ -254,26 +252,39 @@ class TrainedView(NetView):
         distributed.meet()
         self._net.prune(distributed.from_first(taken))
 
-    def copies(self) -> dict[str, Tensor]:
-        """Copies of all parameters and buffers of the net, by name, for `restore`."""
-        return {name: tensor.clone() for name, tensor in self._net.tensors().items()}
+    def remember(self, name: str) -> None:
+        """Keep a copy of the net and its masks under a name, in place of what was kept there; a resumed run has it."""
+        net, kept = self._net, self._net.state.setdefault(_NETS, {})
+        self.forget(name)
+        kept |= {f"{name} mask {layer}": mask.clone() for layer, mask in net.masks.items()}
+        kept |= {f"{name} tensor {key}": tensor.clone() for key, tensor in net.tensors().items()}
 
-    def restore(self, tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
-        """Take back a net that `copies` and `masks` gave earlier in this training; the momentum begins anew.
-
-        Args:
-            tensors: all of them.
-            masks: of that net.
+    def recall(self, name: str) -> None:
+        """Take back the net that was kept under a name, in all processes that of the first; momentum begins anew.
 
         Raises:
-            BadInput: they are not those of this net.
+            BadInput: none is kept there; or channels have been cut since.
         """
-        shapes = {name: tensor.shape for name, tensor in self._net.tensors().items()}
-        if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
-            raise BadInput(f"method {self._net.run.method}: net.restore takes what net.copies gave in this training")
-        self.prune(masks)
-        self._net.load_tensors(distributed.from_first({name: tensor.clone() for name, tensor in tensors.items()}))
-        self.restored = True
+        net, kept = self._net, self._net.state.get(_NETS, {})
+        parts: dict[str, dict[str, Tensor]] = {
+            kind: {
+                key.removeprefix(start): tensor.clone()
+                for key, tensor in kept.items()
+                if key.startswith(start := f"{name} {kind} ") and isinstance(tensor, Tensor)
+            }
+            for kind in ("mask", "tensor")
+        }
+        if not parts["mask"]:
+            raise BadInput(f"method {net.run.method}: net.recall: no net is kept under {name!r:.40}")
+        self.prune(parts["mask"])
+        net.load_tensors(distributed.from_first(parts["tensor"]))
+        self._recalled = True
+
+    def forget(self, name: str) -> None:
+        """Keep no net under a name any more."""
+        kept = self._net.state.get(_NETS, {})
+        for key in [key for key in kept if key.startswith((f"{name} mask ", f"{name} tensor "))]:
+            del kept[key]
 
     def summed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The sums of these tensors over all processes, formed in double precision; all of them must ask for it."""
@@ -308,6 +319,12 @@ def masks_of(net: SparseNet, masks: Any, what: str) -> dict[str, Tensor]:
             raise BadInput(f"{who}, and that of layer {name} is none of shape {tuple(like.shape)}")
         taken[name] = mask.detach().to(like.device, copy=True).contiguous()
     return taken
+
+
+def recalled(view: TrainedView) -> bool:
+    """Whether `view.recall` was called since this was asked last: then momentum is that of another net."""
+    found, view._recalled = view._recalled, False
+    return found
 
 
 def sparse_net(net: NetView | SparseNet) -> SparseNet:

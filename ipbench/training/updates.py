@@ -15,7 +15,7 @@ from ipbench.errors import BadInput
 from ipbench.machine.distributed import agreeing, by_first, from_first
 from ipbench.machine.process_state import method_code
 from ipbench.sparse.net import SparseNet
-from ipbench.sparse.view import TrainedView
+from ipbench.sparse.view import TrainedView, recalled
 from ipbench.updaters.updater import Updater, overrides
 
 #: Hooks that are called with the generators of numpy and Python keyed; each has numbers of its own.
@@ -130,13 +130,12 @@ class Hooks:
         if math.isnan(accuracy):
             raise BadInput(f"{self._who('after_evaluation')} needs a validation accuracy, and no image is held out")
         before, masks = {name: tensor.clone() for name, tensor in self.net.tensors().items()}, self.net.masks
-        self.view.restored = False
         with torch.no_grad(), self._code("after_evaluation", epoch):
             self.updater.after_evaluation(self.view, epoch, accuracy)
         from_first(self.net.tensors())
         self.net.prune(self.net.masks)
         self.changed(masks, momentum)
-        if self.view.restored:  # what was gathered belongs to another net
+        if recalled(self.view):  # what was gathered belongs to another net
             for buffer in momentum.values():
                 buffer.zero_()
         return any(not torch.equal(before[name], tensor) for name, tensor in self.net.tensors().items()) or any(

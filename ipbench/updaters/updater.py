@@ -196,7 +196,7 @@ class Updater:
         A net that is changed here is not the one that was evaluated: what was selected before is forgotten.
 
         Args:
-            net: may be changed; `net.restore` takes back one that `net.copies` and `net.masks` gave.
+            net: may be changed; `net.recall` takes back one that `net.remember` kept.
             epoch: counted from 0.
             accuracy: the task's primary metric on the validation part, the same in all processes. Without such a part
                 the run is refused: the test part decides nothing.
