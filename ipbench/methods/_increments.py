@@ -16,6 +16,8 @@ SYMMETRY = 0.25
 #: A limit is never above this, whatever multiplies it; and the multiplier of an increment of ratios: its value at the
 #: least increment, and the increments at which it is that, and 1.
 _MOST, _LEAST_MULTIPLIER, LEAST_INCREMENT, _USUAL_INCREMENT = 10.0, 0.25, 0.01, 0.05
+#: Of sums of increments: 10,000 times 0.00025 is 2.5, and its sum in double precision a little less.
+_ROUNDING = 1e-9
 #: The increment of ratios with which the public code begins, and of which its one-stage task has the multiplier.
 FIRST_INCREMENT = 0.2
 
@@ -109,7 +111,7 @@ class Increments:
         places = units.ranks(torch.where(gone, -math.inf, self.rank)) - units.counts(gone)[units.block]
         grown = self.factor + increments(places, remaining.clamp(min=1)[units.block], rise)
         self.factor = torch.where(live, grown.clamp(min=0), self.factor)
-        going = live & (self.factor >= limit)
+        going = live & (self.factor >= limit * (1 - _ROUNDING))
         self.gone = gone | going
         return going, torch.where(live, self.factor, 0)
 
