@@ -89,6 +89,33 @@ class Mean(Updater):
         self.mean = tensors
 
 
+class Taking(Updater):
+    """Keeps the net of the first epoch, prunes half of it after the second, takes it back after the third."""
+
+    masks = "pruned"
+
+    def __init__(self, net, steps):
+        self.seen = 0.0
+
+    def after_evaluation(self, net, epoch, accuracy):
+        self.seen += accuracy
+        net.notes[f"epoch {epoch}"] = accuracy
+        if epoch == 0:
+            net.remember("first")
+        elif epoch == 1:
+            net.prune(net.select(net.magnitudes(), net.kept // 2, 1))
+        else:
+            net.recall("first")
+            net.forget("first")
+            net.notes["seen"] = self.seen
+
+    def tensors(self):
+        return {"seen": self.seen}
+
+    def load(self, tensors):
+        self.seen = tensors["seen"]
+
+
 def remembered(net, batch):
     """The running mean of magnitudes over all rounds."""
     count = net.state["count"] = net.state.get("count", 0) + 1
@@ -122,6 +149,12 @@ def growing(*, rise: float = 0.01, limit: float = 0.055):
 def mean():
     """Prunes by the running mean of gradients."""
     return [Train(Mean.spec())]
+
+
+@method(family="during training", paper=PAPER)
+def taking():
+    """Prunes, prunes too much, and takes that back."""
+    return [Prune(magnitude, "magnitude"), Train(Taking.spec())]
 
 
 @method(family="after training", paper=PAPER)

@@ -24,9 +24,10 @@ from ipbench.runs import state as resume
 from ipbench.runs.execute import Environment, end_path, execute
 from ipbench.runs.state import State, read_end
 from ipbench.sparse.net import SparseNet
-from ipbench.sparse.view import sparse_net
+from ipbench.sparse.view import TrainedView, sparse_net
 from ipbench.spec import Recipe, Run
 from ipbench.training import loop
+from ipbench.training.updates import Hooks
 from tests.tiny import TinyData, hooks_of, make_run, tiny_conv
 
 #: Four steps an epoch, twelve in all.
@@ -73,6 +74,7 @@ OWN = {
     "growing": {"space": "ip", "sparsity": "0.2"},
     "mean": {"off": "frozen"},
     "rounds": {},
+    "taking": {},
 }
 
 
@@ -125,6 +127,63 @@ def test_a_projection_comes_before_the_evaluation(tmp_path, monkeypatch):
     assert zeros == [[c // 2 for c in (36, 108, 30, 50)]] * 3
     assert record["outcome"]["notes"] == {"epochs": 3} and record["outcome"]["coefficients_kept"] == 112
     assert record["outcome"]["selected_epoch"] == 3  # the net at the end: it was pruned after the training
+
+
+@pytest.mark.usefixtures("own")
+def test_a_net_is_taken_back_after_an_evaluation(tmp_path, monkeypatch):
+    """With its masks, values and statistics, without momentum; and what is selected is the net as it is then."""
+    nets, true, momenta = [], loop.evaluate, []
+
+    def evaluate(net, batches, recipe):
+        nets.append(({name: tensor.clone() for name, tensor in net.tensors().items()}, dict(net.masks)))
+        return true(net, batches, recipe)
+
+    true_after = Hooks.after_evaluation
+
+    def after(hooks, epoch, accuracy, momentum):
+        found = true_after(hooks, epoch, accuracy, momentum)
+        momenta.append(max(float(buffer.abs().max()) for buffer in momentum.values()))
+        assert found == (epoch > 0)
+        return found
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(Hooks, "after_evaluation", after)
+    run = tiny_run("taking")
+    record = execute(run, tmp_path, HERE, keep=True)
+    end, outcome = read_end(end_path(tmp_path, run), run), record["outcome"]
+    for name, tensor in nets[0][0].items():
+        assert torch.equal(end.net[name], tensor), name
+    assert all(torch.equal(end.masks[name], mask) for name, mask in nets[0][1].items())
+    assert sum(int(mask.sum()) for mask in nets[2][1].values()) == 56 and outcome["coefficients_kept"] == 112
+    assert momenta[0] > 0 and momenta[1] > 0 and momenta[2] == 0
+    curve = outcome["curves"]["validation_accuracy"]
+    assert outcome["notes"] == {**{f"epoch {n}": value for n, value in enumerate(curve)}, "seen": sum(curve)}
+    assert outcome["selected_epoch"] == 3 and outcome["validation_accuracy"] == curve[0]
+    assert outcome["test_accuracy"] == outcome["test_accuracy_selected"]
+
+
+@pytest.mark.usefixtures("own")
+def test_what_decides_by_an_accuracy_needs_one(tmp_path):
+    """Refused at planning; and where the share that is held out is no image."""
+    recipe = RECIPE.model_copy(update={"validation": 0.0})
+    run = tiny_run("taking", recipe=recipe)
+    for refused in (lambda: methods.get("taking").check_run(run, "here"), lambda: execute(run, tmp_path, HERE)):
+        with pytest.raises(BadInput, match="method taking: decides by the validation accuracy") as caught:
+            refused()
+        assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("*.json"))
+    net = SparseNet(tiny_conv(), make_run(), (2, 6, 6))
+    hooks = hooks_of(net, methods.get("taking").stages({})[1].update, 10)
+    with pytest.raises(BadInput, match="needs a validation accuracy, and no image is held out"):
+        hooks.after_evaluation(0, float("nan"), {})
+
+
+def test_a_net_that_is_not_kept_cannot_be_taken_back():
+    view = TrainedView(SparseNet(tiny_conv(), make_run(), (2, 6, 6)), 0.0)
+    view.remember("a")
+    view.forget("a")
+    with pytest.raises(BadInput, match=r"net.recall: no net is kept under 'a'"):
+        view.recall("a")
 
 
 @pytest.mark.usefixtures("own")

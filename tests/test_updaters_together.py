@@ -141,6 +141,23 @@ def test_two_processes_end_a_training_together(processes, tmp_path):
     assert outcomes[0]["training_flops"] == 6 * outcomes[0]["macs_dense"] * 6 * (18 + 18)
 
 
+def test_two_processes_take_a_net_back_together(processes, tmp_path):
+    """They see one accuracy; stopped after it was pruned too far, both go on bit for bit."""
+    words = [word.replace("epochs=2", "epochs=3") for word in words_of(METHOD_FILE, "taking")]
+    stop = [0, "ipbench.training.loop:_asked_to_stop", ["stop"], 42]
+    outcomes = []
+    for faults in ([], [stop]):
+        folder = tmp_path / str(len(faults))
+        ended = processes.run(2, words, folder, *faults)
+        if faults:
+            assert ended.codes == [75, 75], ended.lines
+            ended = processes.run(2, words, folder)
+        assert ended.codes == [0, 0], ended.lines
+        (path,) = (folder / "out/runs").rglob("*.json")
+        outcomes.append(read_json(path)["outcome"])
+    assert outcomes[0] == outcomes[1] and set(outcomes[0]["notes"]) == {"epoch 0", "epoch 1", "epoch 2", "seen"}
+
+
 def test_two_processes_decide_by_all_images(processes, tmp_path):
     """The masks are those of one process; stopped in an epoch, the two go on bit for bit."""
     (tmp_path / "own.py").write_text(BRIGHT)

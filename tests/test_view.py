@@ -30,6 +30,7 @@ USES: dict[str, Callable[[Any, Batch], Any]] = {
     "budget_at": lambda net, batch: [net.budget_at(share) for share in (0, 0.3, 1)],
     "channels": lambda net, batch: units_of(net),
     "coefficients": lambda net, batch: net.coefficients,
+    "forget": lambda net, batch: net.forget("a"),
     "gates": lambda net, batch: gated(net, batch),
     "gradients": lambda net, batch: net.gradients(loss(net, batch)),
     "groups": lambda net, batch: net.groups.to_json(),
@@ -42,6 +43,8 @@ USES: dict[str, Callable[[Any, Batch], Any]] = {
     "names": lambda net, batch: net.names,
     "notes": lambda net, batch: net.notes,
     "prune": lambda net, batch: (net.prune({name: net.uniform(name) < 0.5 for name in net.names}), net.masks),
+    "recall": lambda net, batch: (net.remember("b"), net.prune(net.masks), net.recall("b"), net.masks),
+    "remember": lambda net, batch: net.remember("a"),
     "remove": lambda net, batch: (net.remove(net.channels.weakest(torch.ones(net.channels.number), 1)), net.masks),
     "select": lambda net, batch: net.select(net.magnitudes(), net.budget, 3),
     "select_each": lambda net, batch: net.select_each(net.magnitudes(), dict.fromkeys(net.blocks, 0.3), 4),
@@ -50,6 +53,7 @@ USES: dict[str, Callable[[Any, Batch], Any]] = {
     "summed": lambda net, batch: net.summed(net.magnitudes()),
     "target": lambda net, batch: net.target,
     "uniform": lambda net, batch: [net.uniform(name, "growth", 2) for name in net.names],
+    "units": lambda net, batch: units(net),
     "weight_decay": lambda net, batch: net.weight_decay,
     "weights": lambda net, batch: net.weights,
 }
@@ -74,6 +78,15 @@ def gated(net: NetView, batch: Batch) -> list[Any]:
     with (gates := net.gates())(batch):
         loss(net, batch).backward()
     return [gates.gradients(), *public(gates)]
+
+
+def units(net: NetView) -> list[Any]:
+    """All that tensors of units tell."""
+    found = net.units
+    sums = found.sums(net.magnitudes())
+    kept = found.ranks(sums) > 1
+    told = [found.blocks, found.sizes, found.starts, found.block, found.order, found.number, sums]
+    return [*told, found.counts(kept), found.spread(sums), found.masks(kept)]
 
 
 def public(thing: object) -> list[str]:
@@ -154,6 +167,9 @@ def test_every_function_of_a_method_gets_a_view(batch):
         def after_epoch(self, net, epoch):
             note("after_epoch", net)
 
+        def after_evaluation(self, net, epoch, accuracy):
+            note("after_evaluation", net)
+
         def decay(self, net):
             note("decay", net)
 
@@ -167,7 +183,8 @@ def test_every_function_of_a_method_gets_a_view(batch):
     hooks = hooks_of(net, Noting.spec(), 10)
     assert hooks.penalty(0) is None and hooks.after_backward(batch, 0, {}) and hooks.decays(0) is None
     hooks.after_epoch(0, {})
-    hooks_named = ["begin", "penalty", "after_backward", "decay", "after_epoch"]
+    assert not hooks.after_evaluation(0, 0.5, {})
+    hooks_named = ["begin", "penalty", "after_backward", "decay", "after_epoch", "after_evaluation"]
     assert seen == [(name, TrainedView) for name in hooks_named]
 
 

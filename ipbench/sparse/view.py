@@ -27,9 +27,12 @@ from ipbench.sparse.plain import PlainNet, bias_names, plain_net
 from ipbench.sparse.removal import ChannelUnits
 from ipbench.sparse.selection import Rounding
 from ipbench.sparse.structure import restricted
+from ipbench.sparse.unit_tensors import UnitTensors, unit_tensors
 
 #: What a method may remember: tensors and plain numbers by name.
 Memory = dict[str, Tensor | int | float | bool]
+#: Who remembers nets in a net's state: no name that a score has.
+_NETS = "nets that are kept"
 
 
 class NetView:
@@ -197,6 +200,15 @@ class NetView:
         """Names of the blocks whose units are all that makes their channels: no skip connection adds others."""
         return selector(self._net).inner
 
+    @property
+    def units(self) -> UnitTensors:
+        """The units of the run's pattern as tensors, made anew at every call: their sums, ranks and masks.
+
+        Raises:
+            BadInput: the pattern is N:M, or channels have been cut.
+        """
+        return unit_tensors(self._net)
+
     def budget_at(self, share: float) -> int:
         """How much may stay when this share, 0 to 1, of what is to be pruned is pruned.
 
@@ -312,6 +324,7 @@ class TrainedView(NetView):
         """A view of `net`; `weight_decay`: of this training's recipe."""
         super().__init__(net, net.state.setdefault("", {}))
         self._weight_decay = weight_decay
+        self._recalled = False
 
     @property
     def masks(self) -> dict[str, Tensor]:
@@ -355,6 +368,40 @@ class TrainedView(NetView):
         gone = distributed.from_first({"units": flags})["units"].nonzero().flatten()
         self._net.prune(self.channels.masks_without(gone))
 
+    def remember(self, name: str) -> None:
+        """Keep a copy of the net and its masks under a name, in place of what was kept there; a resumed run has it."""
+        net, kept = self._net, self._net.state.setdefault(_NETS, {})
+        self.forget(name)
+        kept |= {f"{name} mask {layer}": mask.clone() for layer, mask in net.masks.items()}
+        kept |= {f"{name} tensor {key}": tensor.clone() for key, tensor in net.tensors().items()}
+
+    def recall(self, name: str) -> None:
+        """Take back the net that was kept under a name, in all processes that of the first; momentum begins anew.
+
+        Raises:
+            BadInput: none is kept there; or channels have been cut since.
+        """
+        net, kept = self._net, self._net.state.get(_NETS, {})
+        parts: dict[str, dict[str, Tensor]] = {
+            kind: {
+                key.removeprefix(start): tensor.clone()
+                for key, tensor in kept.items()
+                if key.startswith(start := f"{name} {kind} ") and isinstance(tensor, Tensor)
+            }
+            for kind in ("mask", "tensor")
+        }
+        if not parts["mask"]:
+            raise BadInput(f"method {net.run.method}: net.recall: no net is kept under {name!r:.40}")
+        self.prune(parts["mask"])
+        net.load_tensors(distributed.from_first(parts["tensor"]))
+        self._recalled = True
+
+    def forget(self, name: str) -> None:
+        """Keep no net under a name any more."""
+        kept = self._net.state.get(_NETS, {})
+        for key in [key for key in kept if key.startswith((f"{name} mask ", f"{name} tensor "))]:
+            del kept[key]
+
     def summed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The sums of these tensors over all processes, formed in double precision; all of them must ask for it."""
         world = distributed.processes()
@@ -388,6 +435,12 @@ def masks_of(net: SparseNet, masks: Any, what: str) -> dict[str, Tensor]:
             raise BadInput(f"{who}, and that of layer {name} is none of shape {tuple(like.shape)}")
         taken[name] = mask.detach().to(like.device, copy=True).contiguous()
     return taken
+
+
+def recalled(view: TrainedView) -> bool:
+    """Whether `view.recall` was called since this was asked last: then momentum is that of another net."""
+    found, view._recalled = view._recalled, False
+    return found
 
 
 def sparse_net(net: NetView | SparseNet) -> SparseNet:

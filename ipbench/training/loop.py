@@ -206,8 +206,12 @@ def train(
         progress.flops += measure.training_flops(net.now.macs, images)  # of what is left of the net
         if hooks:
             hooks.after_epoch(epoch, optimiser.momentum)
-        _look(net, data, recipe, progress, epoch, {"train_loss": total / (end - begin), "gradient_norm": norm}, hooks)
+        accuracy = _look(
+            net, data, recipe, progress, epoch, {"train_loss": total / (end - begin), "gradient_norm": norm}, hooks
+        )
         progress.epoch = epoch + 1
+        if hooks and hooks.after_evaluation(epoch, accuracy, optimiser.momentum):
+            progress.forget_best()
         after_epoch(progress)
 
 
@@ -219,8 +223,11 @@ def _look(
     epoch: int,
     values: dict[str, float],
     hooks: Hooks | None,
-) -> None:
+) -> float:
     """Evaluate the net at the end of an epoch, extend the curves, and select the epoch if it is the best so far.
+
+    Returns:
+        The validation accuracy; nan without a validation part.
 
     Raises:
         NotFinite: the validation loss, a parameter or a buffer is not finite.
@@ -237,6 +244,7 @@ def _look(
     if eligible and (math.isnan(accuracy) or accuracy > progress.best_accuracy):
         progress.best_epoch, progress.best_accuracy = epoch + 1, accuracy
         progress.best = {name: tensor.clone() for name, tensor in net.tensors().items()}
+    return accuracy
 
 
 def require_finite(values: Mapping[str, float], of: str) -> None:

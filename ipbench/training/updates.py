@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -14,11 +15,18 @@ from ipbench.errors import BadInput
 from ipbench.machine.distributed import agreeing, by_first, from_first
 from ipbench.machine.process_state import method_code
 from ipbench.sparse.net import SparseNet
-from ipbench.sparse.view import TrainedView
+from ipbench.sparse.view import TrainedView, recalled
 from ipbench.updaters.updater import Updater, overrides
 
 #: Hooks that are called with the generators of numpy and Python keyed; each has numbers of its own.
-_PLACES = {"after_backward": (), "penalty": (1,), "decay": (2,), "after_epoch": (3,), "gates": (4,)}
+_PLACES = {
+    "after_backward": (),
+    "penalty": (1,),
+    "decay": (2,),
+    "after_epoch": (3,),
+    "gates": (4,),
+    "after_evaluation": (5,),
+}
 
 
 @dataclass
@@ -110,6 +118,29 @@ class Hooks:
         from_first(self.net.tensors())
         self.net.prune(self.net.masks)
         self.changed(before, momentum)
+
+    def after_evaluation(self, epoch: int, accuracy: float, momentum: Mapping[str, Tensor]) -> bool:
+        """Let the net be changed by its validation accuracy; returns whether it was.
+
+        Raises:
+            BadInput: there is no accuracy, for there is no validation part.
+        """
+        if not self.has("after_evaluation"):
+            return False
+        if math.isnan(accuracy):
+            raise BadInput(f"{self._who('after_evaluation')} needs a validation accuracy, and no image is held out")
+        before, masks = {name: tensor.clone() for name, tensor in self.net.tensors().items()}, self.net.masks
+        with torch.no_grad(), self._code("after_evaluation", epoch):
+            self.updater.after_evaluation(self.view, epoch, accuracy)
+        from_first(self.net.tensors())
+        self.net.prune(self.net.masks)
+        self.changed(masks, momentum)
+        if recalled(self.view):  # what was gathered belongs to another net
+            for buffer in momentum.values():
+                buffer.zero_()
+        return any(not torch.equal(before[name], tensor) for name, tensor in self.net.tensors().items()) or any(
+            not torch.equal(mask, masks[name]) for name, mask in self.net.masks.items()
+        )
 
     def decays(self, step: int) -> Mapping[str, Tensor] | None:
         """The weight decay of single coefficients.

@@ -53,10 +53,12 @@ class Update:
         masks: "stay": the training leaves the masks as they are, and it is an error if they change. "exchanged": it
             takes coefficients in for others; a stage before has pruned. "pruned": it ends at the run's budget.
         patterns: those of a run that it can keep; all if none is named.
+        evaluates: whether it needs the validation accuracy of every epoch, so that the recipe must hold images out.
     """
 
     masks: MaskUse = "stay"
     patterns: tuple[str, ...] = ()
+    evaluates: bool = False
 
     def begin(self, net: TrainedView, steps: Steps) -> Updater:
         """What works in a training.
@@ -92,6 +94,7 @@ class Own(Update):
             )
         object.__setattr__(self, "masks", self.kind.masks)
         object.__setattr__(self, "patterns", self.kind.patterns)
+        object.__setattr__(self, "evaluates", self.kind.after_evaluation is not Updater.after_evaluation)
 
     def begin(self, net: TrainedView, steps: Steps) -> Updater:
         """An instance of the class."""
@@ -106,9 +109,9 @@ class Updater:
     """What works beside the steps of one training. Every hook is optional; a hook that is left out costs nothing.
 
     The order in a step: `gates` around the forward pass, `penalty` and the backward pass; then `after_backward`,
-    `decay`, and the step of SGD. At the end of an epoch `after_epoch` comes before the evaluation. Hooks that change
-    coefficients do it in place; gradients are not recorded in any hook but `penalty`. Random numbers come from
-    `net.uniform` alone.
+    `decay`, and the step of SGD. At the end of an epoch `after_epoch` comes before the evaluation, `after_evaluation`
+    behind it. Hooks that change coefficients do it in place; gradients are not recorded in any hook but `penalty`.
+    Random numbers come from `net.uniform` alone.
 
     With several processes all hooks run in each of them. Gradients are those of the whole batch; what a hook adds up
     over the images of its own batch goes through `net.summed`. Masks, and coefficients after an epoch, are those of the
@@ -191,6 +194,18 @@ class Updater:
 
     def after_epoch(self, net: TrainedView, epoch: int) -> None:
         """Called at the end of an epoch, counted from 0, before the net is evaluated. Masked coefficients stay off."""
+
+    def after_evaluation(self, net: TrainedView, epoch: int, accuracy: float) -> None:
+        """Called after the evaluation at the end of an epoch, for what depends on the accuracy. Masked ones stay off.
+
+        A net that is changed here is not the one that was evaluated: what was selected before is forgotten.
+
+        Args:
+            net: may be changed; `net.recall` takes back one that `net.remember` kept.
+            epoch: counted from 0.
+            accuracy: the task's primary metric on the validation part, the same in all processes. Without such a part
+                the run is refused: the test part decides nothing.
+        """
 
     def decay(self, net: TrainedView) -> Mapping[str, Tensor] | None:
         """The weight decay of each coefficient at this step, in place of the recipe's (`net.weight_decay`).
