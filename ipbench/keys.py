@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     import torch
 
 Purpose = Literal[
-    "augmentation", "basis", "dropout", "growth", "init", "order", "score", "score batch", "split", "ties"
+    "augmentation",
+    "basis",
+    "dropout",
+    "growth",
+    "init",
+    "order",
+    "sampling",
+    "score",
+    "score batch",
+    "split",
+    "ties",
 ]
 PURPOSES: tuple[str, ...] = get_args(Purpose)
 

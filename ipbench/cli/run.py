@@ -269,9 +269,10 @@ def _result(record: dict[str, Any]) -> str:
         return f"{record['status']}: {record['reason']}"
     outcome = record["outcome"]
     reached = f"{100 * outcome['reached']:.2f} % of {record['run']['budget']} removed, " if "reached" in outcome else ""
+    name = {"map": "mAP"}.get(outcome.get("metric", ""), "accuracy")
     left_out = sum(outcome.get("not_prunable", {}).values())
     return (
-        f"test accuracy {100 * outcome['test_accuracy']:.2f} %, sparsity {outcome['achieved_sparsity']:.4f}, "
+        f"test {name} {100 * outcome['test_accuracy']:.2f} %, sparsity {outcome['achieved_sparsity']:.4f}, "
         f"{reached}"
         f"{f'{left_out:,} weights not prunable, ' if left_out else ''}"
         f"{record['cost']['wall_seconds']:.0f} s"

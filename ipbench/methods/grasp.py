@@ -17,6 +17,9 @@ def grasp(net, batch, *, temperature: float = 200.0):
     if temperature <= 0:
         raise BadInput(f"method grasp: temperature is above 0 (got {temperature:g})")
 
+    if net.task != "classification":
+        raise BadInput(f"method grasp: it divides logits by a temperature, and a net for {net.task} has other outputs")
+
     def gradients(part):
         return net.gradients(cross_entropy(net(part.images) / temperature, part.labels), create_graph=True)
 
