@@ -22,6 +22,7 @@ Purpose = Literal[
     "init",
     "order",
     "sampling",
+    "scenes",
     "score",
     "score batch",
     "split",

@@ -20,7 +20,7 @@ from ipbench.cli import run as run_command
 from ipbench.cli.arguments import path, whole
 from ipbench.cli.run import DataFolder, MethodFiles
 from ipbench.data import catalog as datasets
-from ipbench.errors import BadInput
+from ipbench.errors import BadInput, valid_choice
 from ipbench.machine.lease import parse_gpus, run_with_gpus
 from ipbench.models import catalog as models
 from ipbench.planning.experiment import Experiment
@@ -36,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Fetch data sets, write .beton files.", no_args_is_help=True)
+data_app = typer.Typer(help="List, fetch and make data sets, write .beton files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(run_command.app)
 app.add_typer(results_commands.app)
@@ -192,19 +192,52 @@ def count(
         output.say(f"not used by an evaluated image: {', '.join(counted.unseen)}")
 
 
+@data_app.command("list")
+def list_data_sets(as_json: AsJson = False) -> None:
+    """List the data sets with their tasks, sizes, default models and sources."""
+    if as_json:
+        named = ("name", "task", "shape", "classes", "train", "test", "model", "source")
+        output.say(
+            json.dumps([{key: getattr(one, key) for key in named} for one in datasets.DATASETS.values()], indent=1)
+        )
+        return
+    for one in datasets.DATASETS.values():
+        counts = "the folder decides how many" if one.train is None else f"{one.train:,} + {one.test:,}"
+        size = " x ".join(map(str, one.shape))
+        output.say(f"{one.name}  ({one.task})\n    {counts} images of {size}, {one.classes} classes; model {one.model}")
+        output.say(f"    {one.source}")
+
+
 @data_app.command("fetch")
 def fetch(name: Annotated[str, typer.Argument(help="A data set.")], data: DataFolder = Path("data")) -> None:
     """Download a data set, or say where its files must be put."""
-    datasets.dataset(name, "NAME")
+    facts = datasets.dataset(name, "NAME")
+    if facts.task == datasets.DETECTION:
+        from ipbench.data.box_loaders import check
+
+        output.say(check(name, data))
+        return
     from ipbench.data.sources import fetch as fetch_source
 
     output.say(fetch_source(name, data))
 
 
+@data_app.command("make")
+def make(
+    name: Annotated[str, typer.Argument(help="A data set that is made of another one: fashion-scenes.")],
+    data: DataFolder = Path("data"),
+) -> None:
+    """Make a data set of another one's images."""
+    valid_choice(name, datasets.MADE, "data set to make", "NAME")
+    from ipbench.data.scenes import make as make_scenes
+
+    output.say(make_scenes(data))
+
+
 @data_app.command("beton")
 def beton(name: Annotated[str, typer.Argument(help="A data set.")], data: DataFolder = Path("data")) -> None:
     """Write the .beton files of a data set for the FFCV loader."""
-    datasets.dataset(name, "NAME")
+    datasets.check_loader(datasets.dataset(name, "NAME"), "ffcv")
     from ipbench.data import beton_writing
 
     splits: tuple[Literal["train", "test"], ...] = ("train", "test")

@@ -97,7 +97,7 @@ def run(
     facts = datasets.dataset(dataset, "--dataset")
     chosen = methods.get(method, "--method")
     models.check(facts.model if model is None else model, "--model")
-    valid_choice(loader, ("memory", "ffcv"), "loader", "--loader")
+    datasets.check_loader(facts, valid_choice(loader, ("memory", "ffcv"), "loader", "--loader"), "--loader")
     chosen_pattern = (chosen.pattern if chosen.prunes else COEFFICIENTS) if pattern is None else pattern
     values: dict[str, Any] = {
         "dataset": dataset,

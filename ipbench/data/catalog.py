@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from ipbench.errors import BadInput, valid_choice
 from ipbench.spec import Augmentation, Recipe
 
+DETECTION = "detection"
+#: Data sets that `ipbench data make` makes.
+MADE = ("fashion-scenes",)
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -25,10 +29,15 @@ class DataSet:
         recipe: the default recipe.
         source: where the images come from, in one sentence.
         shorter_side: of data sets that are folders of images of any size: the pixels to which the shorter side of every
-            image is brought before a crop of `shape` is taken; None: all images are of `shape`.
+            image is brought before a crop of `shape` is taken, or, for detection, all of it; None: all images are of
+            `shape`.
+        longer_side: of data sets whose images are not cropped: the pixels that the longer side then has at most; the
+            shorter one becomes shorter where it would have more. `shape` is that of a usual batch.
+        multiple: height and width of a batch of images of different sizes are multiples of this.
+        evaluation_batch: images in a batch that is only evaluated; None: `loaders.EVALUATION_BATCH`.
         task: what nets are trained for on it: one of `ipbench.training.task.TASKS`.
-        published: SHA-256 of the pixels and labels of a part (`sources.sha256`), by its number of images; a part
-            whose number is not there is recorded, and cannot be checked.
+        published: SHA-256 of the pixels and labels of a part (`sources.sha256`, of scenes `scenes.sha256`), by its
+            number of images; a part whose number is not there is recorded, and cannot be checked.
     """
 
     name: str
@@ -42,6 +51,9 @@ class DataSet:
     recipe: Recipe
     source: str
     shorter_side: int | None = None
+    longer_side: int | None = None
+    multiple: int = 1
+    evaluation_batch: int | None = None
     task: str = "classification"
     published: Mapping[int, str] = field(default_factory=dict)
 
@@ -176,6 +188,61 @@ DATASETS: dict[str, DataSet] = {
             " imagenet/val/CLASS/*.JPEG in the data folder; the official validation images are the test part",
             shorter_side=256,
         ),
+        DataSet(
+            name="fashion-scenes",
+            shape=(1, 96, 96),
+            classes=10,
+            train=4000,
+            test=1000,
+            mean=(0.0944,),
+            std=(0.2360,),
+            model="retinanet-small",
+            recipe=Recipe(
+                epochs=12,
+                batch_size=16,
+                lr=0.02,
+                weight_decay=1e-4,
+                schedule="cosine",
+                warmup=1,
+                augmentation=Augmentation(flip=True),
+            ),
+            source="made by `ipbench data make fashion-scenes`: two to five garments of Fashion-MNIST, of different"
+            " size, on a canvas of 96 x 96 pixels",
+            evaluation_batch=100,
+            task=DETECTION,
+            published={
+                4000: "182a9aa4e4d6b19beb4107028e5bd2f29c0ca8e5758881d890a773fca405ef8f",
+                1000: "0773c87ed50ddc3fe91e15226f6b5d1ba8aea5633962c5c532bd73a9292a4dfe",
+            },
+        ),
+        DataSet(
+            name="coco",
+            shape=(3, 800, 1344),
+            classes=80,
+            # The folder decides, as for imagenet.
+            train=None,
+            test=None,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+            model="retinanet_resnet50_fpn",
+            # torchvision's setup of its RetinaNet, for a batch of 16.
+            recipe=Recipe(
+                epochs=26,
+                batch_size=16,
+                lr=0.01,
+                weight_decay=1e-4,
+                milestones=(16 / 26, 22 / 26),
+                augmentation=Augmentation(flip=True),
+            ),
+            source="COCO 2017 from cocodataset.org, or a part of it, as coco/train2017/*.jpg, coco/val2017/*.jpg and"
+            " coco/annotations/instances_{train,val}2017.json in the data folder; the official validation images are"
+            " the test part",
+            shorter_side=800,
+            longer_side=1333,
+            multiple=32,
+            evaluation_batch=4,
+            task=DETECTION,
+        ),
     )
 }
 
@@ -189,10 +256,13 @@ def check_recipe(facts: DataSet, recipe: Recipe, where: str = "") -> None:
         where: where the user wrote it, for the message.
 
     Raises:
-        BadInput: it moves images out of sight, crops what has one size, or asks for more images than there are.
+        BadInput: it moves images out of sight, crops what has one size, does with images what is not done with their
+            boxes, or asks for more images than there are.
     """
     place, augmentation = f"{where}: {facts.name}" if where else facts.name, recipe.augmentation
     _, height, width = facts.shape
+    if facts.task == DETECTION and (moving := {*augmentation.differences()} - {"flip"}):
+        raise BadInput(f"{place}: augmentation.{min(moving)} does not move boxes; for detection there is flip alone")
     if augmentation.translate >= min(height, width):
         raise BadInput(
             f"{place}: augmentation.translate is {augmentation.translate}, which moves images of {height} x {width}"
@@ -212,6 +282,17 @@ def check_recipe(facts: DataSet, recipe: Recipe, where: str = "") -> None:
     left = _training_part(facts.train, recipe)
     if left < recipe.batch_size:
         raise BadInput(f"{place}: batch_size is {recipe.batch_size}, but the training part has only {left} images")
+
+
+def check_loader(facts: DataSet, loader: str, where: str = "") -> None:
+    """Whether a loader reads a data set.
+
+    Raises:
+        BadInput: "ffcv", whose files have no boxes, and the task is detection.
+    """
+    if loader == "ffcv" and facts.task == DETECTION:
+        place = f"{where}: " if where else ""
+        raise BadInput(f"{place}loader ffcv reads no boxes, which {facts.name} has; use the loader memory")
 
 
 def steps_per_epoch(facts: DataSet, recipe: Recipe) -> int | None:

@@ -6,15 +6,16 @@ import hashlib
 from pathlib import Path
 from typing import get_args
 
-from ipbench.data import beton, image_folder, sources
-from ipbench.data.catalog import dataset
+from ipbench.data import beton, coco_folder, image_folder, scenes, sources
+from ipbench.data.catalog import DETECTION, check_loader, dataset
 
 
 def of(name: str, root: Path, loader: str = "memory") -> str:
     """SHA-256 of both parts of a data set, as they lie below `root`.
 
     Of a data set that is held in memory it is that of the decoded pixels and the labels; of a folder of images, that
-    of its classes and of the names and sizes of its files. A process computes it once.
+    of its classes and of the names and sizes of its files. Boxes and their classes count like pixels and labels. A
+    process computes it once.
 
     Args:
         name: one of `catalog.DATASETS`.
@@ -29,8 +30,13 @@ def of(name: str, root: Path, loader: str = "memory") -> str:
 
 
 def _of_part(name: str, split: sources.Split, root: Path, loader: str) -> str:
+    check_loader(dataset(name), loader)
     if loader == "ffcv":
         return beton.images_sha256(name, split, beton.beton_path(name, split, root))
+    if name == scenes.NAME:
+        return scenes.sha256(split, root)
+    if dataset(name).task == DETECTION:
+        return coco_folder.sha256(name, split, root)
     if dataset(name).shorter_side is not None:
         return image_folder.sha256(name, split, root)
     return sources.sha256(name, split, root)

@@ -73,6 +73,10 @@ class BetonPixels:
         self._device = device
         self.labels = np.array(self._loader.reader.metadata["f1"], dtype=np.int64)
 
+    def __len__(self) -> int:
+        """Images of the split."""
+        return len(self.labels)
+
     def batches(
         self, order: np.ndarray, size: int, keyed: Keyed | None
     ) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:

@@ -45,6 +45,10 @@ class FolderPixels:
         self._device, self._workers = device, workers
         self.labels = self._listing.labels
 
+    def __len__(self) -> int:
+        """Images of the split."""
+        return len(self.labels)
+
     def batches(
         self, order: np.ndarray, size: int, keyed: augment.Keyed | None
     ) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from ipbench import keys
-from ipbench.data import beton, splits
+from ipbench.data import beton, box_loaders, splits
 from ipbench.data.augment import Keyed
-from ipbench.data.catalog import DataSet, check_recipe, dataset
+from ipbench.data.box_loaders import Boxes
+from ipbench.data.boxes import Target
+from ipbench.data.catalog import DETECTION, DataSet, check_loader, check_recipe, dataset
 from ipbench.data.folder_loader import FolderPixels
 from ipbench.data.memory_loader import MemoryPixels
 from ipbench.data.sources import Split
@@ -25,20 +28,30 @@ from ipbench.spec import Recipe
 LoaderName = Literal["memory", "ffcv"]
 LOADERS: tuple[str, ...] = get_args(LoaderName)
 
-#: Images in a batch that is only evaluated; part of the numerics, since sums over batches are rounded.
+#: Images in a batch that is only evaluated, where the catalogue tells no other number; part of the numerics, since sums
+#: over batches are rounded.
 EVALUATION_BATCH = 500
 
-#: Training images that are evaluated at most.
+#: Training images that are evaluated at most; of detection, as many as COCO has for its validation.
 PLAIN_TRAINING = 60_000
+PLAIN_TRAINING_WITH_BOXES = 5_000
+#: Parts of the images that are evaluated.
+Part = Literal["train", "validation", "test"]
 
 
 class Batch(NamedTuple):
-    """Images and labels on the device."""
+    """Images, and what they show, on the device."""
 
     images: torch.Tensor
-    """float32 (n, channels, height, width), normalised"""
+    """float32 (n, channels, height, width), normalised; where images differ in size, zeros on the right and below"""
     labels: torch.Tensor
-    """int64 (n,)"""
+    """int64 (n,); of detection (0,)"""
+    targets: tuple[Target, ...] = ()
+    """of detection: what is to be found in each image, crowds left out"""
+    indices: torch.Tensor | None = None
+    """of detection: int64 (n,), the numbers of the images in their split; one more is their id in `Data.truth`"""
+    sizes: tuple[tuple[int, int], ...] = ()
+    """of detection: height, width of each image, without what was added at its border"""
 
 
 class Pixels(Protocol):
@@ -49,6 +62,10 @@ class Pixels(Protocol):
     """
 
     labels: np.ndarray
+
+    def __len__(self) -> int:
+        """Images of the split."""
+        ...
 
     def batches(
         self, order: np.ndarray, size: int, keyed: Keyed | None
@@ -90,6 +107,7 @@ class Data:
         steps_per_epoch: full batches in the training part.
         train_indices: sorted, of the training part, of all ranks.
         validation_indices: sorted, of the validation part, of all ranks.
+        notes: what is not as in the files, of boxes that were left out or cut; by split.
 
     Raises:
         BadInput: unknown name or loader, images or FFCV missing, or a recipe that does not fit the data set.
@@ -119,8 +137,13 @@ class Data:
         self._check_batches(recipe)
         # Both splits at once: a test file that is missing should stop a run before it trains.
         self._train, self._test = (_open(name, split, root, loader, workers, device) for split in get_args(Split))
+        self.notes = {
+            split: one.annotations.note
+            for split, one in zip(get_args(Split), (self._train, self._test), strict=True)
+            if isinstance(one, Boxes) and one.annotations.note
+        }
         self.train_indices, self.validation_indices = splits.split(
-            len(self._train.labels), seed, recipe.validation, recipe.train_examples
+            len(self._train), seed, recipe.validation, recipe.train_examples
         )
         self.steps_per_epoch = self._steps(recipe)
         self._normalise = partial(normalise, constants=_constants(facts, device), channels_last=channels_last)
@@ -177,10 +200,10 @@ class Data:
     def train_plain(self) -> Iterator[Batch]:
         """The images of the training part, in the order of the source, not augmented; of these, this rank's part.
 
-        Of a large training part only `PLAIN_TRAINING` images, chosen by key: enough to tell an accuracy by.
+        Of a large training part only `PLAIN_TRAINING` images, or `PLAIN_TRAINING_WITH_BOXES`, chosen by key: enough to
+        tell an accuracy by.
         """
-        chosen = splits.keyed_order(self.train_indices, keys.key(self.seed, "split", "plain"))[:PLAIN_TRAINING]
-        return self._plain(self._train, np.sort(chosen))
+        return self._plain(self._train, self._indices("train"))
 
     def validation(self) -> Iterator[Batch]:
         """All images of the validation part, or this rank's part of them; nothing if the recipe holds none out."""
@@ -188,7 +211,31 @@ class Data:
 
     def test(self) -> Iterator[Batch]:
         """All test images, or this rank's part of them."""
-        return self._plain(self._test, np.arange(len(self._test.labels)))
+        return self._plain(self._test, self._indices("test"))
+
+    def truth(self, part: Part) -> dict[str, Any]:
+        """What is to be found in the images of `train_plain`, `validation` or `test`, of all ranks, in COCO's format.
+
+        Returns:
+            `boxes.truth`: ids of images are their `Batch.indices` + 1, boxes are in pixels of the batches of
+            evaluation, crowds are among them. `average_precision.average_precision` compares detections with it.
+
+        Raises:
+            ValueError: the data set is not one for detection.
+        """
+        found = self._test if part == "test" else self._train
+        if not isinstance(found, Boxes):
+            raise ValueError(f"{self.name} has no boxes")
+        return found.truth(self._indices(part))
+
+    def _indices(self, part: Part) -> np.ndarray:
+        """Sorted numbers, in their split, of the images of a part."""
+        if part == "test":
+            return np.arange(len(self._test))
+        if part == "validation":
+            return self.validation_indices
+        most = PLAIN_TRAINING_WITH_BOXES if isinstance(self._train, Boxes) else PLAIN_TRAINING
+        return np.sort(splits.keyed_order(self.train_indices, keys.key(self.seed, "split", "plain"))[:most])
 
     def score_batch(self, size: int | None = None, per_class: int | None = None) -> Batch:
         """Plain images of the training part, chosen by key, on which a method computes its scores.
@@ -213,11 +260,12 @@ class Data:
         else:
             raise BadInput("a score batch has a size or a number per class, not both")
         # Not in one go: a loader would hold several batches of that size.
-        parts = list(self._batches(self._train, chosen, EVALUATION_BATCH))
-        return Batch(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
+        return _joined(list(self._batches(self._train, chosen, self._evaluation_batch)))
 
     def _first_of_each_class(self, order: np.ndarray, per_class: int) -> np.ndarray:
         """(n,) bool: which of `order` are among the first `per_class` of their class."""
+        if isinstance(self._train, Boxes):
+            raise BadInput(f"{self.name}: a score batch per class, but an image shows several; give its size")
         labels = self._train.labels[order]
         # The classes that the source has: a part of ImageNet may lack the last ones.
         counts = np.bincount(labels, minlength=int(self._train.labels.max()) + 1)
@@ -232,14 +280,49 @@ class Data:
         first: np.ndarray = place < per_class
         return first
 
-    def _plain(self, pixels: Pixels, order: np.ndarray) -> Iterator[Batch]:
-        """This rank's part of `order`, not augmented."""
-        return self._batches(pixels, np.array_split(order, self.world)[self.rank], EVALUATION_BATCH)
+    @property
+    def _evaluation_batch(self) -> int:
+        return dataset(self.name).evaluation_batch or EVALUATION_BATCH
 
-    def _batches(self, pixels: Pixels, order: np.ndarray, size: int, keyed: Keyed | None = None) -> Iterator[Batch]:
+    def _plain(self, pixels: Pixels | Boxes, order: np.ndarray) -> Iterator[Batch]:
+        """This rank's part of `order`, not augmented."""
+        return self._batches(pixels, np.array_split(order, self.world)[self.rank], self._evaluation_batch)
+
+    def _batches(
+        self, pixels: Pixels | Boxes, order: np.ndarray, size: int, keyed: Keyed | None = None
+    ) -> Iterator[Batch]:
         with closing(pixels.batches(order, size, keyed)) as batches:
-            for images, labels in batches:
-                yield Batch(self._normalise(images), labels)
+            for found in batches:
+                batch = Batch(*found)
+                yield batch._replace(images=_blank(self._normalise(batch.images), batch.sizes))
+
+
+def _blank(images: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """Zeros, the mean of the data set, in what was added to images of different sizes; in place."""
+    for image, (height, width) in zip(images, sizes, strict=True) if sizes else ():
+        if (height, width) != images.shape[2:]:
+            image[:, height:] = 0
+            image[:, :, width:] = 0
+    return images
+
+
+def _joined(parts: Sequence[Batch]) -> Batch:
+    """One batch of several, padded to the largest of them."""
+    labels = torch.cat([part.labels for part in parts])
+    if parts[0].indices is None:
+        return Batch(torch.cat([part.images for part in parts]), labels)
+    height, width = (max(part.images.shape[axis] for part in parts) for axis in (2, 3))
+    images = [
+        functional.pad(part.images, (0, width - part.images.shape[3], 0, height - part.images.shape[2]))
+        for part in parts
+    ]  # fmt: skip
+    return Batch(
+        torch.cat(images),
+        labels,
+        tuple(target for part in parts for target in part.targets),
+        torch.cat([part.indices for part in parts if part.indices is not None]),
+        tuple(size for part in parts for size in part.sizes),
+    )
 
 
 def normalise(
@@ -272,8 +355,11 @@ def _constants(facts: DataSet, device: str) -> tuple[torch.Tensor, torch.Tensor]
     return shift.float()[:, None, None].to(device), factor.float()[:, None, None].to(device)
 
 
-def _open(name: str, split: Split, root: Path, loader: LoaderName, workers: int, device: str) -> Pixels:
+def _open(name: str, split: Split, root: Path, loader: LoaderName, workers: int, device: str) -> Pixels | Boxes:
     valid_choice(loader, LOADERS, "loader")
+    check_loader(dataset(name), loader)
+    if dataset(name).task == DETECTION:
+        return box_loaders.opened(name, split, root, device, workers)
     if loader == "memory" and dataset(name).shorter_side is not None:
         return FolderPixels(name, split, root, device, workers)
     if loader == "memory":

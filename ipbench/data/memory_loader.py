@@ -23,6 +23,10 @@ class MemoryPixels:
         self.labels = sources.load(name, split, root).labels
         self._images, self._labels = _held(name, split, root, device)
 
+    def __len__(self) -> int:
+        """Images of the split."""
+        return len(self.labels)
+
     def batches(
         self, order: np.ndarray, size: int, keyed: augment.Keyed | None
     ) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:

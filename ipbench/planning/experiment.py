@@ -193,6 +193,7 @@ class Experiment:
         axes, where = self.axes, self.where
         for data in axes.datasets:
             facts = datasets.dataset(data, where)
+            datasets.check_loader(facts, axes.loader, where)
             recipes = [merged_recipe(facts.recipe, changes, f"{where}: recipe") for changes in axes.recipe]
             if len(set(recipes)) < len(recipes):
                 raise BadInput(f"{where}: recipe: two of its {len(recipes)} entries are the same recipe for {data}")

@@ -22,6 +22,8 @@ def test_names_and_default_models():
         "cifar100": "vgg16",
         "tiny-imagenet": "resnet18-cifar",
         "imagenet": "resnet50",
+        "fashion-scenes": "retinanet-small",
+        "coco": "retinanet_resnet50_fpn",
     }
     assert all(catalog.dataset(name).name == name for name in catalog.DATASETS)
 
@@ -33,8 +35,14 @@ def test_facts_fit_each_other(data):
     assert data.train is None or data.recipe.batch_size < data.train
     # What the folder decides is all that varies in size.
     assert (data.train is None) == (data.test is None) == (data.shorter_side is not None)
-    assert data.shorter_side is None or data.shorter_side >= max(data.shape[1:])
+    if data.longer_side is not None:  # images are not cropped
+        assert data.task == catalog.DETECTION and data.shorter_side <= data.longer_side
+        assert min(data.shape[1:]) >= data.shorter_side and max(data.shape[1:]) >= data.longer_side
+        assert not any(side % data.multiple for side in data.shape[1:])
+    elif data.shorter_side is not None:
+        assert data.shorter_side >= max(data.shape[1:])
     assert data.recipe.augmentation.random_resized_crop <= (data.shorter_side is not None)
+    catalog.check_recipe(data, data.recipe)
     assert "\n" not in data.source
 
 
@@ -43,7 +51,7 @@ def test_unknown_name():
         catalog.dataset("cifar-10", "config/x.yaml: dataset")
     assert str(error.value) == (
         "unknown data set 'cifar-10' in config/x.yaml: dataset (did you mean 'cifar10'?);"
-        " valid: cifar10, cifar100, digits, fashion-mnist, imagenet, mnist, tiny-imagenet"
+        " valid: cifar10, cifar100, coco, digits, fashion-mnist, fashion-scenes, imagenet, mnist, tiny-imagenet"
     )
 
 

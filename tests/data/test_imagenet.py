@@ -161,7 +161,7 @@ def test_the_parts_of_all_ranks_are_the_whole(root, world, name):
     ranks = [Data(name, recipe, 0, root=root, rank=rank, world=world) for rank in range(world)]
     for batch, *parts in zip(one.train(1), *(data.train(1) for data in ranks), strict=True):
         assert all(len(part.labels) == recipe.batch_size // world for part in parts)
-        assert all(torch.equal(a, b) for a, b in zip(whole(parts), batch, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(whole(parts), batch[:2], strict=True))
     for kind in ("train_plain", "validation", "test"):
         parts = [batch for data in ranks for batch in getattr(data, kind)()]
         assert all(torch.equal(a, b) for a, b in zip(whole(parts), whole(getattr(one, kind)()), strict=True))
@@ -229,7 +229,7 @@ class TestFfcv:
         memory = open_data(beton_root, recipe=recipe)
         ranks = [open_data(beton_root, "ffcv", recipe, workers=2, rank=rank, world=2) for rank in range(2)]
         for batch, *parts in zip(memory.train(1, 2), *(data.train(1, 2) for data in ranks), strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(whole(parts), batch, strict=True))
+            assert all(torch.equal(a, b) for a, b in zip(whole(parts), batch[:2], strict=True))
         assert list(ranks[0].validation()) == []  # there may be nothing for a rank
 
     def test_crops_of_the_true_size(self, beton_root):
