@@ -59,8 +59,8 @@ class CellStatistics:
 def metric_values(runs: pd.DataFrame, metric: str = PRIMARY, *, complete_case: bool = False) -> Values:
     """The finite values of one metric by cell and seed.
 
-    A diverged run has the test accuracy of a guess, 1 / classes, or for detection an mAP of 0: left out, it would favour
-    the side that diverges.
+    A diverged run has the test accuracy of a guess, 1 / classes, or for detection an mAP of 0: left out, it would
+    favour the side that diverges.
 
     Args:
         runs: of a `Collection`.

@@ -101,35 +101,27 @@ class _Found(Metrics):
     def __init__(self, truth: Truths) -> None:
         self._truth = truth
         self._rows: list[Tensor] = []
-        self._images: list[Tensor] = []
+        self._losses: list[Tensor] = []
 
     def add(self, outputs: Detected, batch: Batch) -> None:
         assert batch.indices is not None
         loss = float(torch.stack(list(outputs.losses.values())).sum())
         numbers = batch.indices.cpu().double()
-        self._images.append(torch.stack((numbers, torch.full_like(numbers, loss)), 1))
+        self._losses.append(torch.full((len(numbers), 1), loss, dtype=torch.float64))
         for number, found in zip(numbers, outputs.found, strict=True):
             boxes, labels, scores = (part.detach().cpu().double() for part in found)
             self._rows.append(torch.cat((number.expand(len(boxes), 1), labels[:, None], scores[:, None], boxes), 1))
 
     def measured(self, device: torch.device) -> Measured:
         rows = rows_of_all(torch.cat([torch.zeros(0, 7, dtype=torch.float64), *self._rows]), device)
-        images = rows_of_all(torch.cat([torch.zeros(0, 2, dtype=torch.float64), *self._images]), device)
-        if not len(images):
+        losses = rows_of_all(torch.cat([torch.zeros(0, 1, dtype=torch.float64), *self._losses]), device)
+        if not len(losses):
             return Measured(math.nan, math.nan)
-        numbers = {int(number) + 1 for number in images[:, 0].tolist()}
-        found = by_first(lambda: average_precision(_of_images(self._truth(), numbers), _as_coco(rows)))
+        if not bool(rows.isfinite().all()):
+            return Measured(0.0, math.nan)  # the run has diverged, as a loss that is no number tells
+        found = by_first(lambda: average_precision(self._truth(), _as_coco(rows)))
         value = found.pop("map")
-        return Measured(math.nan if value is None else value, float(images[:, 1].mean()), found)
-
-
-def _of_images(truth: dict[str, Any], numbers: set[int]) -> dict[str, Any]:
-    """The truth of some images alone, by their ids."""
-    return {
-        **truth,
-        "images": [image for image in truth["images"] if image["id"] in numbers],
-        "annotations": [entry for entry in truth["annotations"] if entry["image_id"] in numbers],
-    }
+        return Measured(math.nan if value is None else value, float(losses.mean()), found)
 
 
 def _as_coco(rows: Tensor) -> list[dict[str, Any]]:
