@@ -211,11 +211,20 @@ class Faster(FasterRCNN):
         self, images: ImageList, features: Mapping[str, Tensor], proposals: list[Tensor],
         targets: list[dict[str, Tensor]],
     ) -> dict[str, Tensor]:  # fmt: skip
-        """The losses of the second stage, on a sample of the proposals."""
+        """The losses of the second stage, on a sample of the proposals.
+
+        As many rows of every image go through its layers, so that it is known whose they are (`sparse.gates`); those
+        that fill up are in no loss.
+        """
         roi = self.roi_heads
         sampled, _, labels, wanted = roi.select_training_samples(proposals, targets)
-        logits, offsets = self._judged(self._pooled(features, sampled, images))
-        classifier, box = fastrcnn_loss(logits, offsets, labels, wanted)
+        size = roi.fg_bg_sampler.size
+        filled = [
+            torch.cat((boxes, boxes.new_tensor([[0, 0, 1, 1]]).expand(size - len(boxes), 4))) for boxes in sampled
+        ]
+        there = torch.cat([torch.arange(size, device=boxes.device) < len(boxes) for boxes in sampled])
+        logits, offsets = self._judged(self._pooled(features, filled, images))
+        classifier, box = fastrcnn_loss(logits[there], offsets[there], labels, wanted)
         return {"loss_classifier": classifier, "loss_box_reg": box}
 
     def _found(self, images: ImageList, features: Mapping[str, Tensor], proposals: list[Tensor]) -> tuple[Found, ...]:
