@@ -17,6 +17,9 @@ def without_meaning(stage: Stage, pattern: str) -> str:
         return (
             f"chooses {stage.name}, which pattern {pattern} does not keep; take pattern {' or '.join(stage.patterns)}"
         )
+    kept = stage.update.patterns if isinstance(stage, Train) and stage.update else ()
+    if kept and pattern not in kept:
+        return f"removes what pattern {pattern} does not keep as one; take pattern {' or '.join(kept)}"
     if pattern == COEFFICIENTS:
         return ""
     if isinstance(stage, Prune) and stage.whole_ranking:

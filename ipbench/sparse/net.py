@@ -375,11 +375,14 @@ class SparseNet(nn.Module):
         return {name: chosen.take(name, tensor) for name, tensor in tensors.items()}
 
     def prune(self, masks: Mapping[str, Tensor]) -> None:
-        """Take over `masks` and set everything they leave out to its off-value."""
-        self.masks = {name: _laid_out(masks[name], mask) for name, mask in self.masks.items()}
+        """Take over `masks`, of some layers or of all, and set everything they leave out to its off-value."""
+        self.masks = {
+            name: _laid_out(masks[name], mask) if name in masks else mask for name, mask in self.masks.items()
+        }
         with torch.no_grad():
             for name, c in self.coefficients.items():
-                c.copy_(torch.where(self.masks[name], c, self.off_values(name, self.faded)))
+                if name in masks:
+                    c.copy_(torch.where(self.masks[name], c, self.off_values(name, self.faded)))
 
     def off_values(self, layer: str, faded: float) -> Tensor:
         """What a layer's masked coefficients are: zero, or `faded` times their initial values."""

@@ -329,6 +329,10 @@ class OfUnits:
         """Coefficients, MACs of the net after slicing, or units."""
         return self._count(self.units.alive(_dense(self._net, masks)))
 
+    def cost(self, kept: Flags) -> int:
+        """What these units keep, in the budget's unit; a flag per unit."""
+        return self._count(kept)
+
     def select(
         self,
         scores: Mapping[str, Tensor],

@@ -20,8 +20,10 @@ from ipbench.data.loaders import Batch
 from ipbench.errors import BadInput
 from ipbench.machine import distributed
 from ipbench.sparse.channels import Groups
+from ipbench.sparse.gates import Gates
 from ipbench.sparse.net import Gradient, SparseNet
 from ipbench.sparse.patterns import selector
+from ipbench.sparse.removal import ChannelUnits
 from ipbench.sparse.selection import Rounding
 from ipbench.sparse.structure import restricted
 from ipbench.tasks import task_of
@@ -41,6 +43,7 @@ class NetView:
     def __init__(self, net: SparseNet, state: Memory | None = None) -> None:
         """A view of `net`; `state`: what is remembered."""
         self._net = net
+        self._units: ChannelUnits | None = None
         self.state: Memory = {} if state is None else state
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -115,6 +118,17 @@ class NetView:
     def groups(self) -> Groups:
         """Groups of coupled channels of the net as it is now: which filters make each channel, and which read it."""
         return restricted(self._net.groups, self._net.structure)
+
+    @property
+    def channels(self) -> ChannelUnits:
+        """The units of these groups in one list, as pattern `channels` numbers them in the dense net."""
+        if self._units is None:
+            self._units = ChannelUnits(self._net)
+        return self._units
+
+    def gates(self) -> Gates:
+        """Gates of value 1 on the channels of single images: `with gates(batch): ...`, then `gates.gradients()`."""
+        return Gates(self._net)
 
     @property
     def notes(self) -> dict[str, object]:
@@ -257,6 +271,24 @@ class TrainedView(NetView):
         taken = masks_of(self._net, masks, "net.prune takes")
         distributed.meet()
         self._net.prune(distributed.from_first(taken))
+
+    def remove(self, units: Tensor) -> None:
+        """Mask units of `channels` in all layers that make or read them; of several processes, the first decides.
+
+        Without them the net computes what it computes after they are cut: nothing reads the constant that norms and
+        biases still make of an empty channel. Only layers that lose something are touched.
+
+        Args:
+            units: their numbers.
+
+        Raises:
+            BadInput: one is not there, or a group would have none left.
+        """
+        gone = torch.zeros(self.channels.number, dtype=torch.bool)
+        gone[units.cpu()] = True
+        distributed.meet()
+        gone = distributed.from_first({"units": gone.to(next(self._net.parameters()).device)})["units"]
+        self._net.prune(self.channels.masks_without(gone.nonzero().flatten()))
 
     def summed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The sums of these tensors over all processes, formed in double precision; all of them must ask for it."""

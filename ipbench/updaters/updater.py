@@ -52,9 +52,11 @@ class Update:
     Attributes:
         masks: "stay": the training leaves the masks as they are, and it is an error if they change. "exchanged": it
             takes coefficients in for others; a stage before has pruned. "pruned": it ends at the run's budget.
+        patterns: those of a run that it can keep; all if none is named.
     """
 
     masks: MaskUse = "stay"
+    patterns: tuple[str, ...] = ()
 
     def begin(self, net: TrainedView, steps: Steps) -> Updater:
         """What works in a training.
@@ -89,6 +91,7 @@ class Own(Update):
                 f" {self.kind.masks!r:.40}"
             )
         object.__setattr__(self, "masks", self.kind.masks)
+        object.__setattr__(self, "patterns", self.kind.patterns)
 
     def begin(self, net: TrainedView, steps: Steps) -> Updater:
         """An instance of the class."""
@@ -113,11 +116,13 @@ class Updater:
 
     Attributes:
         masks: what becomes of masks, see `Update`.
+        patterns: those of a run that it can keep, likewise.
         done: whether the work is finished; ends a training with `Train(until="done")` at the end of the epoch.
         settled: whether the net is one that may be selected as the best; a net above its budget never is.
     """
 
     masks: ClassVar[MaskUse] = "stay"
+    patterns: ClassVar[tuple[str, ...]] = ()
     done: bool = False
     settled: bool = True
 
