@@ -4,7 +4,10 @@ from ipbench.errors import BadInput
 from ipbench.methods import before_training, cross_entropy, method
 
 
-@method(when=before_training(per_class=10), paper="Wang, Zhang, Grosse: GraSP, ICLR 2020, arXiv:2002.07376")
+@method(
+    when=before_training(per_class=10), task="classification",
+    paper="Wang, Zhang, Grosse: GraSP, ICLR 2020, arXiv:2002.07376",
+)  # fmt: skip
 def grasp(net, batch, *, temperature: float = 200.0):
     """c * (H g): keep what the norm of the gradient would suffer from losing (sec. 4, with the sign turned round).
 
