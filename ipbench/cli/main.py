@@ -210,16 +210,17 @@ def list_data_sets(as_json: AsJson = False) -> None:
 
 @data_app.command("fetch")
 def fetch(name: Annotated[str, typer.Argument(help="A data set.")], data: DataFolder = Path("data")) -> None:
-    """Download a data set, or say where its files must be put."""
+    """Download a data set, or make it of one that is downloaded, or say where its files must be put."""
     facts = datasets.dataset(name, "NAME")
-    if facts.task == datasets.DETECTION:
-        from ipbench.data.box_loaders import check
-
-        output.say(check(name, data))
-        return
+    from ipbench.data.coco_folder import check
+    from ipbench.data.scenes import make as make_scenes
     from ipbench.data.sources import fetch as fetch_source
 
-    output.say(fetch_source(name, data))
+    if name in datasets.MADE:
+        output.say(fetch_source("fashion-mnist", data))
+        output.say(make_scenes(data))
+    else:
+        output.say((check if facts.task == datasets.DETECTION else fetch_source)(name, data))
 
 
 @data_app.command("make")

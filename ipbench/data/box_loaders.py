@@ -143,18 +143,6 @@ def opened(name: str, split: Split, root: Path, device: str, workers: int) -> Bo
     return FolderBoxes(name, split, root, device, workers)
 
 
-def check(name: str, root: Path) -> str:
-    """Make sure that both splits of a data set for detection lie where they should.
-
-    Returns:
-        One line: where, and how much there is.
-
-    Raises:
-        BadInput, BadProduct: it is missing, or broken; the message names the file.
-    """
-    return scenes.check(root) if name == scenes.NAME else coco_folder.check(name, root)
-
-
 def _flipped(targets: Sequence[Target], flips: np.ndarray, widths: Iterable[int]) -> list[Target]:
     together = zip(targets, flips.tolist(), widths, strict=True)
     return [boxes.mirrored(one, width) if flip else one for one, flip, width in together]

@@ -64,8 +64,8 @@ class Annotations:
     @property
     def note(self) -> str:
         """What is not as in the file, in a few words; empty if all is."""
-        parts = [f"{self.left_out:,} boxes without an area left out"] if self.left_out else []
-        parts += [f"{self.clipped:,} boxes cut at the border of their image"] if self.clipped else []
+        parts = [f"boxes without an area left out: {self.left_out:,}"] if self.left_out else []
+        parts += [f"boxes cut at the border of their image: {self.clipped:,}"] if self.clipped else []
         return ", ".join(parts)
 
     def sha256(self) -> str:

@@ -53,7 +53,9 @@ def make(root: Path) -> str:
         store.NotWritten: the system refuses; what was there is as it was.
     """
     try:
-        return check(root)
+        train, test = (load(split, root).annotations for split in get_args(Split))
+        counts = f"{len(train):,} training and {len(test):,} test scenes with {len(train.labels):,} and"
+        return f"{NAME}: already in {root / NAME}: {counts} {len(test.labels):,} boxes"
     except files.NotRead:  # nothing is known of it
         raise
     except BadInput:
@@ -71,22 +73,6 @@ def make(root: Path) -> str:
     for split in get_args(Split):
         load(split, root)
     return f"{NAME}: {' and '.join(told)} made from Fashion-MNIST in {root / NAME}"
-
-
-def check(root: Path) -> str:
-    """Make sure that both splits are there, whole.
-
-    Returns:
-        One line: where, and how many scenes and boxes.
-
-    Raises:
-        BadInput, BadProduct: as `load`.
-    """
-    train, test = (load(split, root).annotations for split in get_args(Split))
-    return (
-        f"{NAME}: already in {root / NAME}: {len(train):,} training and {len(test):,} test scenes with"
-        f" {len(train.labels):,} and {len(test.labels):,} boxes"
-    )
 
 
 def _made(split: Split, root: Path) -> tuple[np.ndarray, dict[str, object]]:

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from ipbench import methods
+from ipbench import methods, output
 from ipbench.data import digest
 from ipbench.data.loaders import Data
 from ipbench.errors import BadInput, BadProduct
@@ -239,6 +240,7 @@ class _Work:
         begin_anew(run, environment)
         with distributed.together():
             self.data = open_data(run, environment)
+            tell_notes(self.data)
             self.there = content(run, environment)
             self.net = build_net(run, self.data, environment)
             check_share(self.net, self.data)
@@ -324,6 +326,7 @@ class _Work:
             "provenance": {
                 "numerics": numerics(run),
                 **self.there,
+                **({"boxes": self.data.notes} if self.data.notes else {}),
                 **handed_on(provenance(environment.device), before),
                 "threads": environment.threads,
                 **handed_on({"processes": in_turn(state.processes)}, before),
@@ -348,6 +351,18 @@ def open_data(run: Run, environment: Environment) -> Data:
         rank=distributed.rank(),
         world=distributed.processes(),
     )
+
+
+def tell_notes(data: Data) -> None:
+    """Say what of a data set is not as in its files, once in a process."""
+    for split, note in data.notes.items():
+        if distributed.first():
+            _say_once(f"ipbench: {data.name}, {split} part: {note}")
+
+
+@cache
+def _say_once(text: str) -> None:
+    output.complain(text)
 
 
 def content(run: Run, environment: Environment) -> dict[str, str]:
