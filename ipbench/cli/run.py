@@ -96,7 +96,8 @@ def run(
     methods.load(method_file or [])
     facts = datasets.dataset(dataset, "--dataset")
     chosen = methods.get(method, "--method")
-    models.check(facts.model if model is None else model, "--model")
+    chosen = models.check(facts.model if model is None else model, "--model")
+    models.check_task(chosen, facts.name, facts.task, "--model")
     datasets.check_loader(facts, valid_choice(loader, ("memory", "ffcv"), "loader", "--loader"), "--loader")
     chosen_pattern = (chosen.pattern if chosen.prunes else COEFFICIENTS) if pattern is None else pattern
     values: dict[str, Any] = {

@@ -180,9 +180,7 @@ def test_the_derivative_of_a_loss_that_is_linear_in_a_gate_is_its_removal():
 
 def test_by_hand():
     """L = sum of w a of the images (1, 2) and (3, -1), w = (5, 7): derivatives by gates are w a."""
-    net = net_of(
-        nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False)), (2, 1, 1)
-    )
+    net = net_of(nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False)), (2, 1, 1))
     with torch.no_grad():
         net.net[1].weight.copy_(torch.eye(2))
         net.net[2].weight.copy_(torch.tensor([[5.0, 7.0]]))
