@@ -96,13 +96,13 @@ def run(
     methods.load(method_file or [])
     facts = datasets.dataset(dataset, "--dataset")
     chosen = methods.get(method, "--method")
-    chosen = models.check(facts.model if model is None else model, "--model")
-    models.check_task(chosen, facts.name, facts.task, "--model")
+    net = models.check(facts.model if model is None else model, "--model")
+    models.check_task(net, facts.name, facts.task, "--model")
     datasets.check_loader(facts, valid_choice(loader, ("memory", "ffcv"), "loader", "--loader"), "--loader")
     chosen_pattern = (chosen.pattern if chosen.prunes else COEFFICIENTS) if pattern is None else pattern
     values: dict[str, Any] = {
         "dataset": dataset,
-        "model": facts.model if model is None else model,
+        "model": net,
         "method": chosen.name,
         "recipe": merged_recipe(facts.recipe, _nested(_pairs(recipe, "--recipe")), "--recipe"),
         "space": space,
