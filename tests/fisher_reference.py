@@ -1,10 +1,11 @@
 """What the public code of Group Fisher and ours are both run on; `golden/fisher.json` holds what that code answers.
 
-How the file was made: `FisherPruningHook` of Ben-Louis/FisherPruning-Pytorch at f390d75 (`fisher_pruning_hook/`), on the
-CPU in double precision, with stand-ins for mmcv's `Hook`, registry and runner; the names of autograd's nodes that it
-looks for are those of today's torch, and its one pass through the net is that of `toy()`. It trains as `train` does,
-and its `after_train_iter` is called behind every step. After each removal the file holds the layers that read the
-channel, its number, and the scores of all groups as they are compared, divided by their costs.
+How the file was made: `FisherPruningHook` of Ben-Louis/FisherPruning-Pytorch at f390d75 (`fisher_pruning_hook/`), on
+the CPU in double precision, with stand-ins for mmcv's `Hook`, registry and runner; the names of autograd's nodes that
+it looks for are those of today's torch, and its one pass through the net is that of `toy()`. Every step is one of SGD
+with the constants below on the cross entropy of the next of `batches()`, and its `after_train_iter` is called behind
+it. The file holds the layers that read each group and those that make it; and for every removal the layers that read
+the channel, its number, and the scores of all groups as they are compared, divided by their costs.
 """
 
 from __future__ import annotations

@@ -161,7 +161,10 @@ def contract_run(entry: Method, space: str, **values):
 
 def contract_pattern(entry: Method) -> str:
     """Single coefficients, or the method's own pattern where it can choose no single ones."""
-    chosen = [stage.patterns for stage in entry.stages({}) if isinstance(stage, Choose) and stage.patterns]
+    stages = entry.stages({})
+    chosen = [stage.patterns for stage in stages if isinstance(stage, Choose) and stage.patterns]
+    chosen += [stage.update.patterns for stage in stages if isinstance(stage, Train) and stage.update]
+    chosen = [patterns for patterns in chosen if patterns]
     return entry.pattern if any("coefficients" not in patterns for patterns in chosen) else "coefficients"
 
 

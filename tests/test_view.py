@@ -28,7 +28,9 @@ USES: dict[str, Callable[[Any, Batch], Any]] = {
     "blocks": lambda net, batch: net.blocks,
     "budget": lambda net, batch: net.budget,
     "budget_at": lambda net, batch: [net.budget_at(share) for share in (0, 0.3, 1)],
+    "channels": lambda net, batch: units_of(net),
     "coefficients": lambda net, batch: net.coefficients,
+    "gates": lambda net, batch: gated(net, batch),
     "gradients": lambda net, batch: net.gradients(loss(net, batch)),
     "groups": lambda net, batch: net.groups.to_json(),
     "inner": lambda net, batch: sorted(net.inner),
@@ -40,6 +42,7 @@ USES: dict[str, Callable[[Any, Batch], Any]] = {
     "names": lambda net, batch: net.names,
     "notes": lambda net, batch: net.notes,
     "prune": lambda net, batch: (net.prune({name: net.uniform(name) < 0.5 for name in net.names}), net.masks),
+    "remove": lambda net, batch: (net.remove(net.channels.weakest(torch.ones(net.channels.number), 1)), net.masks),
     "select": lambda net, batch: net.select(net.magnitudes(), net.budget, 3),
     "select_each": lambda net, batch: net.select_each(net.magnitudes(), dict.fromkeys(net.blocks, 0.3), 4),
     "shapes": lambda net, batch: net.shapes,
@@ -59,6 +62,18 @@ def loss(net: NetView, batch: Batch) -> Tensor:
 def linearised(net: NetView, batch: Batch) -> list[Any]:
     with net.linearised() as twin:
         return [twin, twin(batch.images.double()), *public(twin)]
+
+
+def units_of(net: NetView) -> list[Any]:
+    channels = net.channels
+    values = [channels.number, channels.standing, channels.inner, channels.costs("memory"), channels.costs("macs")]
+    return [*values, channels.weakest(torch.arange(channels.number), 3), channels.flags(torch.tensor([], dtype=int))]
+
+
+def gated(net: NetView, batch: Batch) -> list[Any]:
+    with (gates := net.gates())(batch):
+        loss(net, batch).backward()
+    return [gates.gradients(), *public(gates)]
 
 
 def public(thing: object) -> list[str]:

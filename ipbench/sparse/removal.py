@@ -94,12 +94,10 @@ class ChannelUnits:
             gone: their numbers; none if left out.
 
         Raises:
-            BadInput: the run's pattern is another one.
+            BadInput: the run's pattern is another one, or a unit is not there.
         """
-        standing = self._standing().copy()
-        if gone is not None:
-            standing[gone.cpu().numpy()] = False
-        return self._selecting().cost(standing)
+        standing = self._standing()
+        return self._selecting().cost(standing if gone is None else standing & ~self._flags(gone))
 
     def least(self, among: Tensor | None = None) -> int:
         """What stays if of every group one unit is left, in the unit of the run's budget.
@@ -146,13 +144,8 @@ class ChannelUnits:
         Raises:
             BadInput: a unit is not there, or a group would have none.
         """
-        flags = self._standing().copy()
-        numbers = gone.cpu().numpy()
-        if len(numbers) and (numbers.min() < 0 or numbers.max() >= len(flags) or not flags[numbers].all()):
-            raise BadInput(f"a unit that is to be removed is not there (units are numbered from 0 to {len(flags) - 1})")
-        flags[numbers] = False
-        lost = np.zeros_like(flags)
-        lost[numbers] = True
+        lost = self._flags(gone)
+        flags = self._standing() & ~lost
         for block, group in zip(self._whole.blocks, self._groups, strict=True):
             if not flags[block.start : block.start + block.number].any():
                 raise BadInput(f"layer {group.name}: at least one of its {block.number} units stays")
@@ -164,6 +157,24 @@ class ChannelUnits:
                     mask = masks.get(name, self._net.masks[name])
                     masks[name] = mask.index_fill(side.axes[0], torch.from_numpy(slices).to(mask.device), False)
         return masks
+
+    def flags(self, numbers: Tensor) -> Tensor:
+        """A flag per unit, of shape (units,) and on the CPU, set for these.
+
+        Raises:
+            BadInput: one is not there.
+        """
+        return torch.from_numpy(self._flags(numbers))
+
+    def _flags(self, numbers: Tensor) -> Flags:
+        found, standing = numbers.cpu().numpy(), self._standing()
+        if found.size and (found.min() < 0 or found.max() >= len(standing) or not standing[found].all()):
+            raise BadInput(
+                f"a unit that is to be removed is not there (units are numbered from 0 to {len(standing) - 1})"
+            )
+        flags = np.zeros_like(standing)
+        flags[found] = True
+        return flags
 
     def _standing(self) -> Flags:
         masks = tuple(self._net.masks.values())

@@ -284,11 +284,10 @@ class TrainedView(NetView):
         Raises:
             BadInput: one is not there, or a group would have none left.
         """
-        gone = torch.zeros(self.channels.number, dtype=torch.bool)
-        gone[units.cpu()] = True
+        flags = self.channels.flags(units).to(next(self._net.parameters()).device)
         distributed.meet()
-        gone = distributed.from_first({"units": gone.to(next(self._net.parameters()).device)})["units"]
-        self._net.prune(self.channels.masks_without(gone.nonzero().flatten()))
+        gone = distributed.from_first({"units": flags})["units"].nonzero().flatten()
+        self._net.prune(self.channels.masks_without(gone))
 
     def summed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The sums of these tensors over all processes, formed in double precision; all of them must ask for it."""
