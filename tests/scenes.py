@@ -107,13 +107,13 @@ class TinyScenes(TinyData):
     test = validation
 
 
-def frozen_norms(net: nn.Module) -> nn.Module:
-    """The net with torchvision's frozen norms in place of its batch norms, and a stem that is not trained."""
+def frozen_norms(net: nn.Module, *, stem: bool = True) -> nn.Module:
+    """The net with torchvision's frozen norms in place of its batch norms; `stem`: and its stem is not trained."""
     from torchvision.ops import FrozenBatchNorm2d
 
     for module in list(net.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):
                 setattr(module, name, FrozenBatchNorm2d(child.num_features))
-    net.get_submodule("backbone.body.stem").requires_grad_(False)
+    net.get_submodule("backbone.body.stem").requires_grad_(not stem)
     return net

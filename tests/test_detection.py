@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -24,6 +30,7 @@ from ipbench.training.loop import Progress, evaluate, train
 from tests.scenes import DETECTORS, SHAPE, TinyScenes, batch, truth
 from tests.tiny import TinyData, make_run, tiny_conv
 
+ROOT = Path(__file__).parents[1]
 RECIPE = Recipe(epochs=2, batch_size=4, lr=0.01, schedule="constant")
 
 
@@ -137,6 +144,33 @@ def test_samples_are_paired_over_spaces_and_masks(monkeypatch):
         found.append([list(keys) for keys in seen])
     assert found[0] == found[1] == found[2]
     assert len(found[0]) == 6 and len({tuple(keys) for keys in found[0]}) == 6
+
+
+def together(name: str, world: int) -> list[object]:
+    """What the first of so many processes prints, which train a tiny detector together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    words = [sys.executable, "-m", "tests.detecting_together", name]
+    processes = [
+        subprocess.Popen([*words, str(rank), str(world), port], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for rank in range(world)
+    ]
+    try:
+        told = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * world
+    assert len(set(told)) == 1  # they agree
+    return json.loads(told[0])
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_two_processes_train_and_measure_what_one_does(name):
+    (losses, loss, value, half), (curve, whole, wanted, there) = together(name, 2), together(name, 1)
+    assert losses == pytest.approx(curve, rel=1e-4) and loss == pytest.approx(whole, rel=1e-4)
+    assert value == pytest.approx(wanted, abs=1e-3) and half == pytest.approx(there, abs=1e-3)
 
 
 def test_the_loss_of_a_view_is_cross_entropy_bit_for_bit():
