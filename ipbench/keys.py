@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     import torch
 
 Purpose = Literal[
-    "augmentation", "basis", "dropout", "growth", "init", "order", "scenes", "score", "score batch", "split", "ties"
+    "augmentation",
+    "basis",
+    "dropout",
+    "growth",
+    "init",
+    "order",
+    "sampling",
+    "scenes",
+    "score",
+    "score batch",
+    "split",
+    "ties",
 ]
 PURPOSES: tuple[str, ...] = get_args(Purpose)
 

@@ -17,6 +17,7 @@ ORDER = [
     {"files", "spec"},
     {"store"},
     {"data", "machine"},
+    {"tasks"},
     {"sparse"},
     {"models", "updaters"},
     {"methods"},

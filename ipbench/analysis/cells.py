@@ -14,8 +14,8 @@ import pandas as pd
 
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.settings import Settings
-from ipbench.analysis.statistics import collapsed, mean_interval
-from ipbench.data.catalog import DATASETS
+from ipbench.analysis.statistics import collapsed, collapsed_detector, mean_interval
+from ipbench.data.catalog import DATASETS, DataSet
 
 #: What claims are made about: the accuracy on the test set after the last epoch.
 PRIMARY = "test_accuracy"
@@ -59,7 +59,8 @@ class CellStatistics:
 def metric_values(runs: pd.DataFrame, metric: str = PRIMARY, *, complete_case: bool = False) -> Values:
     """The finite values of one metric by cell and seed.
 
-    A diverged run has the test accuracy of a guess, 1 / classes: left out, it would favour the side that diverges.
+    A diverged run has the test accuracy of a guess, 1 / classes, or for detection an mAP of 0: left out, it would
+    favour the side that diverges.
 
     Args:
         runs: of a `Collection`.
@@ -76,7 +77,7 @@ def metric_values(runs: pd.DataFrame, metric: str = PRIMARY, *, complete_case: b
         lost = runs[runs["status"] == "diverged"]
         for cell, seed, dataset in zip(lost["cell"], lost["seed"], lost["dataset"], strict=True):
             if dataset in DATASETS:
-                values.setdefault(cell, {})[int(seed)] = 1 / DATASETS[dataset].classes
+                values.setdefault(cell, {})[int(seed)] = _guess(DATASETS[dataset])
     return values
 
 
@@ -124,12 +125,22 @@ def all_cells(
     }
 
 
+def _guess(facts: DataSet) -> float:
+    """The primary metric of a net that guesses."""
+    return 0.0 if facts.task == "detection" else 1 / facts.classes
+
+
+def _guesses(value: float, facts: DataSet) -> bool:
+    """Whether a net with this primary metric about guesses."""
+    return collapsed_detector(value) if facts.task == "detection" else collapsed(value, facts.classes)
+
+
 def _collapsed(runs: pd.DataFrame) -> dict[str, int]:
     """Number of collapsed runs by cell. Of a data set that is not in the catalogue only diverged ones are known."""
     number: dict[str, int] = {}
     columns = (runs[name] for name in ("cell", "dataset", "status", PRIMARY))
     for cell, dataset, status, accuracy in zip(*columns, strict=True):
         known = status == "done" and dataset in DATASETS
-        if status == "diverged" or (known and collapsed(float(accuracy), DATASETS[dataset].classes)):
+        if status == "diverged" or (known and _guesses(float(accuracy), DATASETS[dataset])):
             number[cell] = number.get(cell, 0) + 1
     return number

@@ -9,6 +9,7 @@ from typing import Any
 
 from ipbench.analysis.grid import LATER, Cell, Grid, Row
 from ipbench.analysis.shares import share_heading
+from ipbench.data.catalog import DATASETS
 from ipbench.spec import Basis
 
 #: Axes that can tell two rows of a table apart, in the order of its columns; space is a column group of its own.
@@ -129,6 +130,23 @@ def labels(grid: Grid) -> Labels:
         knobs.setdefault(cell.method, set()).add(bool(cell.knob))
     both = frozenset(method for method, found in knobs.items() if len(found) > 1)
     return Labels(tuple(varying), constant, keys, within, share_heading(grid.cells), both)
+
+
+def metric_name(cells: Iterable[Cell]) -> str:
+    """What `test_accuracy` is for these cells: "accuracy", for detection "mAP"."""
+    tasks = {DATASETS[cell.dataset].task for cell in cells if cell.dataset in DATASETS}
+    names = [name for task, name in _METRICS.items() if task in tasks]
+    return " or ".join(names) or "accuracy"
+
+
+def guess_text(cells: Iterable[Cell]) -> str:
+    """What a diverged run counts as."""
+    name = metric_name(cells)
+    return {"mAP": "an mAP of 0", "accuracy": "a guess, 1 / classes"}.get(name, "a guess, 1 / classes (an mAP of 0)")
+
+
+#: By task, what its primary metric is called.
+_METRICS = {"classification": "accuracy", "detection": "mAP"}
 
 
 def knob_text(cell: Cell) -> str:

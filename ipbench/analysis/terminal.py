@@ -11,7 +11,7 @@ from ipbench.analysis.cells import CellStatistics, Counts, all_cells, counts
 from ipbench.analysis.collect import Collection, load
 from ipbench.analysis.comparisons import Comparison, analyse, pair_name
 from ipbench.analysis.grid import Cell, Row
-from ipbench.analysis.labels import Labels, knob_text, labels, share_text
+from ipbench.analysis.labels import Labels, guess_text, knob_text, labels, metric_name, share_text
 from ipbench.analysis.reached import reached_by_knob
 from ipbench.analysis.tables.parts import seeds_note
 from ipbench.analysis.text import NOTHING, percent, points, probability, with_interval
@@ -37,7 +37,8 @@ def summarise(collection: Collection) -> str:
     """As `summary`, of a collection."""
     grid, names = collection.grid, replace(labels(collection.grid), reached=reached_by_knob(collection))
     cells, ended, analysis = all_cells(collection), counts(collection), analyse(collection)
-    lines = [*textwrap.wrap(f"{grid.title}: test accuracy in per cent, IP − SP in percentage points", WIDTH)]
+    metric = metric_name(grid.cells)
+    lines = [*textwrap.wrap(f"{grid.title}: test {metric} in per cent, IP − SP in percentage points", WIDTH)]
     for dataset, model in grid.nets:
         rows = [row for row in grid.rows() if (row.any.dataset, row.any.model) == (dataset, model)]
         methods = [_method(names, row) for row in rows]
@@ -78,10 +79,11 @@ def summarise(collection: Collection) -> str:
             f"Over {number}{signs}: IP − SP = {_difference(whole.comparison)}, n = {whole.comparison.n},"
             f" p (max-T) = {probability(whole.p_adjusted)}: {whole.verdict}."
         )
+    guess = "each counts with the accuracy of a guess"
+    if metric != "accuracy":
+        guess = f"each counts as {guess_text(grid.cells)}"
     if diverged := sum(counts_of.diverged for counts_of in ended.values()):
-        notes.append(
-            f"{diverged} of {collection.grid.planned} runs diverged; each counts with the accuracy of a guess."
-        )
+        notes.append(f"{diverged} of {collection.grid.planned} runs diverged; {guess}.")
     if collection.unreadable:
         notes.append(f"Unreadable records: {len(collection.unreadable)}; see tables/missing.md.")
     return "\n".join([*lines, "", *(line for note in notes for line in textwrap.wrap(note, WIDTH)), ""])

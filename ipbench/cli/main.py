@@ -161,7 +161,11 @@ def count(
     model: Annotated[str, typer.Argument(help="A model by name.")],
     shape: Annotated[str, typer.Option("--input", help="Of one image: CxHxW, e.g. 3x32x32.")],
     classes: Annotated[
-        int | None, typer.Option(help="10 for our models, 1000 for torchvision's.", parser=whole(1, 100_000))
+        int | None,
+        typer.Option(
+            help="10 for our models, 80 for detectors and 1000 for other models of torchvision.",
+            parser=whole(1, 100_000),
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -178,7 +182,8 @@ def count(
     from ipbench.models.build import outline
     from ipbench.sparse.measure import count as count_net
 
-    outputs = classes or (10 if model in models.MODELS else 1000)
+    usual = 10 if model in models.MODELS or model.endswith("-small") else 80 if model in models.DETECTORS else 1000
+    outputs = classes or usual
     counted = count_net(outline(model, (channels, height, width), outputs), (channels, height, width))
     if as_json:
         layers = [

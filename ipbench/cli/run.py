@@ -105,12 +105,13 @@ def run(
     sparsity, seed = _each(sparsity, "--sparsity"), _each(seed, "--seed")
     facts = datasets.dataset(dataset, "--dataset")
     chosen = methods.get(method, "--method")
-    models.check(facts.model if model is None else model, "--model")
+    net = models.check(facts.model if model is None else model, "--model")
+    models.check_task(net, facts.name, facts.task, "--model")
     datasets.check_loader(facts, valid_choice(loader, ("memory", "ffcv"), "loader", "--loader"), "--loader")
     chosen_pattern = (chosen.pattern if chosen.prunes else COEFFICIENTS) if pattern is None else pattern
     values: dict[str, Any] = {
         "dataset": dataset,
-        "model": facts.model if model is None else model,
+        "model": net,
         "method": chosen.name,
         "recipe": merged_recipe(facts.recipe, _nested(_pairs(recipe, "--recipe")), "--recipe"),
         "space": space,
@@ -299,9 +300,10 @@ def _result(record: dict[str, Any]) -> str:
         return f"{record['status']}: {record['reason']}"
     outcome = record["outcome"]
     reached = f"{100 * outcome['reached']:.2f} % of {record['run']['budget']} removed, " if "reached" in outcome else ""
+    name = {"map": "mAP"}.get(outcome.get("metric", ""), "accuracy")
     left_out = sum(outcome.get("not_prunable", {}).values())
     return (
-        f"test accuracy {100 * outcome['test_accuracy']:.2f} %, sparsity {outcome['achieved_sparsity']:.4f}, "
+        f"test {name} {100 * outcome['test_accuracy']:.2f} %, sparsity {outcome['achieved_sparsity']:.4f}, "
         f"{reached}"
         f"{f'{left_out:,} weights not prunable, ' if left_out else ''}"
         f"{record['cost']['wall_seconds']:.0f} s"

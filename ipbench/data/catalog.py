@@ -9,6 +9,8 @@ from ipbench.errors import BadInput, valid_choice
 from ipbench.spec import Augmentation, Recipe
 
 DETECTION = "detection"
+#: What nets are trained for.
+TASKS = ("classification", DETECTION)
 #: Data sets that `ipbench data make` makes.
 MADE = ("fashion-scenes",)
 
@@ -35,7 +37,7 @@ class DataSet:
             shorter one becomes shorter where it would have more. `shape` is that of a usual batch.
         multiple: height and width of a batch of images of different sizes are multiples of this.
         evaluation_batch: images in a batch that is only evaluated; None: `loaders.EVALUATION_BATCH`.
-        task: what nets are trained for on it: one of `ipbench.training.task.TASKS`.
+        task: what nets are trained for on it: one of `TASKS`.
         published: SHA-256 of the pixels and labels of a part (`sources.sha256`, of scenes `scenes.sha256`), by its
             number of images; a part whose number is not there is recorded, and cannot be checked.
     """
@@ -263,6 +265,8 @@ def check_recipe(facts: DataSet, recipe: Recipe, where: str = "") -> None:
     _, height, width = facts.shape
     if facts.task == DETECTION and (moving := {*augmentation.differences()} - {"flip"}):
         raise BadInput(f"{place}: augmentation.{min(moving)} does not move boxes; for detection there is flip alone")
+    if facts.task == DETECTION and recipe.label_smoothing:
+        raise BadInput(f"{place}: label_smoothing has no meaning for detection; leave it out")
     if augmentation.translate >= min(height, width):
         raise BadInput(
             f"{place}: augmentation.translate is {augmentation.translate}, which moves images of {height} x {width}"

@@ -238,6 +238,23 @@ def gathered(value: Tensor) -> list[float]:
     return [float(number) for number in values]
 
 
+def rows_of_all(rows: Tensor, device: torch.device) -> Tensor:
+    """The rows of all processes, those of the first one first, on the CPU.
+
+    Args:
+        rows: (n, columns), as many columns everywhere.
+        device: where they are exchanged.
+    """
+    if processes() == 1:
+        return rows
+    counts = [int(count) for count in gathered(torch.tensor(float(len(rows)), dtype=torch.float64, device=device))]
+    padded = rows.new_zeros((max(counts), rows.shape[1]), device=device)
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:count].cpu() for part, count in zip(parts, counts, strict=True)])
+
+
 def averaged(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The mean of tensors over all processes, formed in double precision: equal values stay what they are."""
     if processes() == 1:

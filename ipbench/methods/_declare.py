@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ipbench.data.catalog import check_recipe, dataset, steps_per_epoch
+from ipbench.data.catalog import TASKS, check_recipe, dataset, steps_per_epoch
 from ipbench.errors import BadInput, valid_choice
 from ipbench.methods._continuing import check_line, parent_of
 from ipbench.methods._patterns import without_meaning
@@ -86,6 +86,7 @@ class Method:
     allocation: Allocation = "global"
     budget: Budget = "parameters"
     knob: str = ""
+    task: str = ""
     doc: str = ""
 
     @property
@@ -198,7 +199,7 @@ class Method:
                 beginning.
         """
         check_line(self, run, REGISTRY, where)
-        if problem := self._twice(run) or self._nothing_to_choose(run):
+        if problem := self._not_for(run) or self._twice(run) or self._nothing_to_choose(run):
             raise BadInput(f"{where}: method {self.name}: {problem}")
         for stage in self.stages(run.options):
             if isinstance(stage, Prune) and stage.whole_ranking and run.allocation != "global":
@@ -212,6 +213,17 @@ class Method:
                 raise BadInput(f"{where}: method {self.name}: {problem}")
             if isinstance(stage, Train) and (problem := _misfit(stage, run, f"{where}: method {self.name}", steps)):
                 raise BadInput(f"{where}: method {self.name}: {problem}")
+
+    def _not_for(self, run: Run) -> str:
+        """Why a run's data set is not for the method; empty if it is."""
+        task = dataset(run.dataset).task
+        if self.task and self.task != task:
+            return f"it is for {self.task}, and data set {run.dataset} is of {task}"
+        if task == "detection" and any(
+            isinstance(stage, Prune) and stage.per_class for stage in self.stages(run.options)
+        ):
+            return f"per_class has no meaning for {run.dataset}, whose images have no one class; leave it out"
+        return ""
 
     def _twice(self, run: Run) -> str:
         """Why a run says twice how much is pruned; empty if it does not."""
@@ -334,6 +346,7 @@ def method(
     allocation: Allocation = "global",
     budget: Budget = "parameters",
     knob: str = "",
+    task: str = "",
     positive: bool = False,
     units: UnitScore = "sum",
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -352,6 +365,7 @@ def method(
         budget: what the sparsity is the removed share of, likewise; of patterns that remove no channels, parameters.
         knob: the name of an option that says how much is pruned, where it is not its default: then a run has sparsity
             0, and what it prunes is a result. With its default, the method meets the run's budget.
+        task: the one that it is for, "classification" or "detection"; left out: any.
         positive: a score promises that nothing is below zero, and something above it in every layer of a net of which
             nothing is pruned. Where it does not keep that, the run is impossible.
         units: of a score, as in `Prune`.
@@ -373,6 +387,8 @@ def method(
         valid_choice(allocation, ALLOCATIONS, "allocation", f"{file}: method {label!r}")
         valid_choice(budget, BUDGETS, "budget", f"{file}: method {label!r}")
         valid_choice(units, UNIT_SCORES, "rule for units", f"{file}: method {label!r}")
+        if task:
+            valid_choice(task, TASKS, "task", f"{file}: method {label!r}")
         _check_signature(function, label, file, 0 if when is None else 2)
         options, build = _options(function, label, file, reserved=() if when is None else _OF_A_SCORE), function
         if when is not None:
@@ -395,6 +411,7 @@ def method(
             allocation=allocation,
             budget=budget,
             knob=knob,
+            task=task,
             doc=inspect.getdoc(function) or "",
         )
         return function

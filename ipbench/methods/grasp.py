@@ -4,7 +4,10 @@ from ipbench.errors import BadInput
 from ipbench.methods import before_training, cross_entropy, method
 
 
-@method(when=before_training(per_class=10), paper="Wang, Zhang, Grosse: GraSP, ICLR 2020, arXiv:2002.07376")
+@method(
+    when=before_training(per_class=10), task="classification",
+    paper="Wang, Zhang, Grosse: GraSP, ICLR 2020, arXiv:2002.07376",
+)  # fmt: skip
 def grasp(net, batch, *, temperature: float = 200.0):
     """c * (H g): keep what the norm of the gradient would suffer from losing (sec. 4, with the sign turned round).
 
@@ -16,6 +19,9 @@ def grasp(net, batch, *, temperature: float = 200.0):
     """
     if temperature <= 0:
         raise BadInput(f"method grasp: temperature is above 0 (got {temperature:g})")
+
+    if net.task != "classification":
+        raise BadInput(f"method grasp: it divides logits by a temperature, and a net for {net.task} has other outputs")
 
     def gradients(part):
         return net.gradients(cross_entropy(net(part.images) / temperature, part.labels), create_graph=True)

@@ -16,5 +16,5 @@ def synflow(net, batch):
     no layer is emptied while others are whole, if one prunes in many rounds.
     """
     with net.linearised() as twin:
-        paths = twin(batch.images[:1].double() * 0 + 1).sum()
+        paths = sum(part.sum() for part in twin.outputs(batch.images[:1].double() * 0 + 1))
         return {name: (c * g).detach() for name, c, g in twin.gradients(paths)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,9 @@ from ipbench.models import catalog, googlenet, lenet, mobilenet, resnet, vgg
 from ipbench.models.initialise import initialise
 
 Shape = tuple[int, int, int]
+
+#: Pixels per side below which the coarsest level of a detector is a single place.
+_SMALLEST_SCENE = 64
 
 
 class _Own(NamedTuple):
@@ -46,15 +50,16 @@ def build(name: str, shape: Shape, classes: int, seed: int, scheme: str = "kaimi
     """Make the model `name` on the CPU in training mode.
 
     Args:
-        name: one of `catalog.MODELS`, or any classification model of torchvision.models (never pretrained).
+        name: one of `catalog.MODELS` or `catalog.DETECTORS`, or any classification model of torchvision.models (never
+            pretrained).
         shape: (channels, height, width) of one image.
-        classes: the number of logits.
+        classes: the number of logits; of a detector, of classes without the background.
         seed: the run's seed; all initial values are functions of it, of the names of the layers and of nothing else.
         scheme: how weights are drawn, one of `initialise.SCHEMES`.
 
     Returns:
-        A module that maps images (B, *shape) to logits (B, classes). The state of torch's global generators is as
-        before.
+        A module that maps images (B, *shape) to logits (B, classes); a detector, see `detectors`. The state of
+        torch's global generators is as before.
 
     Raises:
         BadInput: unknown model or scheme, or the model cannot take this shape.
@@ -67,6 +72,8 @@ def build(name: str, shape: Shape, classes: int, seed: int, scheme: str = "kaimi
         torch.default_generator.set_state(keys.generator(seed, "init", "other parameters").get_state())
         net = _make(name, shape, classes)
     initialise(net, seed, scheme)
+    if name in catalog.DETECTORS:
+        _detectors().begin_outputs(net)
     return net
 
 
@@ -105,7 +112,28 @@ def _check(name: str, shape: Shape, classes: int) -> None:
 
 
 def _make(name: str, shape: Shape, classes: int) -> nn.Module:
+    if name in catalog.DETECTORS:
+        return _detector(name, shape, classes)
     return _own(name, shape, classes) if name in _OWN else _torchvision(name, shape, classes)
+
+
+def _detectors() -> ModuleType:
+    from ipbench.models import detectors  # here, so that nets of classification do not pay for torchvision
+
+    return detectors
+
+
+def _detector(name: str, shape: Shape, classes: int) -> nn.Module:
+    make, any_channels = _detectors().DETECTORS[name]
+    if shape[0] != 3 and not any_channels:
+        raise BadInput(f"model {name} of torchvision takes images of 3 channels (got {shape[0]})")
+    if min(shape[1:]) < _SMALLEST_SCENE:
+        raise BadInput(
+            f"model {name} needs images of at least {_SMALLEST_SCENE} x {_SMALLEST_SCENE} pixels"
+            f" (got {shape[1]} x {shape[2]})"
+        )
+    net: nn.Module = make(shape, classes)
+    return net
 
 
 def _own(name: str, shape: Shape, classes: int) -> nn.Module:

@@ -29,10 +29,18 @@ MODELS: dict[str, str] = {
     "resnet110-cifar": "the CIFAR ResNet of He et al. with n = 18, parameter-free shortcuts; 1.73 M parameters",
 }
 
+#: Detectors: name -> one line. Those of torchvision under its names, without weights.
+DETECTORS: dict[str, str] = {
+    "retinanet-small": "torchvision's RetinaNet on a small residual net, pyramid of 32 channels; images of about 96 px",
+    "fasterrcnn-small": "torchvision's Faster R-CNN on the same net, 50 proposals of an image; images of about 96 px",
+    "retinanet_resnet50_fpn": "torchvision's RetinaNet on ResNet-50, nothing pretrained or frozen; 3 channels",
+    "fasterrcnn_resnet50_fpn": "torchvision's Faster R-CNN on ResNet-50, nothing pretrained or frozen; 3 channels",
+}
+
 
 def known(name: str) -> bool:
-    """Whether `build` can make a model of this name: one of ours or a classification model of torchvision."""
-    return name in MODELS or name in torchvision_models()
+    """Whether `build` can make a model of this name: ours, a detector, or torchvision's for classification."""
+    return name in MODELS or name in DETECTORS or name in torchvision_models()
 
 
 def check(name: str, where: str = "") -> str:
@@ -47,14 +55,39 @@ def check(name: str, where: str = "") -> str:
     """
     if known(name):
         return name
-    near = get_close_matches(str(name), [*MODELS, *torchvision_models()], n=1)
+    near = get_close_matches(str(name), [*MODELS, *DETECTORS, *torchvision_models()], n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     place = f" in {where}" if where else ""
     # Not `errors.valid_choice`: with torchvision's eighty names its line would hide the ones that matter.
     raise BadInput(
-        f"unknown model {name!r}{place}{hint}; valid: {', '.join(sorted(MODELS))}, "
-        "or any classification model of torchvision.models"
+        f"unknown model {name!r}{place}{hint}; valid: {', '.join(sorted(MODELS))}, the detectors"
+        f" {', '.join(DETECTORS)}, or any classification model of torchvision.models"
     )
+
+
+def task_of_model(name: str) -> str:
+    """The task that a known model is for, as the catalogue of data sets names it."""
+    return "detection" if name in DETECTORS else "classification"
+
+
+def check_task(name: str, dataset: str, task: str, where: str) -> None:
+    """Whether a model is for the task of a data set.
+
+    Args:
+        name: of a known model.
+        dataset: its name, for the message.
+        task: that of the data set.
+        where: how a user would find it.
+
+    Raises:
+        BadInput: it is for another one.
+    """
+    if task_of_model(name) != task:
+        fitting = ", ".join(DETECTORS if task == "detection" else sorted(MODELS))
+        raise BadInput(
+            f"{where}: data set {dataset} is of {task}, and model {name} is for {task_of_model(name)}; for {task}:"
+            f" {fitting}"
+        )
 
 
 @cache

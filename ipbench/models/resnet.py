@@ -26,7 +26,7 @@ def resnet18_cifar(shape: tuple[int, int, int], classes: int) -> nn.Module:
 
     11,173,962 parameters for three channels and 10 classes. Maps (B, C, H, W) to logits (B, classes).
     """
-    return _resnet(shape[0], classes, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2), shortcut=_projection)
+    return _resnet(shape[0], classes, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2), shortcut=projection)
 
 
 def resnet34_cifar(shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -34,7 +34,7 @@ def resnet34_cifar(shape: tuple[int, int, int], classes: int) -> nn.Module:
 
     21,282,122 parameters for three channels and 10 classes. Maps (B, C, H, W) to logits (B, classes).
     """
-    return _resnet(shape[0], classes, widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3), shortcut=_projection)
+    return _resnet(shape[0], classes, widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3), shortcut=projection)
 
 
 class PaddedShortcut(nn.Module):
@@ -79,7 +79,7 @@ class BasicBlock(nn.Module):
         return self.relu2(residual + self.shortcut(x))
 
 
-def _projection(channels: int, width: int, stride: int) -> nn.Module:
+def projection(channels: int, width: int, stride: int) -> nn.Module:
     """Option B: a 1x1 convolution with batch norm."""
     conv = nn.Conv2d(channels, width, 1, stride, bias=False)
     return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(width)))

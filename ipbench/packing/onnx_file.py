@@ -26,8 +26,12 @@ def onnx_content(net: nn.Module, shape: tuple[int, int, int]) -> bytes:
         shape: of one image, (C, H, W).
 
     Raises:
-        BadInput: the package `onnx` is missing, or an operator of the net has no form in ONNX.
+        BadInput: the net is a detector, the package `onnx` is missing, or an operator of the net has no form in ONNX.
     """
+    if hasattr(net, "outputs"):
+        raise BadInput(
+            "the net cannot be written as ONNX: it is a detector, whose boxes are made of its outputs outside of it"
+        )
     if importlib.util.find_spec("onnx") is None:
         raise BadInput("ONNX files need the package onnx: pip install 'ipbench[export]'")
     with TemporaryDirectory() as folder, warnings.catch_warnings():

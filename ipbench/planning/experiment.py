@@ -201,6 +201,7 @@ class Experiment:
                 datasets.check_recipe(facts, recipe, f"{where}: recipe")
             for model in axes.models or (facts.model,):
                 models.check(model, where)
+                models.check_task(model, data, facts.task, where)
                 for recipe in recipes:
                     yield {
                         "dataset": data, "model": model, "recipe": recipe, "mode": axes.mode, "seed": axes.seeds[0],

@@ -16,8 +16,8 @@ from ipbench.sparse.net import Gradient, SparseNet
 from ipbench.sparse.patterns import selector
 from ipbench.spec import canonical_json
 from ipbench.store import tensors_digest
+from ipbench.tasks import task_of
 from ipbench.training.loop import Progress, evaluate, gradient_norm, require_finite, require_finite_net
-from ipbench.training.task import task_of
 
 
 def starting_gradient_norm(net: SparseNet, data: Data) -> float:
@@ -26,7 +26,7 @@ def starting_gradient_norm(net: SparseNet, data: Data) -> float:
     with net.scratch() as twin:
 
         def gradients(part: Batch) -> list[Gradient]:
-            return twin.gradients(task.loss(twin(task.inputs(part)), part))
+            return twin.gradients(task.loss(twin(*task.inputs(part, net.run.seed)), part))
 
         for _, c, gradient in twin.averaged(gradients, batch):
             c.grad = torch.empty_like(c).copy_(gradient)  # in its layout, in whose order the norm is summed
@@ -128,25 +128,27 @@ def assess(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
         NotFinite: a loss is not finite.
     """
     recipe, progress = net.run.recipe, state.progress
-    test_accuracy, test_loss = evaluate(net, data.test(), recipe)
-    train_accuracy, train_loss = evaluate(net, data.train_plain(), recipe)
+    test_accuracy, test_loss, others = evaluate(net, data.test(), recipe, lambda: data.truth("test"))
+    train_accuracy, train_loss, _ = evaluate(net, data.train_plain(), recipe, lambda: data.truth("train"))
     selected, selected_loss = test_accuracy, test_loss
     if progress.best_epoch != progress.epoch:
         last = {name: tensor.clone() for name, tensor in net.tensors().items()}
         net.load_tensors(progress.best)
-        selected, selected_loss = evaluate(net, data.test(), recipe)
+        selected, selected_loss, _ = evaluate(net, data.test(), recipe, lambda: data.truth("test"))
         net.load_tensors(last)
     # An accuracy can be taken of logits that are not numbers; the loss tells.
     require_finite({"test loss": test_loss, "training loss": train_loss}, "of the net at the end")
     require_finite({"test loss": selected_loss}, f"of the net that is selected, of epoch {progress.best_epoch},")
-    primary = task_of(net.run.dataset).primary
+    metric = task_of(net.run.dataset).primary
     return {
-        f"test_{primary}": test_accuracy,
-        f"test_{primary}_selected": selected,
+        "test_accuracy": test_accuracy,
+        "test_accuracy_selected": selected,
         "test_loss": test_loss,
-        f"validation_{primary}": _validation_accuracy(net, data, progress),
-        f"train_{primary}": train_accuracy,
+        "validation_accuracy": _validation_accuracy(net, data, progress),
+        "train_accuracy": train_accuracy,
         "train_loss": train_loss,
+        **({"metric": metric} if metric != "accuracy" else {}),
+        **{f"test_{name}": value for name, value in others.items()},
     }
 
 
@@ -154,7 +156,7 @@ def _validation_accuracy(net: SparseNet, data: Data, progress: Progress) -> floa
     """Of the net as it is: that of the last epoch, unless the net has changed since."""
     if progress.best:
         return progress.curves["validation_accuracy"][-1]
-    accuracy, loss = evaluate(net, data.validation(), net.run.recipe)
+    accuracy, loss, _ = evaluate(net, data.validation(), net.run.recipe, lambda: data.truth("validation"))
     if not math.isnan(accuracy):
         require_finite({"validation loss": loss}, "of the net at the end")
     return accuracy

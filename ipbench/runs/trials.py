@@ -9,8 +9,8 @@ from ipbench.data.loaders import Batch, Data
 from ipbench.errors import BadInput
 from ipbench.sparse.net import SparseNet
 from ipbench.store import tensors_digest
+from ipbench.tasks import task_of
 from ipbench.training.loop import Sgd, _precision
-from ipbench.training.task import task_of
 
 #: Pooling whose backward pass has no deterministic algorithm on GPUs, unless it leaves one position.
 _ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
@@ -101,7 +101,7 @@ def equal_steps(net: SparseNet, batch: Batch) -> bool:
             for _ in range(2):
                 twin.zero_grad(set_to_none=True)
                 with _precision(recipe, batch.images):
-                    outputs = twin(task.inputs(batch))
+                    outputs = twin(*task.inputs(batch, net.run.seed, 0))
                 task.loss(outputs, batch).backward()
                 twin.mask_gradients(recipe.weight_decay)
                 optimiser.step(recipe.lr)

@@ -20,6 +20,8 @@ from ipbench.sparse.trace import Call, Held, Labels, Rule, Trace, spoken, squash
 
 def rule_of(call: Call) -> Rule | None:
     """The rule of an operator; None if there is none."""
+    if call.name == "torchvision.roi_align":
+        return _roi_align
     if not call.name.startswith("aten."):
         return None
     name = call.name.removeprefix("aten.")
@@ -195,6 +197,13 @@ def _planes(trace: Trace, call: Call) -> Labels:
     assert found is not None
     rank = call.input.dim()
     return _one_each(trace, trace.labels(call.input), tuple(range(rank - int(found[1]), rank)))
+
+
+def _roi_align(trace: Trace, call: Call) -> Labels:
+    """Boxes cut out of planes (N, C, h, w), resampled: (boxes, C, height, width). The boxes are to be constants."""
+    if trace.labels(call["rois"]).any():
+        return unknown(trace, call) or np.zeros((1, 1, 1, 1), np.int64)
+    return _one_each(trace, trace.labels(call["input"]), (0, 2, 3))
 
 
 def _one_each(trace: Trace, labels: Labels, axes: tuple[int, ...]) -> Labels:

@@ -38,6 +38,15 @@ def passes(batch: Batch) -> int:
     return max(1, min(-(-count // most), count // 2))
 
 
+def parts(batch: Batch, number: int) -> Iterator[Batch]:
+    """So many parts of nearly equal size, in the order of the images."""
+    end = 0
+    for images in batch.images.tensor_split(number):
+        begin, end = end, end + len(images)
+        indices = None if batch.indices is None else batch.indices[begin:end]
+        yield Batch(images, batch.labels[begin:end], batch.targets[begin:end], indices, batch.sizes[begin:end])
+
+
 def _laid_out(mask: Tensor, like: Tensor) -> Tensor:
     """A mask on the device and in the memory format of the one before: gradients are multiplied by it in every step."""
     if mask.device == like.device and mask.stride() == like.stride():
@@ -112,11 +121,15 @@ class SparseNet(nn.Module):
         self.start = {name: c.detach().clone() for name, c in self.coefficients.items()}
         self.basis_start = {name: basis.matrix.detach().clone() for name, basis in self.bases.items()}
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits of shape (N, classes) of images of shape (N, C, H, W)."""
+    def forward(self, images: Tensor, *more: Any) -> Any:
+        """Logits of shape (N, classes) of images of shape (N, C, H, W); of a detector, what it gives.
+
+        Args:
+            images: of a batch.
+            more: what else the task calls the net with (`Task.inputs`).
+        """
         with self._building.a_pass(self._together) if self._together else nullcontext():
-            logits: Tensor = self.net(images)
-        return logits
+            return self.net(images, *more)
 
     def _apply(self, function, recurse=True):  # type: ignore[no-untyped-def]
         # What `to(device)` and `double()` call: masks and starts move along with the parameters.
@@ -263,15 +276,13 @@ class SparseNet(nn.Module):
             values: a function of a batch, as means over its images.
             batch: all images.
         """
-        number = passes(batch)
         sums: dict[str, Tensor] = {}
         with self._dropout_anew():
-            parts = zip(batch.images.tensor_split(number), batch.labels.tensor_split(number), strict=True)
-            for images, labels in parts:
-                share = len(labels) / len(batch.labels)
-                for name, value in values(Batch(images, labels)).items():
-                    part = value.detach() * share
-                    sums[name] = sums[name] + part if name in sums else part
+            for part in parts(batch, passes(batch)):
+                share = len(part.images) / len(batch.images)
+                for name, value in values(part).items():
+                    summand = value.detach() * share
+                    sums[name] = sums[name] + summand if name in sums else summand
         return sums
 
     @property

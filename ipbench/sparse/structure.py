@@ -6,7 +6,7 @@ Units and groups are those of `channels.py`, numbered as in the dense net, howev
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import partial
 from itertools import pairwise
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from ipbench.sparse.channels import Group, Groups, Member
 
@@ -158,6 +158,14 @@ def _fixed(value: object) -> object:
         return "set", frozenset(map(_fixed, value))
     if isinstance(value, partial):
         return partial, _fixed(value.func), _fixed(value.args), _fixed(value.keywords)
+    if isinstance(value, Tensor):
+        return "tensor", tuple(value.shape), str(value.dtype), value.detach().cpu().numpy().tobytes()
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value), _fixed({part.name: getattr(value, part.name) for part in fields(value)})
+    if type(value).__module__.startswith("torchvision.") and hasattr(
+        value, "__dict__"
+    ):  # of detectors: matchers, coders
+        return type(value), _fixed(vars(value))
     plain = value is None or isinstance(value, bool | int | float | complex | str | bytes | Enum | torch.device)
     return (type(value), value) if plain else _Same(value)
 

@@ -28,6 +28,7 @@ from ipbench.sparse.removal import ChannelUnits
 from ipbench.sparse.selection import Rounding
 from ipbench.sparse.structure import restricted
 from ipbench.sparse.unit_tensors import UnitTensors, unit_tensors
+from ipbench.tasks import task_of
 
 #: What a method may remember: tensors and plain numbers by name.
 Memory = dict[str, Tensor | int | float | bool]
@@ -50,9 +51,27 @@ class NetView:
         self.state: Memory = {} if state is None else state
 
     def __call__(self, images: Tensor) -> Tensor:
-        """What the net makes of images (N, C, H, W): logits (N, classes)."""
+        """What the net makes of images (N, C, H, W): logits (N, classes); of a detector, see `outputs`."""
         result: Tensor = self._net(images)
         return result
+
+    def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
+        """All that the net gives of images (N, C, H, W): logits (N, classes), or the raw outputs of a detector's heads.
+
+        Faster R-CNN looks at fixed proposals then, as many as it keeps of an image at most.
+        """
+        found = self._net(images)
+        return found if isinstance(found, tuple) else (found,)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The mean loss of the task over a batch, a scalar with a graph; what is drawn for an image is keyed by it."""
+        task = task_of(self._net.run.dataset)
+        return task.loss(self._net(*task.inputs(batch, self._net.run.seed)), batch)
+
+    @property
+    def task(self) -> str:
+        """What the net is trained for: "classification" or "detection"."""
+        return task_of(self._net.run.dataset).name
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"a method does not see {name!r} of a net; docs/adding-a-method.md tells what it sees")

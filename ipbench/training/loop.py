@@ -20,7 +20,8 @@ from ipbench.sparse.net import SparseNet
 from ipbench.sparse.patterns import selector
 from ipbench.sparse.selection import NotFinite
 from ipbench.spec import Recipe
-from ipbench.training.task import task_of
+from ipbench.tasks import Measured, task_of
+from ipbench.tasks.task import Truths
 from ipbench.training.updates import Hooks
 
 CURVES = ("train_loss", "validation_loss", "validation_accuracy", "gradient_norm")
@@ -233,7 +234,7 @@ def _look(
         NotFinite: the validation loss, a parameter or a buffer is not finite.
     """
     require_finite_net(net, f"after epoch {epoch + 1}")
-    accuracy, loss = evaluate(net, data.validation(), recipe)
+    accuracy, loss, _ = evaluate(net, data.validation(), recipe, lambda: data.truth("validation"))
     if not math.isnan(accuracy):  # nan: there is no validation part
         require_finite({"validation loss": loss}, f"of epoch {epoch + 1}")
     values |= {"validation_loss": loss, "validation_accuracy": accuracy}
@@ -368,10 +369,9 @@ def _gradients(
     Parameters have no gradients before.
     """
     task = task_of(net.run.dataset)
-    images = task.inputs(batch)
     with hooks.gates(batch) if hooks else nullcontext():
-        with _precision(recipe, images):
-            outputs = forward(images)
+        with _precision(recipe, batch.images):
+            outputs = forward(*task.inputs(batch, net.run.seed, step))
             loss = task.loss(outputs, batch, recipe.label_smoothing)
         penalty = hooks.penalty(step) if hooks else None
         (loss if penalty is None else loss + penalty).backward()
@@ -415,19 +415,23 @@ def gradient_norm(net: SparseNet) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(net: SparseNet, batches: Iterable[Batch], recipe: Recipe) -> tuple[float, float]:
-    """The task's primary metric and the mean loss (without label smoothing) over `batches`; both nan if none."""
+def evaluate(net: SparseNet, batches: Iterable[Batch], recipe: Recipe, truth: Truths | None = None) -> Measured:
+    """The task's metrics and the mean loss (without label smoothing) over `batches`; nan if there are none.
+
+    Args:
+        net: its mode is changed.
+        batches: plain images.
+        recipe: tells the precision.
+        truth: of these images, where the task asks for more than the batches tell.
+    """
     net.eval()
     task, device = task_of(net.run.dataset), next(net.parameters()).device
-    sums: Tensor | None = None
+    metrics = task.metrics(truth)
     for batch in batches:
-        images = task.inputs(batch)
-        with _precision(recipe, images):
-            outputs = net(images)
-        found = task.sums(outputs, batch)
-        sums = found if sums is None else sums + found
-    sums = torch.zeros(task.size, dtype=torch.float64) if sums is None else sums
-    return task.metrics(distributed.summed(sums.to(device)))
+        with _precision(recipe, batch.images):
+            outputs = net(*task.inputs(batch, net.run.seed))
+        metrics.add(outputs, batch)
+    return metrics.measured(device)
 
 
 def _precision(recipe: Recipe, images: Tensor) -> AbstractContextManager[object]:

@@ -68,7 +68,7 @@ def test_without_a_match_there_is_no_column(tmp_path):
 def test_every_structured_number_stands_beside_a_cell_of_an_experiment():
     cells = [
         cell
-        for name in ("sfp", "greg", "epruner", "orthoreg")
+        for name in ("sfp", "greg", "epruner", "orthoreg", "group-fisher")
         for path in (ROOT / "config").glob(f"{name}-*.yaml")
         for cell in parse(Experiment.load(path).grid()).cells
     ]

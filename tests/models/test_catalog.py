@@ -22,9 +22,9 @@ def test_known(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "ResNet50", "fasterrcnn_resnet50_fpn", "fcn_resnet50", "r3d_18", "quantized_resnet50"]
+    "name", ["", "ResNet50", "maskrcnn_resnet50_fpn", "fcn_resnet50", "r3d_18", "quantized_resnet50"]
 )
-def test_only_classification_models_of_torchvision(name):
+def test_only_classification_models_of_torchvision_and_two_detectors(name):
     assert not catalog.known(name)
 
 

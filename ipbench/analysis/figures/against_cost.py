@@ -108,7 +108,7 @@ def _figure(
     columns = legend_columns(names, len(shown) * style.PANEL_WIDTH + _MARGINS)
     note = (
         f"{text} Bars: 95 % intervals by Student's t over seeds, not test images, in both directions; none where all"
-        " seeds are equal. Band: that of the dense net's accuracy. Dots: single seeds, where a run collapsed."
+        f" seeds are equal. Band: that of the dense net's {scene.metric}. Dots: single seeds, where a run collapsed."
     )
     sheet = page(
         [len(shown)] * len(blocks),
@@ -132,7 +132,7 @@ def _figure(
     _share_axis(sheet.panels, places)
     ticks(sheet, bool(places) or bool(references))
     handles: list[Artist] = [marker(panel.title, *look, look[0]) for panel, look in curves]
-    label(sheet, title(file), x, "test accuracy (%)", [*handles, *references.values()], columns)
+    label(sheet, title(file), x, f"test {scene.metric} (%)", [*handles, *references.values()], columns)
     return sheet.figure
 
 

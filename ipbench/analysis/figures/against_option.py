@@ -35,7 +35,7 @@ def tradeoff(scene: Scene, file: FigureFile) -> Figure:
     spaces = [space for space in style.LABEL if any(space in panel.curves for panel in found)]
     handles: list[Artist] = [marker(style.LABEL[s], style.COLOUR[s], style.MARKER[s], style.COLOUR[s]) for s in spaces]
     options = ", ".join(dict.fromkeys(panel.option for panel in found))
-    label(sheet, title(file), options, "test accuracy (%)", handles)
+    label(sheet, title(file), options, f"test {scene.metric} (%)", handles)
     return sheet.figure
 
 

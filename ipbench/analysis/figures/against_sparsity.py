@@ -36,7 +36,7 @@ from ipbench.analysis.shares import share_name
 
 def accuracy(scene: Scene, file: FigureFile) -> Figure:
     """Test accuracy after the last epoch against sparsity: means with intervals, single seeds, dense references."""
-    return _metric(scene, file, PRIMARY, "test accuracy (%)")
+    return _metric(scene, file, PRIMARY, f"test {scene.metric} (%)")
 
 
 def generalisation(scene: Scene, file: FigureFile) -> Figure:

@@ -61,7 +61,7 @@ def methods(scene: Scene, file: FigureFile) -> Figure:
             empty(axes, scene.nothing(cell for panel, _ in own for cell in panel.side(space)))
     sparsities(scene, sheet, panels, any(drawn) or bool(references))
     handles: list[Artist] = [marker(panel.title, *look, look[0]) for panel, look in styles]
-    label(sheet, title(file), share_name(cells), "test accuracy (%)", [*handles, *references.values()], columns)
+    label(sheet, title(file), share_name(cells), f"test {scene.metric} (%)", [*handles, *references.values()], columns)
     return sheet.figure
 
 

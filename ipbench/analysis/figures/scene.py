@@ -15,6 +15,7 @@ from ipbench.analysis.cells import CellStatistics, Counts, Values, all_cells, co
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.comparisons import Finding, analyse
 from ipbench.analysis.grid import Cell, Row
+from ipbench.analysis.labels import metric_name
 from ipbench.analysis.panels import Panel, panels
 from ipbench.analysis.plan import ALL, BOTH, FigureFile
 from ipbench.analysis.reached import is_result, mean_share, share_column
@@ -51,6 +52,11 @@ class Scene:
         if metric not in self._cells:
             self._cells[metric] = all_cells(self.collection, metric)
         return self._cells[metric]
+
+    @property
+    def metric(self) -> str:
+        """What the primary metric is called."""
+        return metric_name(self.collection.grid.cells)
 
     @cached_property
     def settings(self) -> Settings:

@@ -10,10 +10,10 @@ from ipbench.analysis.cells import SELECTED, CellStatistics, Counts, all_cells, 
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.comparisons import Analysis
 from ipbench.analysis.grid import Cell
-from ipbench.analysis.labels import Labels
+from ipbench.analysis.labels import Labels, guess_text, metric_name
 from ipbench.analysis.published import find
 from ipbench.analysis.render import Table
-from ipbench.analysis.statistics import COLLAPSED, rate_bound
+from ipbench.analysis.statistics import COLLAPSED, COLLAPSED_MAP, rate_bound
 from ipbench.analysis.tables.parts import (
     MEANS,
     axes,
@@ -65,24 +65,30 @@ def accuracy_table(collection: Collection, names: Labels, analysis: Analysis) ->
     headings += [" without diverged"] if any(count.diverged for count in ended) else []
     headings += [" published"] if sources else []
     order = [f"{heading}{what}" for what in headings for _, heading in _SIDES]
+    metric = metric_name(collection.grid.cells)
     notes = (
-        "Test accuracy in per cent: after the last epoch, and (selected) at the epoch of the best validation accuracy.",
+        f"Test {metric} in per cent: after the last epoch, and (selected) at the epoch of the best validation"
+        f" {metric}.",
         MEANS,
-        "n: runs behind a mean, one per seed. A diverged run counts as a guess, 1 / classes"
+        f"n: runs behind a mean, one per seed. A diverged run counts as {guess_text(collection.grid.cells)}"
         + ("; the mean without diverged runs stands beside it." if " without diverged" in headings else "."),
-        *_collapse_notes(numbers),
+        *_collapse_notes(numbers, metric),
         *common_notes(collection, names),
         seeds_note(collection, analysis),
         *(f"Published: {source}." for source in dict.fromkeys(sources)),
     )
-    return table(collection, "accuracy", "test accuracy", data, printed, notes, [*column_names(names), *order])
+    return table(collection, "accuracy", f"test {metric}", data, printed, notes, [*column_names(names), *order])
 
 
-def _collapse_notes(numbers: _Numbers) -> list[str]:
+def _collapse_notes(numbers: _Numbers, metric: str) -> list[str]:
     """What collapsed means, and what can be said of the rate where no run did."""
     finished = {cell: count.done + count.diverged for cell, count in numbers.ended.items()}
     none = sorted({n for cell, n in finished.items() if n and not numbers.ended[cell].collapsed})
-    notes = [f"collapsed: a test accuracy of at most {COLLAPSED:g} times that of a guess, or diverged."]
+    least = {
+        "accuracy": f"accuracy of at most {COLLAPSED:g} times that of a guess",
+        "mAP": f"mAP of at most {COLLAPSED_MAP:g}",
+    }
+    notes = [f"collapsed: a test {' or '.join(least[name] for name in metric.split(' or '))}, or diverged."]
     if len(none) > 0:
         bounds = ", ".join(f"{100 * rate_bound(n):.0f} % (n = {n})" for n in none)
         notes.append(f"Where none of n runs collapsed, the rate is below {bounds}, at a confidence of 95 %.")

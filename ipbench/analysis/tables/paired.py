@@ -10,7 +10,7 @@ from ipbench.analysis.collect import Collection
 from ipbench.analysis.comparisons import IMPOSSIBLE, INCOMPLETE, MIXED, Analysis, Comparison, Finding, pair_name
 from ipbench.analysis.flips import ALPHA, CLAIM_SEEDS, EXACT_SEEDS, FLIPS
 from ipbench.analysis.grid import LATER, Row
-from ipbench.analysis.labels import AXES, Labels, labels
+from ipbench.analysis.labels import AXES, Labels, guess_text, labels, metric_name
 from ipbench.analysis.render import Table
 from ipbench.analysis.tables.parts import (
     DIFFERENCES,
@@ -51,7 +51,8 @@ def paired_table(collection: Collection, names: Labels, analysis: Analysis) -> T
         " joint test assumes that differences scatter symmetrically.",
     )
     notes = (
-        "IP − SP: mean difference of the test accuracy after the last epoch in percentage points, runs paired by seed.",
+        f"IP − SP: mean difference of the test {metric_name(collection.grid.cells)} after the last epoch in percentage"
+        " points, runs paired by seed.",
         DIFFERENCES,
         *_claim_notes(collection, analysis, analysis.pairs.values()),
         *(shared if analysis.shared else ()),
@@ -77,8 +78,8 @@ def methods_table(collection: Collection, analysis: Analysis) -> Table:
         data.append(place | _raw(found) | _raw_average(found))
         printed.append({name: place[name] for name in head} | _texts(found) | _average(found))
     notes = (
-        "Per seed, the difference of the test accuracy (percentage points) is averaged over the method's complete"
-        " comparisons (its sparsities and variants); n is the number of seeds.",
+        f"Per seed, the difference of the test {metric_name(collection.grid.cells)} (percentage points) is averaged"
+        " over the method's complete comparisons (its sparsities and variants); n is the number of seeds.",
         *_not_averaged(analysis),
         DIFFERENCES,
         *_claim_notes(collection, analysis, analysis.methods.values()),
@@ -96,8 +97,8 @@ def global_table(collection: Collection, analysis: Analysis) -> Table:
     data = [_raw(one) | _raw_average(one) | {"excluded_pairs": " ".join(one.excluded)} for one in findings]
     printed = [_texts(one) | _average(one) for one in findings]
     notes = [
-        "Per seed, the difference of the test accuracy (percentage points) is averaged over all complete comparisons,"
-        " those with every planned seed in on both sides; n is the number of seeds.",
+        f"Per seed, the difference of the test {metric_name(collection.grid.cells)} (percentage points) is averaged"
+        " over all complete comparisons, those with every planned seed in on both sides; n is the number of seeds.",
         *_not_averaged(analysis),
         DIFFERENCES,
         *_claim_notes(collection, analysis, findings),
@@ -131,7 +132,9 @@ def _claim_notes(collection: Collection, analysis: Analysis, shown: Iterable[Fin
     if any(found.state == INCOMPLETE for found in shown):
         notes.append("incomplete: planned runs are not in yet. There is no claim before they are.")
     if any(found.diverged for found in shown):
-        notes.append("A diverged run counts as a guess, 1 / classes; beside it the result without its seed.")
+        notes.append(
+            f"A diverged run counts as {guess_text(collection.grid.cells)}; beside it the result without its seed."
+        )
     return notes
 
 

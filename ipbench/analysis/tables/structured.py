@@ -9,7 +9,7 @@ from typing import Any
 from ipbench.analysis.cells import CellStatistics, all_cells, counts
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.grid import Row
-from ipbench.analysis.labels import Labels
+from ipbench.analysis.labels import Labels, guess_text, metric_name
 from ipbench.analysis.render import Table
 from ipbench.analysis.settings import Settings
 from ipbench.analysis.sliced import COLUMNS, latency, macs_left, parameters_left, ratio_statistics, share_statistics
@@ -20,8 +20,8 @@ _NOTES = (
     "Of the net without the channels that were cut. MACs left: multiply-accumulates of one image, in per cent of the"
     " dense net's; parameters left: all stored trained numbers, FBs included, masks inside the net not; both are means"
     " over the finished runs.",
-    "Accuracy: on the test set after the last epoch, in per cent. A diverged run counts as a guess, 1 / classes, and"
-    " tells nothing of what is left.",
+    "{metric}: on the test set after the last epoch, in per cent. A diverged run counts as {guess}, and tells nothing"
+    " of what is left.",
     "Time: seconds of a forward pass over those of the dense net, in per cent, both measured in turns in one run;"
     " geometric mean over seeds. What was measured on different hardware has rows of its own.",
     f"{MEANS} Of times it is that of the mean logarithm.",
@@ -32,6 +32,9 @@ def structured_table(collection: Collection, names: Labels) -> Table:
     """One row per cell whose channels are cut, and hardware on which its nets were timed."""
     data: list[dict[str, Any]] = []
     printed: list[dict[str, str]] = []
+    cells = collection.grid.cells
+    metric = metric_name(cells)
+    told_metric = metric if metric.startswith("mAP") else metric.capitalize()
     accuracies, ended, settings = all_cells(collection), counts(collection), Settings(collection)
     runs = _runs(collection)
     # An SP cell that several filter bases are compared with is listed once.
@@ -51,7 +54,7 @@ def structured_table(collection: Collection, names: Labels) -> Table:
             "n": str(accuracy.n) if accuracy.n == count.planned else f"{accuracy.n} of {count.planned}",
             "MACs left": f"not formed: {mixed}" if mixed else percent(macs.mean),
             "parameters left": _parameters(numbers["parameters_left"], share),
-            "accuracy": "impossible" if count.impossible and not accuracy.n else _with_interval(accuracy),
+            metric: "impossible" if count.impossible and not accuracy.n else _with_interval(accuracy),
         }
         for where, ratios in (_times(own) or {"": {}}).items():
             time = ratio_statistics(ratios)
@@ -60,12 +63,16 @@ def structured_table(collection: Collection, names: Labels) -> Table:
             printed.append(
                 texts | {"time": _with_interval(time), "time n": str(time.n), "measured on": where or NOTHING}
             )
-    order = [*column_names(names), "space", "n", "MACs left", "parameters left", "accuracy", "time"]
+    order = [*column_names(names), "space", "n", "MACs left", "parameters left", metric, "time"]
     several = {texts["measured on"] for texts in printed} - {NOTHING}
     told = (f"Times measured on: {', '.join(several)}.",) if len(several) == 1 else ()
     order += ["time n", "measured on"] if len(several) > 1 else []
     printed = [{name: texts[name] for name in order} for texts in printed]
-    notes = (*_NOTES, *told, *common_notes(collection, names))
+    notes = (
+        *(note.format(metric=told_metric, guess=guess_text(cells)) for note in _NOTES),
+        *told,
+        *common_notes(collection, names),
+    )
     return table(collection, "structured", "nets whose channels were cut", data, printed, notes, order)
 
 
