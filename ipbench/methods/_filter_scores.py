@@ -86,10 +86,21 @@ def _scales(net: NetView, found: Mapping[str, Tensor], score: str) -> Scores:
     return {name: found[name].detach().double() for name in makers(net)}
 
 
+def _classifier(net: NetView, score: str) -> PlainNet:
+    """The plain net of a score of logits.
+
+    Raises:
+        BadInput: the task has no logits.
+    """
+    if net.task != "classification":
+        raise BadInput(f"score {score}: it is of logits, and a net for {net.task} has none; take fisher or tfo")
+    return net.plain()
+
+
 def fisher(net: NetView, batch: Batch) -> Scores:
     """The squared first-order term of the mean loss."""
     plain = net.plain()
-    means = net.mean(lambda part: plain.gradients(cross_entropy(plain(part.images), part.labels)), batch)
+    means = net.mean(lambda part: plain.gradients(plain.loss(part)), batch)
     products = {name: parameter * means[name] for name, parameter in plain.parameters.items()}
     return _spread(net, {name: sums.square() for name, sums in _with_biases(net, plain, products).items()})
 
@@ -98,13 +109,13 @@ def tfo(net: NetView, batch: Batch) -> Scores:
     """The squared first-order term of the scale behind a filter."""
     plain = net.plain()
     scales = _scales(net, {layer: plain.parameters[name] for layer, name in plain.norms.items()}, "tfo")
-    means = net.mean(lambda part: plain.gradients(cross_entropy(plain(part.images), part.labels)), batch)
+    means = net.mean(lambda part: plain.gradients(plain.loss(part)), batch)
     return _spread(net, {name: (scale * means[plain.norms[name]].double()).square() for name, scale in scales.items()})
 
 
 def rdt(net: NetView, batch: Batch) -> Scores:
     """How far the distribution over classes moves with the weights, to second order; in passes of the batch."""
-    plain = net.plain()
+    plain = _classifier(net, "rdt")
 
     def squares(part: Batch) -> dict[str, Tensor]:
         logits = plain(part.images)
@@ -123,7 +134,7 @@ def rdt(net: NetView, batch: Batch) -> Scores:
 
 def grasp(net: NetView, batch: Batch) -> Scores:
     """What the norm of the gradient would suffer from losing a filter, with its sign."""
-    plain = net.plain()
+    plain = _classifier(net, "grasp")
 
     def gradients(part: Batch) -> dict[str, Tensor]:
         return plain.gradients(cross_entropy(plain(part.images) / _TEMPERATURE, part.labels), create_graph=True)

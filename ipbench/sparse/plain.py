@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ipbench.tasks import Task, task_of
+
 if TYPE_CHECKING:
+    from ipbench.data.loaders import Batch
     from ipbench.sparse.net import SparseNet
 
 
@@ -23,6 +26,8 @@ class PlainNet:
         filters: the name of the weight of every prunable layer.
         biases: that of the bias of the layers that have one, a number per filter.
         norms: that of the scale of the batch norm behind a layer, where its channels are exactly the layer's filters.
+        task: what the net is for.
+        seed: the run's, by which a task keys what it draws.
     """
 
     module: nn.Module
@@ -30,6 +35,12 @@ class PlainNet:
     filters: Mapping[str, str]
     biases: Mapping[str, str]
     norms: Mapping[str, str]
+    task: Task
+    seed: int
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The mean loss of the task over a batch, a scalar with a graph."""
+        return self.task.loss(self.module(*self.task.inputs(batch, self.seed)), batch)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W)."""
@@ -52,7 +63,8 @@ def plain_net(net: SparseNet) -> PlainNet:
     """The copy of a net."""
     module = net.plain().eval().requires_grad_(True)
     norms = {name: f"{path}.weight" for name, path in net.norms.items()}
-    return PlainNet(module, dict(module.named_parameters()), net.weights, bias_names(net), norms)
+    task, seed = task_of(net.run.dataset), net.run.seed
+    return PlainNet(module, dict(module.named_parameters()), net.weights, bias_names(net), norms, task, seed)
 
 
 def bias_names(net: SparseNet) -> dict[str, str]:
