@@ -25,6 +25,8 @@ _DEFAULTS = {"off": "zero", "allocation": "global", **LATER}
 _STRUCTURED = ("recipe", "options", "basis")
 #: What a caption says of a recipe that is the same everywhere; a report has the rest.
 _HEADLINE = ("epochs", "batch_size", "lr", "schedule")
+#: And what of it a reader has to know where it is not this: on how much was trained, and in what precision.
+_UNUSUAL = {"train_examples": None, "precision": "float32"}
 _USUAL = Basis().model_dump(mode="json")
 HEADINGS = {"dataset": "data set", "basis": "filter basis"}
 
@@ -164,8 +166,13 @@ def _constant(cells: Iterable[Cell], axis: str) -> str:
     if axis == "options":
         return ""
     values = next((_flat(getattr(cell, axis)) for cell in cells if axis != "basis" or cell.space == "ip"), {})
-    keys = [key for key in values if (key in _HEADLINE if axis == "recipe" else values[key] != _USUAL.get(key))]
+    keys = [key for key in values if (_tells(key, values[key]) if axis == "recipe" else values[key] != _USUAL.get(key))]
     return " ".join(f"{key}={_short(values[key])}" for key in sorted(keys))
+
+
+def _tells(key: str, value: Any) -> bool:
+    """Whether a caption names this of a recipe."""
+    return key in _HEADLINE or (key in _UNUSUAL and value != _UNUSUAL[key])
 
 
 def _flat(text: str) -> dict[str, Any]:

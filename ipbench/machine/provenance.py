@@ -25,6 +25,7 @@ def provenance(device: str) -> dict[str, str | None]:
         **{package: _version(package) for package in PACKAGES},
         "platform": platform.platform(),
         "cpu": _processor(),
+        "instructions": instructions(),
         "device": _device(device),
         **({} if device == "cpu" else _gpu(device)),
     }
@@ -72,6 +73,22 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0]}, {len(names)} cores" if names else platform.machine()
+
+
+def instructions() -> str:
+    """What decides the bits of sums on a processor, and its name may hide: a cloud calls many of them "AMD EPYC".
+
+    The vector instructions that torch chose here, and the processor's family and model.
+    """
+    import torch
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    told = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
+    numbers = [f"{name} {told[key]}" for name, key in (("family", "cpu family"), ("model", "model")) if key in told]
+    return ", ".join([torch.backends.cpu.get_cpu_capability(), *numbers])
 
 
 def _device(device: str) -> str:

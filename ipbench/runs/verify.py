@@ -26,7 +26,7 @@ from ipbench.runs.execute import Environment, execute
 from ipbench.spec import UNIT_PATTERNS, Run, canonical_json
 
 #: What two runs must have in common before their bits can be expected to agree.
-_SETTING = ("torch", "numpy", "cpu", "device")
+_SETTING = ("torch", "numpy", "cpu", "instructions", "device")
 #: What no rounding changes: it has to agree wherever a run is computed.
 _EXACT = ("prunable", "basis_entries", "coefficients_kept", "parameters", "parameters_dense", "macs_dense")
 #: The same of runs that prune units, which differ in size: another one that stays changes the counts.
@@ -117,8 +117,8 @@ def announce(found: list[Candidate]) -> Iterator[str]:
             reasons["; ".join(candidate.differences)] = reasons.get("; ".join(candidate.differences), 0) + 1
     for reason, number in reasons.items():
         yield (
-            f"{number} of {len(found)} runs cannot agree to the bit ({reason}): their test accuracy must be as near the"
-            f" recorded one as runs of several seeds are, {1 - _LEVEL:.0%} for all runs together"
+            f"{number} of {len(found)} runs need not agree to the bit ({reason}): their test accuracy must be as near"
+            f" the recorded one as runs of several seeds are, {1 - _LEVEL:.0%} for all runs together"
         )
     if len(trained) < len(found):
         yield f"{len(found) - len(trained)} of {len(found)} runs are not trained again"
@@ -185,6 +185,8 @@ def _differences(row: Mapping[str, Any], run: Run, environment: Environment) -> 
     for name in _SETTING:
         if (there := _told(row, name)) is not None and there != str(here[name]):
             yield f"{name} {there} there, {here[name]} here"
+    if _told(row, "instructions") is None:  # of older records
+        yield "the record does not tell the instructions of its cpu"
 
 
 def _refusal(candidate: Candidate, run: Run, environment: Environment) -> str:
@@ -205,8 +207,8 @@ def _refusal(candidate: Candidate, run: Run, environment: Environment) -> str:
         return f"the images of {run.dataset} are not the recorded ones"
     if candidate.differences and len(candidate.others) + 1 < _SEEDS:
         return (
-            f"{'; '.join(candidate.differences)}: bits cannot agree, and of {len(candidate.others) + 1} recorded seeds"
-            f" no spread is known, {_SEEDS} are needed"
+            f"{'; '.join(candidate.differences)}: bits need not agree, and of {len(candidate.others) + 1} recorded"
+            f" seeds no spread is known, {_SEEDS} are needed"
         )
     return ""
 
