@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from functools import cache
 from itertools import islice
@@ -49,7 +50,7 @@ from tests.fisher_reference import (
 from tests.several import several
 from tests.sparse.awkward_nets import shake
 from tests.test_stopping import stop_at
-from tests.tiny import make_run, tiny_conv
+from tests.tiny import make_run
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "fisher.json").read_text())
 CONFIG = Path(__file__).parent.parent / "config"
@@ -442,21 +443,21 @@ def test_what_has_no_meaning_is_refused_at_planning():
     assert set(COSTS) == {"memory", "flops", "none"}
 
 
-# A worked example of docs/adding-a-method.md: a score from gates, on any net.
-
-
-def test_a_score_by_gates():
-    """As a method file writes it: |dL/dm| of every channel, spread over the filters that make it."""
-    net = net_of(tiny_conv(), (2, 6, 6))
-    view = NetView(net)
-    gates = view.gates()
-    batch = Batch(torch.randn(4, 2, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(4) % 3)
-    with gates(batch):
-        methods.cross_entropy(view(batch.images), batch.labels).backward()
-    scores = gates.gradients().sum(0).abs()
-    weakest = view.channels.weakest(scores, 3)
-    order = scores[weakest].tolist()
-    assert order == sorted(order) and len(weakest) == 3
+def test_the_method_of_the_documentation(tmp_path):
+    """Gates and removals as a user's file writes them: the budget is met, and the net is cut."""
+    text = (Path(__file__).parents[1] / "docs" / "adding-a-method.md").read_text()
+    (block,) = (part for part in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class OneByOne" in part)
+    (tmp_path / "documented.py").write_text(block)
+    before = methods.methods()
+    try:
+        assert list(methods.load([tmp_path / "documented.py"]).values()) == [["one_by_one"]]
+        values = {"pattern": "channels", "budget": "macs", "sparsity": "0.03", "model": "small-vgg"}
+        run = Run(dataset="digits", method="one_by_one", recipe=RECIPE, options={"every": 1}, **values)
+        outcome = execute(run, tmp_path, HERE)["outcome"]
+        assert outcome["reached"] >= 0.03 and outcome["macs_now"] == outcome["macs_sliced"] < outcome["macs_dense"]
+    finally:
+        methods._declare.REGISTRY.clear()
+        methods._declare.REGISTRY.update(before)
 
 
 def test_published_numbers_stand_beside_the_cells_of_the_experiment():

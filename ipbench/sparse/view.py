@@ -384,8 +384,10 @@ class TrainedView(NetView):
         """
         flags = self.channels.flags(units).to(next(self._net.parameters()).device)
         distributed.meet()
-        gone = distributed.from_first({"units": flags})["units"].nonzero().flatten()
+        flags = distributed.from_first({"units": flags})["units"]
+        gone = flags.nonzero().flatten()
         self._net.prune(self.channels.masks_without(gone))
+        self.channels.note_removed(flags)
 
     def remember(self, name: str) -> None:
         """Keep a copy of the net and its masks under a name, in place of what was kept there; a resumed run has it."""
