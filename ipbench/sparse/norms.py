@@ -96,7 +96,7 @@ def _same_channels(groups: Groups, weight: str, scale: str) -> bool:
     """Whether a norm's scale has an entry for every filter of a layer, at the same place."""
     if scale not in groups.shapes or len(groups.shapes[scale]) != 1:
         return False
-    covered = 0
+    covered = filters = 0
     for group in groups:
         own = [member for member in group.members if member.tensor == scale]
         makers = [member for member in group.producers if member.tensor == weight]
@@ -105,5 +105,5 @@ def _same_channels(groups: Groups, weight: str, scale: str) -> bool:
         if len(own) != 1 or len(makers) != 1 or not np.array_equal(own[0].indices, makers[0].indices):
             return False
         covered += own[0].indices.size
-        axis = makers[0].axis
-    return covered == groups.shapes[scale][0] == groups.shapes[weight][axis] if covered else False
+        filters = groups.shapes[weight][makers[0].axis]
+    return 0 < covered == groups.shapes[scale][0] == filters

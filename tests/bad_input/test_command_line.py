@@ -8,7 +8,7 @@ from tests.bad_input.refusing import case
 
 RANGE = "a number from 0 up to, not including, 1"
 SETS = "valid: cifar10, cifar100, coco, digits, fashion-mnist, fashion-scenes, imagenet, mnist, tiny-imagenet"
-METHODS = "valid: asfp, asrfp, cops, dense, epruner, freezenet, ft, gmp, grasp, greg-1"
+METHODS = "valid: asfp, asrfp, cops, dense, early-bird, epruner, freezenet, ft, gmp, grasp, greg-1"
 
 COMMANDS = [
     # id, command, words that the message must contain
