@@ -285,6 +285,11 @@ def _misfit(stage: Train, run: Run, where: str, steps: int | None) -> str:
         BadInput: what it changes of the recipe makes none, or none for the data set.
     """
     recipe, facts = stage.recipe_of(run.recipe, where), dataset(run.dataset, where)
+    if stage.update and stage.update.evaluates and not recipe.validation:
+        return (
+            "decides by the validation accuracy, and this recipe holds out no images; give recipe.validation a share"
+            " above 0"
+        )
     if stage.recipe:
         check_recipe(facts, recipe, where)
     if steps is None or recipe.batch_size != run.recipe.batch_size:
@@ -295,11 +300,6 @@ def _misfit(stage: Train, run: Run, where: str, steps: int | None) -> str:
         return (
             f"a training that ends when its updater is done has a constant schedule, not {recipe.schedule}: its length"
             ' is not known before (recipe={"schedule": "constant"})'
-        )
-    if stage.update and stage.update.evaluates and not recipe.validation:
-        return (
-            "decides by the validation accuracy, and this recipe holds out no images; give recipe.validation a share"
-            " above 0"
         )
     # Where it is not known, a step a thousandth of an epoch long will do to see whether anything is left.
     first, total = round(stage.first * (steps or 1000)), recipe.epochs * (steps or 1000)
