@@ -440,8 +440,8 @@ def floor_run(monkeypatch, slope: float, floor: float, **options: Any) -> tuple[
     seen = Accuracies(slope)
     monkeypatch.setattr(loop, "evaluate", seen)
     run = make_run(
-        method="increg-floor", pattern="columns", sparsity="0", allocation="uniform",
-        options=methods.get("increg-floor").check_options({**FLOOR, "floor": floor, **options}, "here"),
+        method="increg-accuracy", pattern="columns", sparsity="0", allocation="uniform",
+        options=methods.get("increg-accuracy").check_options({**FLOOR, "floor": floor, **options}, "here"),
         recipe=Recipe(epochs=1, lr=0.05),
     )  # fmt: skip
     net, state = run_stages(run, TinyData(), flat)
@@ -525,7 +525,7 @@ def test_a_dense_net_below_the_floor_is_impossible(monkeypatch):
 def test_without_a_floor_rounds_go_on_to_the_budget(monkeypatch):
     monkeypatch.setattr(loop, "evaluate", Accuracies(0.5))
     run = make_run(
-        method="increg-floor", pattern="columns", sparsity="0.5", allocation="uniform", options=FLOOR,
+        method="increg-accuracy", pattern="columns", sparsity="0.5", allocation="uniform", options=FLOOR,
         recipe=Recipe(epochs=1, lr=0.05),
     )  # fmt: skip
     net, _ = run_stages(run, TinyData(), flat)
@@ -536,9 +536,9 @@ def test_without_a_floor_rounds_go_on_to_the_budget(monkeypatch):
 
 def test_a_floor_needs_a_validation_part():
     values = {"pattern": "columns", "sparsity": "0", "options": {"floor": 0.5}}
-    run = make_run(method="increg-floor", recipe=Recipe(validation=0.0), **values)
+    run = make_run(method="increg-accuracy", recipe=Recipe(validation=0.0), **values)
     with pytest.raises(BadInput, match=r"holds out no images; give recipe\.validation a share above 0") as caught:
-        methods.get("increg-floor").check_run(run, "here", 1000)
+        methods.get("increg-accuracy").check_run(run, "here", 1000)
     assert "\n" not in str(caught.value)
 
 
@@ -552,7 +552,7 @@ RUNS = {
     "increg ip": {"space": "ip", "options": FAST},
     "increg filters ip": {"pattern": "filters", "space": "ip", "options": {**FAST, "batch": 15}},
     "increg ratios": {"sparsity": "0", "options": {**FAST, "ratios": "stage1=0.3,stage2.conv2=0.75"}},
-    "increg-floor columns": {
+    "increg-accuracy columns": {
         "sparsity": "0", "options": {**FAST, "floor": 0.02, "patience": 0, "limit": 3000, "ratios": "stage2=0.5"},
     },
 }  # fmt: skip
@@ -583,7 +583,7 @@ def test_a_run_prunes_and_trains(name, whole):
     outcome = record["outcome"]
     assert len(outcome["curves"]["train_loss"]) == RECIPE.epochs and record["activity"]["mask_updates"] > 1
     kept = {unit["name"]: (unit["kept"], unit["units"]) for unit in outcome["units"]}
-    if "floor" in name:
+    if "accuracy" in name:
         assert outcome["notes"]["rounds"] and 0 < outcome["reached"] < 0.5
         assert all(kept[layer][0] == kept[layer][1] for layer in kept if not layer.startswith("stage2"))
     elif "ratios" in name:
@@ -595,7 +595,7 @@ def test_a_run_prunes_and_trains(name, whole):
     assert bool(end.structure) == ("filters" in name)
 
 
-@pytest.mark.parametrize("name", ["increg ip", "increg-floor columns"])
+@pytest.mark.parametrize("name", ["increg ip", "increg-accuracy columns"])
 def test_stopped_in_between_equals_undisturbed(name, whole, tmp_path, monkeypatch):
     run, stops = run_of(name), 0
     monkeypatch.setattr(states, "SECONDS_BETWEEN_STATES", 0.0)
@@ -631,10 +631,10 @@ def test_as_a_user_types_it(pattern, tmp_path, capsys):
     [
         ("increg", {"rise": 0.0}, "rise is above 0"), ("increg", {"target": -1.0}, "target is above 0"),
         ("increg", {"settle": -1}, "settle is 0 or more"), ("increg", {"schedule": "wang"}, "schedule is decays or"),
-        ("increg", {"ratios": "stage1"}, "START=RATIO"), ("increg-floor", {"floor": 1.0}, "floor is below 1"),
-        ("increg-floor", {"ratios": "stage1=0.5"}, "the budget says it"),
-        ("increg-floor", {"floor": 0.5, "pace": "stage1"}, "START=RATIO"),
-        ("increg-floor", {"patience": -1}, "patience is 0 or more"),
+        ("increg", {"ratios": "stage1"}, "START=RATIO"), ("increg-accuracy", {"floor": 1.0}, "floor is below 1"),
+        ("increg-accuracy", {"ratios": "stage1=0.5"}, "the budget says it"),
+        ("increg-accuracy", {"floor": 0.5, "pace": "stage1"}, "START=RATIO"),
+        ("increg-accuracy", {"patience": -1}, "patience is 0 or more"),
     ],
 )  # fmt: skip
 def test_options_without_meaning_are_one_line(method, options, words):
