@@ -90,8 +90,8 @@ def increg(
         rise: the largest increment; the reference takes the weight decay
         target: the factor at which a group goes, before it is multiplied; 5,000 to 10,000 times `rise`
         multiplier: of `target`, the product at most 10; 0: 2.452, which the reference takes here, too, though it is
-            meant for `increg-accuracy`, of a first increment of 0.2. The first group of a layer goes at step 24,521, and
-            with 1 at step 10,000
+            meant for `increg-accuracy`, of a first increment of 0.2. The first group of a layer goes at step 24,521,
+            and with 1 at step 10,000
         ratios: the share of groups by the start of a layer's name, such as layer1=0.5,layer2=0.3, rounded up; empty:
             what the run's budget does not let stay, at one share for all layers. One group of a layer stays; with
             filters and channels, of layers whose channels no skip connection shares
