@@ -25,11 +25,13 @@ from tests.tiny import Fixed, hooks_of, make_run, tiny_conv
 #: How each public attribute of a view is used: every one of them stands here.
 USES: dict[str, Callable[[Any, Batch], Any]] = {
     "averaged": lambda net, batch: net.averaged(lambda part: net.gradients(loss(net, part)), batch),
+    "biases": lambda net, batch: net.biases,
     "blocks": lambda net, batch: net.blocks,
     "budget": lambda net, batch: net.budget,
     "budget_at": lambda net, batch: [net.budget_at(share) for share in (0, 0.3, 1)],
     "channels": lambda net, batch: units_of(net),
     "coefficients": lambda net, batch: net.coefficients,
+    "filters": lambda net, batch: net.filters,
     "forget": lambda net, batch: net.forget("a"),
     "gates": lambda net, batch: gated(net, batch),
     "gradients": lambda net, batch: net.gradients(loss(net, batch)),
@@ -41,20 +43,26 @@ USES: dict[str, Callable[[Any, Batch], Any]] = {
     "loss": lambda net, batch: net.loss(batch),
     "magnitudes": lambda net, batch: [net.magnitudes(), net.magnitudes(scaled=True)],
     "masks": lambda net, batch: net.masks,
+    "mean": lambda net, batch: net.mean(lambda part: {"loss": loss(net, part)}, batch),
     "names": lambda net, batch: net.names,
+    "norms": lambda net, batch: net.norms,
     "notes": lambda net, batch: net.notes,
     "outputs": lambda net, batch: net.outputs(batch.images),
+    "plain": lambda net, batch: plain(net, batch),
     "prune": lambda net, batch: (net.prune({name: net.uniform(name) < 0.5 for name in net.names}), net.masks),
     "recall": lambda net, batch: (net.remember("b"), net.prune(net.masks), net.recall("b"), net.masks),
     "remember": lambda net, batch: net.remember("a"),
     "remove": lambda net, batch: (net.remove(net.channels.weakest(torch.ones(net.channels.number), 1)), net.masks),
     "select": lambda net, batch: net.select(net.magnitudes(), net.budget, 3),
     "select_each": lambda net, batch: net.select_each(net.magnitudes(), dict.fromkeys(net.blocks, 0.3), 4),
+    "select_units": lambda net, batch: of_units(lambda: net.select_units(net.unit_scores(net.magnitudes()), share=0.3)),
     "shapes": lambda net, batch: net.shapes,
+    "standing": lambda net, batch: of_units(net.standing),
     "state": lambda net, batch: net.state,
     "summed": lambda net, batch: net.summed(net.magnitudes()),
     "target": lambda net, batch: net.target,
     "task": lambda net, batch: net.task,
+    "unit_scores": lambda net, batch: of_units(lambda: net.unit_scores(net.magnitudes())),
     "uniform": lambda net, batch: [net.uniform(name, "growth", 2) for name in net.names],
     "units": lambda net, batch: units(net),
     "weight_decay": lambda net, batch: net.weight_decay,
@@ -92,6 +100,20 @@ def units(net: NetView) -> list[Any]:
     return [*told, found.counts(kept), found.spread(sums), found.masks(kept)]
 
 
+def plain(net: NetView, batch: Batch) -> list[Any]:
+    twin = net.plain()
+    found = [twin.gradients(twin.loss(batch)), twin(batch.images)]
+    return [found, twin.parameters, twin.filters, twin.biases, twin.norms, *public(twin)]
+
+
+def of_units(ask: Callable[[], Any]) -> Any:
+    """What is answered where the pattern has units, or why not."""
+    try:
+        return ask()
+    except BadInput as error:
+        return str(error)
+
+
 def public(thing: object) -> list[str]:
     return [name for name in dir(thing) if not name.startswith("_")]
 
@@ -112,12 +134,12 @@ def reached(thing: Any) -> list[Any]:
     return [thing, *(inner for part in parts for inner in reached(part))]
 
 
+@pytest.mark.parametrize("pattern", ["coefficients", "filters"])
 @pytest.mark.parametrize("kind", [NetView, TrainedView])
-def test_no_attribute_tells_the_space(pair, batch, kind):
+def test_no_attribute_tells_the_space(pair, batch, kind, pattern):
     """A standard FB that is not trained makes both spaces the same function: whatever is asked, the answer is one."""
-    views = [
-        kind(net, *([0.5] if kind is TrainedView else [])) for net in pair(sparsity="0.5", basis=Basis(train=False))
-    ]
+    nets = pair(sparsity="0.5", basis=Basis(train=False), pattern=pattern)
+    views = [kind(net, *([0.5] if kind is TrainedView else [])) for net in nets]
     names = public(views[0])
     assert names == public(views[1]) and set(names) <= set(USES)
     assert kind is NetView or set(names) == set(USES)

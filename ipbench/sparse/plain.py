@@ -16,35 +16,32 @@ if TYPE_CHECKING:
     from ipbench.sparse.net import SparseNet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PlainNet:
     """A copy of a net in evaluation mode, in which the weights that layers compute with are parameters.
 
     Attributes:
-        module: the copy.
         parameters: by name, each once.
         filters: the name of the weight of every prunable layer.
         biases: that of the bias of the layers that have one, a number per filter.
         norms: that of the scale of the batch norm behind a layer, where its channels are exactly the layer's filters.
-        task: what the net is for.
-        seed: the run's, by which a task keys what it draws.
     """
 
-    module: nn.Module
+    _module: nn.Module
     parameters: Mapping[str, nn.Parameter]
     filters: Mapping[str, str]
     biases: Mapping[str, str]
     norms: Mapping[str, str]
-    task: Task
-    seed: int
+    _task: Task
+    _seed: int
 
     def loss(self, batch: Batch) -> Tensor:
         """The mean loss of the task over a batch, a scalar with a graph."""
-        return self.task.loss(self.module(*self.task.inputs(batch, self.seed)), batch)
+        return self._task.loss(self._module(*self._task.inputs(batch, self._seed)), batch)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W)."""
-        logits: Tensor = self.module(images)
+        logits: Tensor = self._module(images)
         return logits
 
     def gradients(self, loss: Tensor, *, create_graph: bool = False, retain_graph: bool = False) -> dict[str, Tensor]:

@@ -110,7 +110,8 @@ class NetView:
 
         A loss on them has gradients in all that makes them: in the interspace in coefficients and filter bases.
         """
-        return {name: layer.weight for name, layer in self._net.layers.items()}
+        weights = {name: layer.weight for name, layer in self._net.layers.items()}
+        return {name: weight.view_as(weight) for name, weight in weights.items()}  # never the parameters themselves
 
     @property
     def biases(self) -> dict[str, nn.Parameter]:
