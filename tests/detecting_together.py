@@ -44,6 +44,9 @@ def main(name: str, rank: int, world: int, port: int) -> None:
         recipe = Recipe(epochs=2, batch_size=4, lr=0.01, schedule="constant")
         run = make_run(dataset="fashion-scenes", model="retinanet-small", method="dense", recipe=recipe, space="ip")
         net = SparseNet(frozen_norms(DETECTORS[name](), stem=False), run, SHAPE)  # batch norm would see a part alone
+        for part in net.modules():
+            if hasattr(part, "score_thresh"):
+                part.score_thresh = 0.0  # or such a short training finds nothing
         data, progress = Shared(), Progress()
         train(net, data, recipe, progress)
         found = evaluate(net, data.test(), recipe, lambda: data.truth("test"))

@@ -58,9 +58,21 @@ def test_the_losses_of_retinanet_are_torchvisions():
     assert list(found) == list(wanted) and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
+def test_retinanet_never_finds_the_background():
+    net, scenes = tiny_retina().eval(), batch(0, 1)
+    net.score_thresh = 0.0
+    with torch.no_grad():
+        net.head.classification_head.cls_logits.bias.view(-1, CLASSES + 1)[:, 0] = 10.0
+        found = called(net, (0, 1)).found
+    assert {int(label) for one in found for label in one.labels} == {1, 2, 3}
+    assert len(found) == len(scenes.images)
+
+
 def test_what_retinanet_finds_is_torchvisions():
     net, scenes = tiny_retina().eval(), batch(0, 1, 2)
     net.score_thresh = 0.0
+    with torch.no_grad():  # torchvision would find label 0, too
+        net.head.classification_head.cls_logits.bias.view(-1, CLASSES + 1)[:, 0] = -1e4
     net.transform.forward = lambda images, targets: (ImageList(images, list(scenes.sizes)), targets)
     net.transform.postprocess = lambda found, *_: found
     with torch.no_grad():
@@ -269,7 +281,7 @@ def test_small_detectors_are_built_keyed(name, channels):
     assert all(torch.equal(state[key], same[key]) for key in state)
     assert any(not torch.equal(state[key], changed[key]) for key in state)
     for layer in net.outputs:
-        assert float(net.get_submodule(layer).weight.double().std()) == pytest.approx(OUTPUT_STD, rel=1e-5)
+        assert float(net.get_submodule(layer).weight.detach().double().std()) == pytest.approx(OUTPUT_STD, rel=1e-5)
     hidden = net.backbone.fpn.layer_blocks[0][0].weight
     assert float(hidden.std()) == pytest.approx(math.sqrt(2 / (32 * 9)), rel=0.05)
 

@@ -121,6 +121,9 @@ class Retina(RetinaNet):
     def _found(
         self, outputs: Mapping[str, Tensor], anchors: list[Tensor], levels: list[Tensor], sizes: list[tuple[int, int]]
     ) -> tuple[Found, ...]:
+        """What is in each image: never label 0, an output that torchvision has, and that no truth trains."""
+        outputs = {**outputs, "cls_logits": outputs["cls_logits"].clone()}
+        outputs["cls_logits"][..., 0] = -math.inf
         cells = [level.shape[-2] * level.shape[-1] for level in levels]
         number = outputs["cls_logits"].shape[1] // sum(cells)
         split = [number * count for count in cells]
