@@ -290,3 +290,41 @@ def test_lines_of_runs_name_pattern_and_budget_where_they_are_not_the_usual_ones
     other = usual.model_copy(update={"pattern": "filters", "budget": "macs"})
     assert _label(usual) == "digits small-vgg snip sp p=0.5 seed 0"
     assert _label(other) == "digits small-vgg snip sp filters macs p=0.5 seed 0"
+
+
+def test_bare_commands_print_their_help_in_lines(capsys):
+    for words, command in (([], "verify"), (["data"], "fetch")):
+        assert main(words) == 0
+        captured = capsys.readouterr()
+        assert captured.out.startswith("Usage: ipbench") and f"\n  {command} " in captured.out and not captured.err
+
+
+def test_help_names_what_is_valid(capsys):
+    assert main(["run", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "fashion-mnist, mnist" in said and "lenet5-caffe" in said and "greg-1, greg-2" in said
+
+
+def test_several_runs_by_commas_and_what_is_done_is_said(tmp_path, capsys):
+    words = ["run", "--method", "random", "--out", str(tmp_path)]
+    words += [word for setting in ("epochs=1", "warmup=0", "train_examples=100") for word in ("--recipe", setting)]
+    assert main([*words, "--sparsity", "0.8,0.9", "--seed", "0,1"]) == 0
+    assert len(list(tmp_path.glob("runs/*/*.json"))) == 4
+    assert "already done" not in capsys.readouterr().out
+    assert main([*words, "--sparsity", "0.9", "--sparsity", "0.5", "--seed", "1"]) == 0
+    new, old = capsys.readouterr().out.splitlines()
+    assert "p=0.5 seed 1: test accuracy" in new and "p=0.9 seed 1: already done: test accuracy" in old
+
+
+def test_commas_that_separate_nothing(tmp_path, capsys):
+    assert main(["run", "--seed", "0,,1", "--out", str(tmp_path)]) == 2
+    assert "--seed: '0,,1' names nothing between two commas" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_completion_is_offered():
+    done = subprocess.run(
+        [Path(sys.executable).parent / "ipbench", "--show-completion", "bash"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0 and "_ipbench_completion" in done.stdout

@@ -70,6 +70,10 @@ def test_filters_are_those_of_the_reference(filters, kept, space):
 
 def test_alpha_and_share_at_epochs():
     """Of the schedules as the reference has them, at T = 200."""
+    early = Schedule(alpha=0.5, until=0.5)
+    assert [early.factor(epoch, 8) > 0 for epoch in range(8)] == [True] * 4 + [False] * 4
+    with pytest.raises(ValueError, match="until is from 0 to 1"):
+        Schedule(alpha=0.5, until=1.5)
     schedule = Schedule(alpha=0.5, sigma=1e-5, grow="exp")
     for epoch, value in {0: 0.5, 50: 0.0334, 100: 0.00224, 179: 0.5 * math.exp(-0.0541 * 179)}.items():
         assert schedule.factor(epoch, 200) == pytest.approx(value, rel=4e-3)

@@ -1,7 +1,8 @@
 """From records to numbers, tables and figures: knows records and grids, never models or methods.
 
 `grid` -> what was planned; `collect` -> `runs.parquet`; `flips` and `statistics` (pure), `settings`, `cells` and
-`comparisons` (on a collection) -> the numbers; `tables`, `terminal` and `figures` -> what is shown; `plan` -> which
+`comparisons` (on a collection) -> the numbers; `tables`, `terminal` and `figures` -> what is shown; `standing` ->
+how far it is; `plan` -> which
 files that will be, without making them.
 
 Below is what the command line calls. Each imports what it needs when it is called, so that planning stays quick.
@@ -9,7 +10,9 @@ Below is what the command line calls. Each imports what it needs when it is call
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write_runs(results: Path, *, complete: bool = False) -> Path:
@@ -17,6 +20,13 @@ def write_runs(results: Path, *, complete: bool = False) -> Path:
     from ipbench.analysis import collect
 
     return collect.write_runs(results, complete=complete)
+
+
+def status(results: Path, planned: Mapping[str, Any] | None = None) -> str:
+    """How far an experiment is, of which `planned` is the grid if not `grid.json`; see `ipbench.analysis.standing`."""
+    from ipbench.analysis import grid, standing
+
+    return "\n".join(standing.told(standing.standing(results, None if planned is None else grid.parse(planned))))
 
 
 def write_tables(results: Path) -> list[Path]:

@@ -52,18 +52,19 @@ class Collection:
     unreadable: tuple[Unreadable, ...]
 
 
-def collect(results: Path) -> Collection:
+def collect(results: Path, grid: Grid | None = None) -> Collection:
     """Read the records of every planned run under `results`; a missing or damaged one is listed, not an error.
 
     Records of runs that the grid does not plan (of an earlier version of it, say) are left alone.
 
     Args:
         results: a folder with `grid.json` and `runs/<cell>/<seed>.json`.
+        grid: what is planned; that of `grid.json` if left out.
 
     Raises:
         BadInput: `grid.json` is not usable.
     """
-    grid = read_grid(results)
+    grid = grid or read_grid(results)
     rows, missing, unreadable = [], [], []
     for cell in grid.cells:
         for seed in sorted(cell.seeds):

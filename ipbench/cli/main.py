@@ -31,12 +31,10 @@ UsageProblem: type[Exception] = next(kind for kind in typer.BadParameter.__mro__
 
 app = typer.Typer(
     help="A reproducibility benchmark for neural-network pruning.",
-    no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="List, fetch and make data sets, write .beton files.", no_args_is_help=True)
+data_app = typer.Typer(help="List, fetch and make data sets, write .beton files.")
 app.add_typer(data_app, name="data")
 app.add_typer(run_command.app)
 app.add_typer(results_commands.app)
@@ -51,9 +49,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
     if version:
         output.say(__version__)
+        raise typer.Exit
+    _help_alone(context)
+
+
+@data_app.callback(invoke_without_command=True)
+def _data(context: typer.Context) -> None:
+    _help_alone(context)
+
+
+def _help_alone(context: typer.Context) -> None:
+    """What is called without a command prints its help; typer's own way would make it the text of an error."""
+    if context.invoked_subcommand is None:
+        output.say(context.get_help())
         raise typer.Exit
 
 

@@ -1,4 +1,4 @@
-"""The commands on an experiment's results: `ipbench collect`, `tables`, `figures`, `summary`, `verify`."""
+"""The commands on an experiment's results: `ipbench status`, `collect`, `tables`, `figures`, `summary`, `verify`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,34 @@ app = typer.Typer()
 Results = Annotated[
     Path, typer.Argument(metavar="RESULTS", help="An experiment's folder, such as results/quickstart.", parser=path)
 ]
+
+
+@app.command()
+def status(
+    experiments: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[EXPERIMENT]...",
+            help="Folders such as results/quickstart, or files such as config/quickstart.yaml; left out: all in "
+            "results.",
+            parser=path,
+        ),
+    ] = None,
+) -> None:
+    """Tell how far experiments are: runs done, begun, failed, diverged, and the time that is left."""
+    from ipbench.analysis import status as text
+
+    found = experiments or sorted(file.parent for file in Path("results").glob("*/grid.json"))
+    if not found:
+        raise BadInput("results: no folder in it is an experiment's, with a grid.json; name an experiment")
+    for one in found:
+        if one.suffix in (".yaml", ".yml"):
+            from ipbench.planning.experiment import Experiment
+
+            experiment = Experiment.load(one)
+            output.say(text(Path("results") / experiment.name, experiment.grid()))
+        else:
+            output.say(text(_folder(one)))
 
 
 @app.command()

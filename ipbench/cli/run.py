@@ -33,14 +33,22 @@ MethodFiles = Annotated[list[str] | None, typer.Option("--method-file", help="A 
 
 @app.command()
 def run(
-    dataset: Annotated[str, typer.Option(help="Data set.")] = "digits",
-    model: Annotated[str | None, typer.Option(help="Model; left out: the data set's default.")] = None,
-    method: Annotated[str, typer.Option(help="Pruning method, see `ipbench methods`.")] = "snip",
+    dataset: Annotated[str, typer.Option(help=f"Data set: {', '.join(datasets.DATASETS)}.")] = "digits",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Model: {', '.join(models.MODELS)}, or one of torchvision's; left out: the data set's default."
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help=f"Pruning method: {', '.join(methods.methods())}; `ipbench methods` tells of them.")
+    ] = "snip",
     space: Annotated[str, typer.Option(help="sp or ip.")] = "sp",
     sparsity: Annotated[
         list[str] | None,
         typer.Option(
-            help="From 0 up to, not including, 1; 0.9 if left out, of N:M its own; repeat it for several runs."
+            help="From 0 up to, not including, 1; 0.9 if left out, of N:M its own. Several runs: 0.9,0.95, or"
+            " --sparsity twice."
         ),
     ] = None,
     off: Annotated[
@@ -61,7 +69,7 @@ def run(
             help="What the sparsity is the removed share of: parameters, macs or channels; the method's if left out."
         ),
     ] = None,
-    seed: Annotated[list[str] | None, typer.Option(help="Seed; repeat it for several runs.")] = None,
+    seed: Annotated[list[str] | None, typer.Option(help="Seed; several runs: 0,1,2, or --seed twice.")] = None,
     mode: Annotated[str, typer.Option(help="strict (bit-equal on one machine) or fast.")] = "strict",
     option: Annotated[list[str] | None, typer.Option(help="An option of the method, NAME=VALUE.")] = None,
     basis: Annotated[
@@ -94,6 +102,7 @@ def run(
     A finished run is not repeated, an interrupted one continues where it was.
     """
     methods.load(method_file or [])
+    sparsity, seed = _each(sparsity, "--sparsity"), _each(seed, "--seed")
     facts = datasets.dataset(dataset, "--dataset")
     chosen = methods.get(method, "--method")
     net = models.check(facts.model if model is None else model, "--model")
@@ -120,6 +129,16 @@ def run(
     datasets.check_recipe(facts, runs[0].recipe, "--recipe")
     chosen.check_run(runs[0], "run")
     _train(runs, out, done, keep, data=data, device=device, threads=threads, loader=loader, workers=workers)
+
+
+def _each(words: list[str] | None, option: str) -> list[str] | None:
+    """The values of an option that is given several times, or once with commas."""
+    if words is None:
+        return None
+    for word in words:
+        if "," in word and "" in word.split(","):
+            raise BadInput(f"{option}: {word!r:.80} names nothing between two commas, or at an end")
+    return [value for word in words for value in word.split(",")]
 
 
 def _check_does_not_prune(method: methods.Method, sparsity: list[str], pattern: str, budget: str) -> None:
@@ -193,6 +212,7 @@ def _train_in(
 
     folder, done = out.absolute(), done and done.absolute()  # a method may change the working directory
     continued = {parent.id for item in runs for parent in _line(item)}
+    there = {item.id: _stamp(record_path(folder, item)) for item in runs}
     finished: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     for item in runs:
@@ -207,12 +227,22 @@ def _train_in(
             continue
         finished.append({key: record[key] for key in ("id", "cell", "status", "outcome_sha256")} | {"seed": item.seed})
         if not quiet:
-            output.progress(f"{label}: {_result(record)}  {record_path(out, item)}")
+            already = "already done: " if there[item.id] and there[item.id] == _stamp(record_path(folder, item)) else ""
+            output.progress(f"{label}: {already}{_result(record)}  {record_path(out, item)}")
     if failed:
         output.complain(f"ipbench: {len(failed)} of {len(runs)} runs failed: {', '.join(failed.values())}")
         raise typer.Exit(1)
     if done:
         write_json(done, {"runs": finished})
+
+
+def _stamp(record: Path) -> tuple[int, int] | None:
+    """What changes with every writing of a record; None where there is none."""
+    try:
+        told = record.stat()
+    except OSError:
+        return None
+    return told.st_ino, told.st_mtime_ns
 
 
 def _label(run: Run) -> str:

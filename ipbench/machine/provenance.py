@@ -76,7 +76,7 @@ def _processor() -> str:
 
 
 def instructions() -> str:
-    """What decides the bits of sums and products on a processor, which its name may hide: a cloud calls many "AMD EPYC".
+    """What decides the bits of sums on a processor, and its name may hide: a cloud calls many of them "AMD EPYC".
 
     The vector instructions that torch chose here, and the processor's family and model.
     """

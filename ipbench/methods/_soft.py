@@ -77,6 +77,8 @@ class Schedule:
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1 or not 0 < self.sigma <= 1:
             raise ValueError("alpha is from 0 to 1, sigma above 0 and up to 1")
+        if not 0 <= self.until <= 1:
+            raise ValueError("until is from 0 to 1: a share of the training")
         if self.grow not in ("", "exp", "cubic"):
             raise ValueError(f'grow is exp or cubic, or "", not {self.grow!r:.40}')
 

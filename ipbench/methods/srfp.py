@@ -9,14 +9,16 @@ from ipbench.methods._soft import Schedule, Weakest, stages
     paper="Cai, An, Yang, Xu: Softer Pruning, Incremental Regularization, ICPR 2020, arXiv:2010.09498",
 )  # fmt: skip
 def srfp(
-    *, rate: float = 0.0, alpha: float = 0.5, sigma: float = 1e-5, inner: bool = False, pretrained: bool = False,
-    epochs: int = 0, lr: float = 1.0,
+    *, rate: float = 0.0, alpha: float = 0.5, sigma: float = 1e-5, until: float = 0.9, inner: bool = False,
+    pretrained: bool = False, epochs: int = 0, lr: float = 1.0,
 ):  # fmt: skip
     """After every epoch multiply the weakest filters by alpha_t, which falls exponentially; all keep training.
 
         alpha_t = alpha exp(-k t) with k = -ln(sigma / (alpha + sigma / 100)) / T, and 0 from 90 % of the T epochs on.
 
-    With alpha = 0 it is SFP, bit for bit. With the pattern `coefficients` single weights shrink.
+    In less than twenty epochs that leaves no training behind the first zeros, and what is removed in the end was still
+    in use: a short training wants a smaller `until`. With alpha = 0 it is SFP, bit for bit. With the pattern
+    `coefficients` single weights shrink.
 
     A filter that is zero before a batch norm whose shift is not positive gets no gradient behind a ReLU, and stays
     zero. The record counts such filters, and those that came back (`filters_never_back`, `filters_back` in its notes).
@@ -26,6 +28,7 @@ def srfp(
             share for all layers
         alpha: the factor before the first epoch
         sigma: about the factor at the last epoch
+        until: the share of the training behind which the factor is 0
         inner: prune only layers whose channels no skip connection shares; the others cannot be cut by themselves
         pretrained: start from the dense run, as the paper does in a part of its tables
         epochs: of the training; 0: as many as the recipe has
@@ -34,7 +37,7 @@ def srfp(
     Uncertain: the paper's own constants and code are not public; alpha and sigma are those of a later work of its first
     author, whose further changes (norms and gradients that shrink, too) are left out.
     """
-    return stages(Weakest(rate, inner), Schedule(alpha, sigma), [Continue()] if pretrained else [], epochs, lr)
+    return stages(Weakest(rate, inner), Schedule(alpha, sigma, until), [Continue()] if pretrained else [], epochs, lr)
 
 
 @method(
@@ -42,8 +45,8 @@ def srfp(
     paper="Cai, An, Yang, Xu: Softer Pruning, Incremental Regularization, ICPR 2020, arXiv:2010.09498",
 )  # fmt: skip
 def asrfp(
-    *, rate: float = 0.0, alpha: float = 0.5, sigma: float = 1e-5, grow: str = "exp", inner: bool = False,
-    pretrained: bool = False, epochs: int = 0, lr: float = 1.0,
+    *, rate: float = 0.0, alpha: float = 0.5, sigma: float = 1e-5, until: float = 0.9, grow: str = "exp",
+    inner: bool = False, pretrained: bool = False, epochs: int = 0, lr: float = 1.0,
 ):  # fmt: skip
     """As SRFP, of a share that rises: by the exponential of ASFP, or a cubic.
 
@@ -52,6 +55,7 @@ def asrfp(
             share for all layers
         alpha: the factor before the first epoch
         sigma: about the factor at the last epoch
+        until: the share of the training behind which the factor is 0
         grow: exp, as ASFP, or cubic: 1 - (1 - (t + 1) / T)^3
         inner: prune only layers whose channels no skip connection shares; the others cannot be cut by themselves
         pretrained: start from the dense run, as the paper does in a part of its tables
@@ -60,5 +64,5 @@ def asrfp(
 
     Uncertain: as for SRFP; the reference of the later work takes the cubic where nothing else is said.
     """
-    schedule = Schedule(alpha, sigma, grow=grow)
+    schedule = Schedule(alpha, sigma, until, grow)
     return stages(Weakest(rate, inner), schedule, [Continue()] if pretrained else [], epochs, lr)

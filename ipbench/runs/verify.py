@@ -117,8 +117,8 @@ def announce(found: list[Candidate]) -> Iterator[str]:
             reasons["; ".join(candidate.differences)] = reasons.get("; ".join(candidate.differences), 0) + 1
     for reason, number in reasons.items():
         yield (
-            f"{number} of {len(found)} runs need not agree to the bit ({reason}): their test accuracy must be as near the"
-            f" recorded one as runs of several seeds are, {1 - _LEVEL:.0%} for all runs together"
+            f"{number} of {len(found)} runs need not agree to the bit ({reason}): their test accuracy must be as near"
+            f" the recorded one as runs of several seeds are, {1 - _LEVEL:.0%} for all runs together"
         )
     if len(trained) < len(found):
         yield f"{len(found) - len(trained)} of {len(found)} runs are not trained again"
@@ -207,8 +207,8 @@ def _refusal(candidate: Candidate, run: Run, environment: Environment) -> str:
         return f"the images of {run.dataset} are not the recorded ones"
     if candidate.differences and len(candidate.others) + 1 < _SEEDS:
         return (
-            f"{'; '.join(candidate.differences)}: bits need not agree, and of {len(candidate.others) + 1} recorded seeds"
-            f" no spread is known, {_SEEDS} are needed"
+            f"{'; '.join(candidate.differences)}: bits need not agree, and of {len(candidate.others) + 1} recorded"
+            f" seeds no spread is known, {_SEEDS} are needed"
         )
     return ""
 
