@@ -7,7 +7,7 @@ import pytest
 from tests.bad_input.refusing import case
 
 RANGE = "a number from 0 up to, not including, 1"
-SETS = "valid: cifar10, cifar100, digits, fashion-mnist, imagenet, mnist, tiny-imagenet"
+SETS = "valid: cifar10, cifar100, coco, digits, fashion-mnist, fashion-scenes, imagenet, mnist, tiny-imagenet"
 METHODS = "valid: asfp, asrfp, cops, dense, epruner, freezenet, ft, gmp, grasp, greg-1"
 
 COMMANDS = [
@@ -23,6 +23,11 @@ COMMANDS = [
     case("data-beton-unknown", "data beton imagnet", "'imagnet'", "did you mean 'imagenet'", SETS),
     case("data-fetch-nothing", "data fetch", "Missing argument"),
     case("data-beton-not-there", "data beton mnist", "train-images-idx3-ubyte", "ipbench data fetch mnist"),
+    case("data-make-unknown", "data make digits", "'digits'", "data set to make", "valid: fashion-scenes"),
+    case("data-make-nothing", "data make", "Missing argument"),
+    case("data-fetch-coco", "data fetch coco", "no folder", "train2017", "instances_{train,val}2017.json"),
+    case("data-beton-boxes", "data beton fashion-scenes", "ffcv", "no boxes", "fashion-scenes", "loader memory"),
+    case("data-list-word", "data list coco", "unexpected extra argument", "coco"),
     case("data-fetch-path", "data fetch ../digits", "'../digits'", SETS),
 ]
 

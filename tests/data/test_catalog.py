@@ -6,6 +6,7 @@ import pytest
 
 from ipbench.data import catalog, sources
 from ipbench.errors import BadInput
+from ipbench.spec import Augmentation, Recipe
 
 
 def test_the_catalogue_imports_no_torch():
@@ -62,3 +63,21 @@ def test_statistics_are_those_of_the_training_images(name, tmp_path):
     pixels = sources.load(name, "train", tmp_path).images / np.float32(255)
     assert pixels.mean() == pytest.approx(catalog.dataset(name).mean[0], abs=5e-5)
     assert pixels.std() == pytest.approx(catalog.dataset(name).std[0], abs=5e-5)
+
+
+def test_what_has_no_boxes_reads_no_boxes():
+    for name, facts in catalog.DATASETS.items():
+        catalog.check_loader(facts, "memory")
+        if facts.task == catalog.DETECTION:
+            with pytest.raises(BadInput) as error:
+                catalog.check_loader(facts, "ffcv", "--loader")
+            assert str(error.value) == f"--loader: loader ffcv reads no boxes, which {name} has; use the loader memory"
+        else:
+            catalog.check_loader(facts, "ffcv")
+
+
+def test_augmentation_that_moves_no_boxes():
+    for changes in ({"translate": 2}, {"cutout": 3}, {"random_resized_crop": True}):
+        recipe = Recipe(batch_size=2, augmentation=Augmentation(flip=True, **changes))
+        with pytest.raises(BadInput, match=f"x: coco: augmentation.{next(iter(changes))} does not move boxes"):
+            catalog.check_recipe(catalog.dataset("coco"), recipe, "x")

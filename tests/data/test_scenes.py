@@ -263,9 +263,6 @@ def test_ffcv_is_refused(tmp_path, capsys):
     says = "loader ffcv reads no boxes, which fashion-scenes has; use the loader memory\n"
     assert main(["data", "beton", "fashion-scenes", "--data", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"ipbench: {says}"
-    words = "run --dataset fashion-scenes --method dense --model small-vgg --loader ffcv --data"
-    assert main([*words.split(), str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"ipbench: --loader: {says}"
     path = tmp_path / "x.yaml"
     path.write_text(
         "name: x\ndatasets: fashion-scenes\nmodels: small-vgg\nmethods: dense\n"
