@@ -34,7 +34,7 @@ def group_fisher(
     derivatives are summed over the layers that read the channel, over positions and over several calls of a layer
     before the square. Of a convolution with groups whole groups go. The channel with the smallest s_i of the whole net
     is masked in all layers that make or read it, so that nothing reads the constant of its norm, and sums begin anew;
-    until the budget is met, one channel of every group stays. The rest of that epoch is trained without removals.
+    so until the budget is met. One channel of every group stays. The rest of that epoch is trained without removals.
     Then the channels are cut, and what is left is fine-tuned.
 
     The loss is the one that is trained, whatever the task; derivatives are those of the training's own passes, norms in

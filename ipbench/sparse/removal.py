@@ -158,6 +158,11 @@ class ChannelUnits:
                     masks[name] = mask.index_fill(side.axes[0], torch.from_numpy(slices).to(mask.device), False)
         return masks
 
+    def note_removed(self, gone: Tensor) -> None:
+        """Know what stands after these units, of which `gone` has flags, were masked, without a look at all masks."""
+        if self._known is not None:
+            self._known = tuple(self._net.masks.values()), self._known[1] & ~gone.cpu().numpy()
+
     def flags(self, numbers: Tensor) -> Tensor:
         """A flag per unit, of shape (units,) and on the CPU, set for these.
 

@@ -286,8 +286,10 @@ class TrainedView(NetView):
         """
         flags = self.channels.flags(units).to(next(self._net.parameters()).device)
         distributed.meet()
-        gone = distributed.from_first({"units": flags})["units"].nonzero().flatten()
+        flags = distributed.from_first({"units": flags})["units"]
+        gone = flags.nonzero().flatten()
         self._net.prune(self.channels.masks_without(gone))
+        self.channels.note_removed(flags)
 
     def summed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The sums of these tensors over all processes, formed in double precision; all of them must ask for it."""
