@@ -60,8 +60,8 @@ def check(name: str, where: str = "") -> str:
     place = f" in {where}" if where else ""
     # Not `errors.valid_choice`: with torchvision's eighty names its line would hide the ones that matter.
     raise BadInput(
-        f"unknown model {name!r}{place}{hint}; valid: {', '.join(sorted(MODELS))}, the detectors"
-        f" {', '.join(DETECTORS)}, or any classification model of torchvision.models"
+        f"unknown model {name!r}{place}{hint}; valid: {', '.join((*sorted(MODELS), *DETECTORS))}, "
+        "or any classification model of torchvision.models"
     )
 
 
