@@ -163,16 +163,16 @@ def test_penalty_pulls_at_coefficients_and_bases():
 
 
 def test_the_last_epoch_is_at_a_tenth_and_there_is_no_decay():
-    train = methods.get("penalised").stages({"epochs": 25})[0]
+    train = methods.get("orthonormal").stages({"epochs": 25})[0]
     recipe = train.recipe_of(Recipe(epochs=140, lr=0.1, weight_decay=1e-4))
     assert (recipe.weight_decay, recipe.epochs) == (0.0, 25)
     for steps in (1, 7, 390, 391):
         rates = [learning_rate(recipe, step, steps) for step in (0, 24 * steps - 1, 24 * steps, 25 * steps - 1)]
         assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01])
-    plain = methods.get("penalised").stages({"epochs": 25, "strength": 0.0})[0]
+    plain = methods.get("orthonormal").stages({"epochs": 25, "strength": 0.0})[0]
     recipe = plain.recipe_of(Recipe(epochs=140, lr=0.1, weight_decay=1e-4))
     assert plain.update is None and (recipe.weight_decay, recipe.schedule) == (1e-4, "constant")
-    recipe = methods.get("penalised").stages({})[0].recipe_of(Recipe(epochs=9, schedule="cosine"))
+    recipe = methods.get("orthonormal").stages({})[0].recipe_of(Recipe(epochs=9, schedule="cosine"))
     assert (recipe.epochs, recipe.schedule, recipe.weight_decay) == (9, "cosine", 0.0)
 
 
@@ -514,11 +514,11 @@ def test_the_penalised_training_is_one_for_all_scores_ratios_rounds_and_sparsiti
     found = sorted(
         (run.method, json.dumps(run.options, sort_keys=True)) for run in others.values() if run.space == "sp"
     )
-    assert found == [("dense", "{}"), ("penalised", '{"epochs": 1, "strength": 0.0}'), ("penalised", "{}")]
+    assert found == [("dense", "{}"), ("orthonormal", '{"epochs": 1, "strength": 0.0}'), ("orthonormal", "{}")]
     assert len(others) == 6
     starts = {cell: others[experiment.continues[cell]].method for cell in experiment.cells}
     for cell, run in experiment.cells.items():
-        wanted = "penalised" if run.method == "orthoreg" or "before" in run.options else "dense"
+        wanted = "orthonormal" if run.method == "orthoreg" or "before" in run.options else "dense"
         assert starts[cell] == wanted and others[experiment.continues[cell]].space == run.space
 
 
@@ -526,7 +526,7 @@ def test_a_penalised_training_that_begins_at_the_dense_net():
     run = make_run(method="orthoreg", pattern="filters", sparsity="0.5", options={"pretrained": True})
     line = methods.line(run)
     assert [(before.method, before.pattern) for before in line] == [
-        ("penalised", "coefficients"),
+        ("orthonormal", "coefficients"),
         ("dense", "coefficients"),
     ]
     assert line[0].options == {"pretrained": True}
@@ -546,8 +546,8 @@ RUNS: dict[str, dict[str, Any]] = {
         "space": "ip", "sparsity": "0",
         "options": {"most": 4, "ratio": 0.5, "score": "l1", "against": "all", "window": 2},
     },
-    "penalised": {"pattern": "coefficients", "budget": "parameters", "sparsity": "0", "options": {}},
-    "penalised ip": {
+    "orthonormal": {"pattern": "coefficients", "budget": "parameters", "sparsity": "0", "options": {}},
+    "orthonormal ip": {
         "pattern": "coefficients", "budget": "parameters", "sparsity": "0", "space": "ip", "options": {"epochs": 2},
     },
 }  # fmt: skip
@@ -580,7 +580,7 @@ def test_a_run(name, whole):
         found = notes["early_bird"]
         assert found["epochs"] <= options["most"] and len(found["distances"]) == found["epochs"] - 1
         assert all(0 <= distance <= 1 for distance in found["distances"])
-    if not name.startswith("penalised"):
+    if not name.startswith("orthonormal"):
         units = {unit["name"]: (unit["units"], unit["kept"]) for unit in outcome["units"]}
         total, kept = (sum(numbers) for numbers in zip(*units.values(), strict=True))
         if "ratio" in options:
@@ -664,7 +664,7 @@ def test_published_numbers_stand_beside_the_cells_of_the_experiment():
         ("orthoreg", {"ratio": 1.0}, "ratio is from 0"), ("orthoreg", {"guard": "both"}, "index, score, none"),
         ("orthoreg", {"gram": "both"}, "shape, rows, columns"), ("orthoreg", {"rounds": 0}, "rounds is 1 or more"),
         ("orthoreg", {"schedule": "wang"}, "recipe, early or rounds"),
-        ("penalised", {"strength": -1.0}, "strength is 0"),
+        ("orthonormal", {"strength": -1.0}, "strength is 0"),
         ("scored-filters", {"before": -1}, "before is 0 or more"), ("early-bird", {"score": "fisher"}, "no image"),
         ("early-bird", {"window": 1}, "window is from 2"), ("early-bird", {"against": "next"}, "last or all"),
     ],

@@ -11,7 +11,7 @@ from ipbench.methods._orthonormal import penalised_training
     paper="Lubana, Trivedi, Hougen, Dick, Hero: OrthoReg: Robust Network Pruning Using Orthonormality Regularization, "
     "2020, arXiv:2009.05014",
 )
-def penalised(*, strength: float = 0.01, gram: str = "shape", epochs: int = 0, pretrained: bool = False):
+def orthonormal(*, strength: float = 0.01, gram: str = "shape", epochs: int = 0, pretrained: bool = False):
     """Train all weights with a penalty on filters that are not orthonormal: what OrthoReg removes filters from.
 
         L = cross entropy + strength * sum over layers l of a_l * ||G_l - 1||_1
@@ -55,7 +55,7 @@ def orthoreg(
 ):  # fmt: skip
     """Train with an orthonormality penalty, remove the filters of the smallest importance of all layers, train again.
 
-    The first training is that of `penalised`, shared by all scores, ratios and rounds. Then as `scored-filters`, which
+    The first training is that of `orthonormal`, shared by all scores, ratios and rounds. Then as `scored-filters`, which
     differs by the penalty alone. Between two rounds what is left is trained without the penalty, then with it.
 
     Early-Bird tickets of the paper's code are `before=25` and training again as long as from scratch (`epochs=140`,
@@ -67,7 +67,7 @@ def orthoreg(
         ratio: the share of all filters that goes; 0: what the run's budget does not let stay
         rounds: in which they go, see `scored-filters`
         strength: of the penalty; 0.001 for MobileNet in the paper's code
-        gram: of the penalty, see `penalised`
+        gram: of the penalty, see `orthonormal`
         before: epochs of a training with the penalty; 0: as many as the recipe has
         pretrained: that training starts from the dense run
         guard: index, score or none, see `scored-filters`
@@ -90,6 +90,6 @@ def orthoreg(
     middle = retraining(between or epochs, lr, "between" if schedule == "rounds" else schedule)
     last = retraining(epochs, lr, schedule)
     first = Continue(
-        of="penalised", options={"strength": strength, "gram": gram, "epochs": before, "pretrained": pretrained}
+        of="orthonormal", options={"strength": strength, "gram": gram, "epochs": before, "pretrained": pretrained}
     )
     return [first, *removal.stages([middle, train], last)]

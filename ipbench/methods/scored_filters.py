@@ -60,6 +60,6 @@ def scored_filters(
     removal = Removal(score, ratio, guard, inner, whole, rounds, per_class)
     if before < 0:
         raise ValueError("before is 0 or more")
-    start = Continue(of="penalised", options={"strength": 0.0, "epochs": before}) if before else Continue()
+    start = Continue(of="orthonormal", options={"strength": 0.0, "epochs": before}) if before else Continue()
     middle, last = retraining(between or epochs, lr, schedule), retraining(epochs, lr, schedule)
     return [start, *removal.stages([middle], last)]
