@@ -117,7 +117,7 @@ def expected_kept(net: SparseNet, step: int) -> int:
     update = next((stage.update for stage in stages if isinstance(stage, Train)), None)
     if any(isinstance(stage, Prune) for stage in stages):
         return target
-    if update is None:
+    if update is None or update.masks == "stay":
         return net.prunable
     assert isinstance(update, Gradual) and update.every == 2 and math.floor(update.until * total) == 4
     if step == 0:

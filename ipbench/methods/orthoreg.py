@@ -55,8 +55,8 @@ def orthoreg(
 ):  # fmt: skip
     """Train with an orthonormality penalty, remove the filters of the smallest importance of all layers, train again.
 
-    The first training is that of `orthonormal`, shared by all scores, ratios and rounds. Then as `scored-filters`, which
-    differs by the penalty alone. Between two rounds what is left is trained without the penalty, then with it.
+    The first training is that of `orthonormal`, shared by all scores, ratios and rounds. Then as `scored-filters`,
+    which differs by the penalty alone. Between two rounds what is left is trained without the penalty, then with it.
 
     Early-Bird tickets of the paper's code are `before=25` and training again as long as from scratch (`epochs=140`,
     `schedule=early`). As its code does it, rounds are `before=25`, `between=80`, `epochs=100`, `schedule=rounds`; as
