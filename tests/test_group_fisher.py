@@ -446,7 +446,7 @@ def test_the_method_of_the_documentation(tmp_path):
 
 
 def test_published_numbers_stand_beside_the_cells_of_the_experiment():
-    rows = [entry for entry in published.published() if "Group Fisher" in entry.source]
+    rows = [entry for entry in published.published() if entry.source == "Liu et al., Group Fisher, ICML 2021"]
     cells = parse(Experiment.load(CONFIG / "group-fisher-imagenet.yaml").grid()).cells
     found = {cell.id: entry for cell in cells if (entry := published.find(cell)) in rows}
     assert rows and len({id(entry) for entry in found.values()}) == len(found) == len(rows)
