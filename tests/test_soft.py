@@ -259,3 +259,20 @@ def test_layers_of_the_one_shot_methods(tmp_path):
 def test_options_are_checked(method, options, message):
     with pytest.raises(BadInput, match=message):
         methods.get(method).check_options(options, "here")
+
+
+@pytest.mark.parametrize("pattern", ["filters", "coefficients"])
+@pytest.mark.parametrize("method", SOFT)
+def test_what_is_left_is_trained_if_that_is_wanted(method, pattern, tmp_path):
+    """Two epochs softly, then one: what is pruned is gone before it, and whole filters are cut."""
+    recipe = RECIPE.model_copy(update={"train_examples": 100, "batch_size": 50})
+    run = run_of(method, model="small-vgg", recipe=recipe, sparsity="0.5", pattern=pattern,
+                 options={"epochs": 2, "tune": 1})  # fmt: skip
+    outcome = execute(run, tmp_path, Environment())["outcome"]
+    assert len(outcome["curves"]["train_loss"]) == 1
+    assert ("sliced" in outcome) == (pattern == "filters") and outcome["selected_epoch"] == 1
+
+
+def test_tune_is_a_number_of_epochs():
+    with pytest.raises(BadInput, match="tune is 0 or more epochs"):
+        methods.get("sfp").check_options({"tune": -1}, "here")

@@ -155,9 +155,33 @@ def _zeros(weights: Tensor) -> Tensor:
     return (weights == 0).flatten(1).all(dim=1)
 
 
-def stages(weakest: Weakest, schedule: Schedule, start: list[Stage], epochs: int, lr: float) -> list[Stage]:
-    """Train softly, then leave out the weakest of the end."""
+@dataclass(frozen=True)
+class Trainings:
+    """How long a run trains, and at which rates.
+
+    Attributes:
+        epochs: of the soft training; 0: as many as the recipe has.
+        lr: of it, as a factor of the recipe's.
+        tune: epochs of a training of what is left; 0: none.
+        tune_lr: of it, likewise.
+    """
+
+    epochs: int
+    lr: float
+    tune: int
+    tune_lr: float
+
+
+def stages(weakest: Weakest, schedule: Schedule, start: list[Stage], trainings: Trainings) -> list[Stage]:
+    """Train softly, then leave out the weakest of the end, and train what is left, if that is wanted."""
     if not 0 <= weakest.rate < 1:
         raise ValueError("rate is from 0 up to, not including, 1: the share of the units of every layer that goes")
-    train = Train(Soften.spec(weakest=weakest, schedule=schedule), epochs=epochs, lr=lr)
-    return [*start, train, Choose(weakest.masks, "all but the weakest")]
+    if trainings.tune < 0:
+        raise ValueError("tune is 0 or more epochs")
+    soft = Soften.spec(weakest=weakest, schedule=schedule)
+    found = [
+        *start,
+        Train(soft, epochs=trainings.epochs, lr=trainings.lr),
+        Choose(weakest.masks, "all but the weakest"),
+    ]
+    return [*found, Train(epochs=trainings.tune, lr=trainings.tune_lr)] if trainings.tune else found

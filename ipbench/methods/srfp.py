@@ -1,7 +1,7 @@
 """SRFP and ASRFP: filters shrink after every epoch, by a factor that falls to zero, and go on training."""
 
 from ipbench.methods import Continue, method
-from ipbench.methods._soft import Schedule, Weakest, stages
+from ipbench.methods._soft import Schedule, Trainings, Weakest, stages
 
 
 @method(
@@ -10,7 +10,7 @@ from ipbench.methods._soft import Schedule, Weakest, stages
 )  # fmt: skip
 def srfp(
     *, rate: float = 0.0, alpha: float = 0.5, sigma: float = 1e-5, until: float = 0.9, inner: bool = False,
-    pretrained: bool = False, epochs: int = 0, lr: float = 1.0,
+    pretrained: bool = False, epochs: int = 0, lr: float = 1.0, tune: int = 0, tune_lr: float = 0.1,
 ):  # fmt: skip
     """After every epoch multiply the weakest filters by alpha_t, which falls exponentially; all keep training.
 
@@ -33,11 +33,18 @@ def srfp(
         pretrained: start from the dense run, as the paper does in a part of its tables
         epochs: of the training; 0: as many as the recipe has
         lr: of the training, as a factor of the recipe's; the paper takes 0.1 where it starts from a trained net
+        tune: epochs of a training of what is left when the weakest are gone; the paper has none
+        tune_lr: of that, as a factor of the recipe's
 
     Uncertain: the paper's own constants and code are not public; alpha and sigma are those of a later work of its first
     author, whose further changes (norms and gradients that shrink, too) are left out.
     """
-    return stages(Weakest(rate, inner), Schedule(alpha, sigma, until), [Continue()] if pretrained else [], epochs, lr)
+    return stages(
+        Weakest(rate, inner),
+        Schedule(alpha, sigma, until),
+        [Continue()] if pretrained else [],
+        Trainings(epochs, lr, tune, tune_lr),
+    )
 
 
 @method(
@@ -46,7 +53,8 @@ def srfp(
 )  # fmt: skip
 def asrfp(
     *, rate: float = 0.0, alpha: float = 0.5, sigma: float = 1e-5, until: float = 0.9, grow: str = "exp",
-    inner: bool = False, pretrained: bool = False, epochs: int = 0, lr: float = 1.0,
+    inner: bool = False, pretrained: bool = False, epochs: int = 0, lr: float = 1.0, tune: int = 0,
+    tune_lr: float = 0.1,
 ):  # fmt: skip
     """As SRFP, of a share that rises: by the exponential of ASFP, or a cubic.
 
@@ -61,8 +69,12 @@ def asrfp(
         pretrained: start from the dense run, as the paper does in a part of its tables
         epochs: of the training; 0: as many as the recipe has
         lr: of the training, as a factor of the recipe's; the paper takes 0.1 where it starts from a trained net
+        tune: epochs of a training of what is left when the weakest are gone; the paper has none
+        tune_lr: of that, as a factor of the recipe's
 
     Uncertain: as for SRFP; the reference of the later work takes the cubic where nothing else is said.
     """
     schedule = Schedule(alpha, sigma, until, grow)
-    return stages(Weakest(rate, inner), schedule, [Continue()] if pretrained else [], epochs, lr)
+    return stages(
+        Weakest(rate, inner), schedule, [Continue()] if pretrained else [], Trainings(epochs, lr, tune, tune_lr)
+    )
