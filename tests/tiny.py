@@ -145,8 +145,11 @@ def run_stages(
 def few_steps(entry: Method) -> dict[str, Any]:
     """Options with which a method does all it does in a training of a few steps."""
     wanted = {"every": 2, "fraction": 0.5, "rounds": 3, "rewind": 0.5, "rate": 0.4}
-    wanted |= {"rise": 0.5, "pick": 0.005, "stabilise": 3, "score": "l1", "before": 1}
-    wanted |= {"target": 1.0, "settle": 1, "patience": 0, "limit": 3000}
+    wanted |= {"rise": 0.5, "pick": 0.005, "stabilise": 3}
+    if "guard" in entry.options:
+        wanted |= {"score": "l1", "before": 1}
+    if "settle" in entry.options:
+        wanted |= {"target": 1.0, "settle": 1, "patience": 0, "limit": 3000}
     return entry.check_options(
         {name: value for name, value in wanted.items() if name in set(entry.options) - {entry.knob}}, "here"
     )

@@ -22,6 +22,7 @@ from ipbench.spec import Augmentation, Recipe, Run
 from ipbench.store import read_json
 from tests.gpu.conftest import GPU
 from tests.test_stopping import stop_at
+from tests.tiny import few_steps
 
 SECONDS = 240
 #: Two epochs of four steps.
@@ -35,15 +36,12 @@ def a_run(**values: Any) -> Run:
     )
 
 
-def options_of(method: str) -> dict[str, Any]:
-    """Every method acts within the eight steps of the recipe."""
-    return {"every": 3} if "every" in methods.get(method).options else {}
-
-
 @pytest.mark.parametrize("space", ["sp", "ip"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_strict_run_of_every_method_repeats_bit_for_bit(tmp_path, method, space):
-    run = a_run(method=method, space=space, options=options_of(method))
+    entry = methods.get(method)
+    own = {"pattern": entry.pattern, "allocation": entry.allocation, "budget": entry.budget_for(entry.pattern)}
+    run = a_run(method=method, space=space, options=few_steps(entry), **own)
     one, two = (execute(run, tmp_path / name, GPU) for name in ("one", "two"))
     assert one["status"] == "done" and one["outcome_sha256"] == two["outcome_sha256"]
     assert one["cost"]["peak_memory_bytes"] > 0
