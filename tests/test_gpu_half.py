@@ -61,12 +61,12 @@ def test_the_gpu_is_chosen_before_anything_else_of_cuda(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "init", lambda: seen.append("init"))
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: seen.append(device))
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: seen.append(f"peak of {device}"))
-    for name in ("open_data", "build_net", "check_share", "check_strict"):
+    for name in ("open_data", "tell_notes", "build_net", "check_share", "check_strict"):
         monkeypatch.setattr(running, name, lambda *_: seen.append("work"))
     monkeypatch.setattr(running, "State", stop)
     with pytest.raises(Stop):
         execute(make_run(), tmp_path, Environment(device="cuda:1"))
-    assert seen == ["init", 1, *["work"] * 4, "peak of cuda:1"]  # the trial steps are no part of the run's peak
+    assert seen == ["init", 1, *["work"] * 5, "peak of cuda:1"]  # the trial steps are no part of the run's peak
 
 
 @pytest.mark.parametrize("rank", [0, 3])

@@ -28,6 +28,7 @@ from ipbench.sparse.selection import Impossible
 from ipbench.sparse.view import TrainedView
 from ipbench.spec import Basis, Recipe, Run
 from ipbench.store import read_json
+from ipbench.tasks import Measured
 from ipbench.training import loop
 from ipbench.updaters import Steps
 from tests.increg_reference import Chain, Layer
@@ -423,10 +424,10 @@ class Accuracies:
         mask = net.masks["1"]
         return 1 - float(mask.any(0).double().mean())
 
-    def __call__(self, net: SparseNet, batches: Any, recipe: Any) -> tuple[float, float]:
+    def __call__(self, net: SparseNet, batches: Any, recipe: Any, truth: Any) -> Measured:
         tensors = {name: tensor.clone() for name, tensor in net.tensors().items()}
         self.nets.append((self.share(net), tensors, dict(net.masks)))
-        return self.start - self.slope * self.share(net), 0.5
+        return Measured(self.start - self.slope * self.share(net), 0.5)
 
 
 def flat() -> nn.Sequential:

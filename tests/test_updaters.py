@@ -118,9 +118,9 @@ def test_a_projection_comes_before_the_evaluation(tmp_path, monkeypatch):
     zeros = []
     true = loop.evaluate
 
-    def evaluate(net, batches, recipe):
+    def evaluate(net, *given):
         zeros.append([int((c == 0).sum()) for c in net.coefficients.values()])
-        return true(net, batches, recipe)
+        return true(net, *given)
 
     monkeypatch.setattr(loop, "evaluate", evaluate)
     record = execute(tiny_run("soft"), tmp_path, HERE)
@@ -134,9 +134,9 @@ def test_a_net_is_taken_back_after_an_evaluation(tmp_path, monkeypatch):
     """With its masks, values and statistics, without momentum; and what is selected is the net as it is then."""
     nets, true, momenta = [], loop.evaluate, []
 
-    def evaluate(net, batches, recipe):
+    def evaluate(net, *given):
         nets.append(({name: tensor.clone() for name, tensor in net.tensors().items()}, dict(net.masks)))
-        return true(net, batches, recipe)
+        return true(net, *given)
 
     true_after = Hooks.after_evaluation
 
