@@ -16,7 +16,7 @@ INSTALLED := .venv/installed-workflow,dev$(FFCV)
 
 SNAKEFILES := Snakefile workflow/rules
 
-.PHONY: help setup quickstart test test-slurm test-gpu lint reference constraints
+.PHONY: help setup quickstart test test-long test-slurm test-gpu lint reference constraints
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -59,6 +59,9 @@ quickstart: setup  ## prune a small net on real 8 x 8 digits in both spaces: tab
 
 test: setup  ## every test, two files at a time; the last lines say what was skipped, and why
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-long: setup  ## what takes minutes: large nets, detectors from end to end
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 
 test-slurm: setup  ## the profile slurm on a real SLURM, here, in six minutes; as root, with slurm-wlm and munge
 	@$(BIN)/python -m pytest -m slurm tests/slurm

@@ -166,6 +166,7 @@ def together(name: str, world: int) -> list[object]:
     return json.loads(told[0])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", DETECTORS)
 def test_two_processes_train_and_measure_what_one_does(name):
     (losses, loss, value, half), (curve, whole, wanted, there) = together(name, 2), together(name, 1)

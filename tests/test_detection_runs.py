@@ -15,6 +15,8 @@ from ipbench.cli.main import main
 from ipbench.data import catalog, scenes, sources
 from ipbench.packing import dense
 
+#: Minutes of detectors; what a run of one consists of is tested in test_detection.py and test_detectors.py.
+pytestmark = pytest.mark.long
 SMALL = ["--recipe", "epochs=2", "--recipe", "batch_size=8", "--recipe", "validation=0.25", "--recipe", "warmup=0"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -193,8 +192,10 @@ def test_a_score_is_the_sum_over_images_of_squares_of_sums_over_layers():
 @pytest.mark.parametrize(
     ("model", "shape", "space"),
     [
-        ("resnet20-cifar", (1, 8, 8), "ip"), ("mobilenet-v1", (1, 8, 8), "sp"), ("mobilenet_v2", (3, 32, 32), "sp"),
-        ("regnet_x_400mf", (3, 32, 32), "sp"), ("googlenet-cifar", (1, 8, 8), "sp"),
+        ("resnet20-cifar", (1, 8, 8), "ip"), ("regnet_x_400mf", (3, 32, 32), "sp"),
+        pytest.param("mobilenet-v1", (1, 8, 8), "sp", marks=pytest.mark.long),
+        pytest.param("mobilenet_v2", (3, 32, 32), "sp", marks=pytest.mark.long),
+        pytest.param("googlenet-cifar", (1, 8, 8), "sp", marks=pytest.mark.long),
     ],
 )  # fmt: skip
 def test_the_masked_net_is_the_sliced_one(model, shape, space):
@@ -313,23 +314,20 @@ def test_both_spaces_remove_the_same_at_the_start(basis):
 # Real sizes.
 
 
-def test_a_removal_of_resnet_50_takes_milliseconds():
-    """11,456 units; groups are found once, before. The limit is ten times what an idle machine needs."""
+@pytest.mark.long
+def test_removals_of_resnet_50():
+    """11,456 units, removed one by one; what is told as kept is what the masks keep."""
     net = net_of(build("resnet50", (3, 32, 32), 1000, 0), (3, 32, 32))
     view, updater = updater_of(net, every=1)
     generator = torch.Generator().manual_seed(0)
     batch = Batch(torch.randn(2, 3, 32, 32, generator=generator), torch.arange(2))
-    times = []
     for step in range(3):
         with updater.gates(batch):
             functional.cross_entropy(net(batch.images), batch.labels).backward()
-        begin = time.process_time()
         with torch.no_grad():
             updater.after_backward(view, batch, step)
-        times.append(time.process_time() - begin)
     assert view.channels.number == 11_456 and updater.removed == 3
     assert view.channels.kept_without() == selector(net).kept(net.masks) < net.counted.macs
-    assert min(times) < 1.0, times
 
 
 # Runs.

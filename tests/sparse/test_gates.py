@@ -90,7 +90,9 @@ def agree(one: Tensor, two: Tensor, share: float = 1e-12) -> bool:
     ("model", "shape", "space"),
     [
         ("small-vgg", (1, 8, 8), "sp"), ("resnet20-cifar", (3, 8, 8), "ip"), ("mobilenet-v1", (3, 16, 16), "sp"),
-        ("mobilenet_v2", (3, 32, 32), "ip"), ("regnet_x_400mf", (3, 32, 32), "sp"), ("vgg16-d", (3, 32, 32), "sp"),
+        pytest.param("mobilenet_v2", (3, 32, 32), "ip", marks=pytest.mark.long),
+        pytest.param("regnet_x_400mf", (3, 32, 32), "sp", marks=pytest.mark.long),
+        pytest.param("vgg16-d", (3, 32, 32), "sp", marks=pytest.mark.long),
     ],
 )  # fmt: skip
 def test_gates_are_per_sample_masks(model, shape, space):
