@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 from ipbench import __version__, files, methods, numerals, output
+from ipbench.cli import exchange as exchange_command
 from ipbench.cli import experiment as experiment_commands
 from ipbench.cli import packed as packing_commands
 from ipbench.cli import results as results_commands
@@ -38,6 +39,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="List, fetch and make data sets, write .beton files.")
 app.add_typer(data_app, name="data")
 app.add_typer(run_command.app)
+app.add_typer(exchange_command.app)
 app.add_typer(experiment_commands.app)
 app.add_typer(results_commands.app)
 app.add_typer(packing_commands.app)
@@ -75,7 +77,7 @@ def _help_alone(context: typer.Context) -> None:
 @app.command("methods")
 def list_methods(as_json: AsJson = False, method_file: MethodFiles = None) -> None:
     """List the pruning methods with their options and papers."""
-    methods.load(method_file or [])
+    methods.load([*methods.rule_files(), *(method_file or [])])
     entries = [entry.describe() for entry in methods.methods().values()]
     if as_json:
         output.say(json.dumps(entries, indent=1))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the data sets.", parser=path)]
-MethodFiles = Annotated[list[str] | None, typer.Option("--method-file", help="A Python file that declares methods.")]
+MethodFiles = Annotated[list[str] | None, typer.Option("--method-file", help="A Python file that declares methods, or a file of rules, NAME.smk.")]
 
 
 @app.command()
@@ -96,12 +96,13 @@ def run(
     done: Annotated[
         Path | None, typer.Option(help="A file to write when all runs are finished (for Snakemake).", parser=path)
     ] = None,
+    exchange: Annotated[bool, typer.Option("--exchange", hidden=True, help="As `ipbench exchange`.")] = False,
 ) -> None:
     """Train one run, or the same with several sparsities and seeds; the data set's defaults fill what is left out.
 
     A finished run is not repeated, an interrupted one continues where it was.
     """
-    methods.load(method_file or [])
+    methods.load([*(method_file or []), *filter(None, [methods.rule_file(method)])])
     sparsity, seed = _each(sparsity, "--sparsity"), _each(seed, "--seed")
     facts = datasets.dataset(dataset, "--dataset")
     chosen = methods.get(method, "--method")
@@ -128,6 +129,11 @@ def run(
     runs = _runs(chosen, values, sparsity, [_integer(word, "--seed") for word in seed or ["0"]])
     datasets.check_recipe(facts, runs[0].recipe, "--recipe")
     chosen.check_run(runs[0], "run")
+    if exchange:
+        from ipbench.cli.exchange import write
+
+        write(runs, out, data=data, device=device, threads=threads, loader=loader, workers=workers)
+        return
     _train(runs, out, done, keep, data=data, device=device, threads=threads, loader=loader, workers=workers)
 
 

@@ -19,7 +19,9 @@ from ipbench.methods._declare import OF_MODELS, OWN_AXES, REGISTRY, Method, befo
 from ipbench.methods._files import code_in, renew
 from ipbench.methods._files import load as load_files
 from ipbench.methods._filter_scores import filter_score
-from ipbench.methods._stages import Choose, Continue, Prune, Rewind, Slice, Stage, Train
+from ipbench.methods._rules import SUFFIX as RULES
+from ipbench.methods._rules import rule_file, rule_files, rule_names, scores_of
+from ipbench.methods._stages import Choose, Continue, External, Prune, Rewind, Slice, Stage, Train
 from ipbench.methods._updates import DropAndGrow, Gradual
 from ipbench.spec import Run
 from ipbench.updaters import Steps, Update, Updater
@@ -27,10 +29,12 @@ from ipbench.updaters import Steps, Update, Updater
 __all__ = [
     "OF_MODELS",
     "OWN_AXES",
+    "RULES",
     "Choose",
     "Code",
     "Continue",
     "DropAndGrow",
+    "External",
     "Gradual",
     "Method",
     "Prune",
@@ -53,6 +57,10 @@ __all__ = [
     "methods",
     "parent",
     "renew",
+    "rule_file",
+    "rule_files",
+    "rule_names",
+    "scores_of",
 ]
 
 
@@ -111,7 +119,7 @@ def code(name: str) -> Code | None:
 
 
 def load(files: Iterable[str | Path]) -> dict[str, list[str]]:
-    """Run method files that live outside this folder; returns the names that each file registered.
+    """Run method files that live outside this folder, and read those of rules; returns the names that each registered.
 
     Raises:
         BadInput: no such file, it does not import, or what it declares is no method.

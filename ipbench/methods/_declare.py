@@ -16,7 +16,7 @@ from ipbench.errors import BadInput, valid_choice
 from ipbench.methods._continuing import check_line, parent_of
 from ipbench.methods._patterns import without_meaning
 from ipbench.methods._scores import alone
-from ipbench.methods._stages import ONE_RANKING, Choose, Continue, Prune, Stage, Train, with_slice
+from ipbench.methods._stages import AT_ONCE, ONE_RANKING, Choose, Continue, External, Prune, Stage, Train, with_slice
 from ipbench.spec import (
     ALLOCATIONS,
     BUDGETS,
@@ -92,7 +92,7 @@ class Method:
     @property
     def prunes(self) -> bool:
         """False for `dense`: a method none of whose stages changes masks has sparsity 0 only."""
-        return any(isinstance(stage, Choose | Prune) or _masks(stage) != "stay" for stage in self.stages({}))
+        return any(isinstance(stage, AT_ONCE) or _masks(stage) != "stay" for stage in self.stages({}))
 
     def by_knob(self, options: Mapping[str, Option]) -> bool:
         """Whether these options say how much is pruned; then a run has no sparsity to meet: what it prunes is a result.
@@ -179,7 +179,7 @@ class Method:
             )
         if any(isinstance(stage, Continue) for stage in stages[1:]):
             raise BadInput(f"{where}: method {self.name!r}: Continue is the first stage, or none")
-        if self.prunes and not any(isinstance(stage, Choose | Prune) or _masks(stage) == "pruned" for stage in stages):
+        if self.prunes and not any(isinstance(stage, AT_ONCE) or _masks(stage) == "pruned" for stage in stages):
             raise BadInput(
                 f"{where}: method {self.name!r}: exchanges coefficients of a net that it does not prune to the run's"
                 " sparsity; put a Prune before"
@@ -208,6 +208,10 @@ class Method:
                 raise BadInput(
                     f"{where}: method {self.name}: chooses {stage.name} in one ranking over all layers, which is"
                     f" allocation global, not {run.allocation}"
+                )
+            if isinstance(stage, External) and stage.spaces and run.space not in stage.spaces:
+                raise BadInput(
+                    f"{where}: method {self.name}: its rule is for space {' and '.join(stage.spaces)}, not {run.space}"
                 )
             if problem := without_meaning(stage, run.pattern):
                 raise BadInput(f"{where}: method {self.name}: {problem}")
@@ -486,7 +490,7 @@ def _options(function: Callable[..., Any], label: str, file: str, reserved: Sequ
                     f"{file}: option {parameter.name!r} of method {label!r} needs a default: a bool, number or text"
                 )
             options[parameter.name] = parameter.default
-    if taken := {"name", "file", OF_MODELS, *OWN_AXES} & set(options):
+    if taken := {"name", "file", "rule", OF_MODELS, *OWN_AXES} & set(options):
         raise BadInput(
             f"{file}: method {label!r}: an experiment uses the word {min(taken)!r} itself; rename the option"
         )

@@ -17,6 +17,8 @@ from typing import Any
 from ipbench.errors import BadInput
 from ipbench.methods._code import Code, code_of
 from ipbench.methods._declare import REGISTRY
+from ipbench.methods._rules import SUFFIX as RULES
+from ipbench.methods._rules import code_of_rules, declare
 
 #: The code of methods, by file, as it was when the file was loaded.
 _CODE: dict[Path, Code] = {}
@@ -44,7 +46,7 @@ def _read_code(file: Path, module: ModuleType | None = None) -> Code:
 
 
 def load(files: Iterable[str | Path]) -> dict[str, list[str]]:
-    """Run method files that live outside this folder; returns the names that each file registered.
+    """Run method files that live outside this folder, and read those of rules; returns the names that each registered.
 
     Raises:
         BadInput: no such file, it does not import, or what it declares is no method.
@@ -52,11 +54,14 @@ def load(files: Iterable[str | Path]) -> dict[str, list[str]]:
     found = {}
     for file in files:
         path = Path(file)
-        if not str(file).isprintable() or path.suffix != ".py":
-            raise BadInput(f"{str(file)!r:.200}: not the path of a method file, which ends in .py")
+        if not str(file).isprintable() or path.suffix not in (".py", RULES):
+            raise BadInput(f"{str(file)!r:.200}: not the path of a method file, which ends in .py or {RULES}")
         if not path.is_file():
             missing = "not a file" if path.exists() else "no such file"
             raise BadInput(f"{path}: {missing} (a method file, relative to the folder that the command runs in)")
+        if path.suffix == RULES:
+            found[str(file)] = [_load_rules(path)]
+            continue
         label = f"ipbench_method_{sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
         if label not in sys.modules:
             with _all_or_none(label):
@@ -72,6 +77,19 @@ def load(files: Iterable[str | Path]) -> dict[str, list[str]]:
                 _CODE[path.resolve()] = _read_code(path.resolve(), sys.modules[label])
         found[str(file)] = _declared_in(path)
     return found
+
+
+def _load_rules(path: Path) -> str:
+    """Register the method of a file of rules, with its code as it is now; a second time changes nothing."""
+    known = path.stem in REGISTRY
+    name = declare(path)
+    if not known:
+        try:
+            _CODE[path.resolve()] = code_of_rules(path)
+        except BadInput:
+            del REGISTRY[name]
+            raise
+    return name
 
 
 def renew() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipbench.methods._stages import Choose, Continue, Prune, Stage, Train
+from ipbench.methods._stages import Choose, Continue, External, Prune, Stage, Train
 from ipbench.spec import COEFFICIENTS, n_of_m
 
 
@@ -17,6 +17,8 @@ def without_meaning(stage: Stage, pattern: str) -> str:
         return (
             f"chooses {stage.name}, which pattern {pattern} does not keep; take pattern {' or '.join(stage.patterns)}"
         )
+    if isinstance(stage, External) and stage.patterns and pattern not in stage.patterns:
+        return f"its rule is not for pattern {pattern}; take pattern {' or '.join(stage.patterns)}"
     kept = stage.update.patterns if isinstance(stage, Train) and stage.update else ()
     if kept and pattern not in kept:
         return f"removes what pattern {pattern} does not keep as one; take pattern {' or '.join(kept)}"

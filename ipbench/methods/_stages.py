@@ -100,6 +100,26 @@ class Choose:
 
 
 @dataclass(frozen=True)
+class External:
+    """Take scores, or masks, that a program outside of ipbench has written for this run.
+
+    Attributes:
+        name: of the method; the file's stem.
+        per_class: images of each class in the score batch; 0 for as many images as a training batch has.
+        spaces: those that the program is for; both if left out.
+        patterns: those that it is for; all if left out.
+    """
+
+    name: str
+    per_class: int = 0
+    spaces: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"prune by what rule {self.name} writes"
+
+
+@dataclass(frozen=True)
 class Train:
     """Train what the masks leave.
 
@@ -313,7 +333,10 @@ class Slice:
         return "cut dead channels" + (f" ({', '.join(parts)})" if parts else "")
 
 
-Stage = Choose | Continue | Prune | Rewind | Slice | Train
+Stage = Choose | Continue | External | Prune | Rewind | Slice | Train
+
+#: Those that change masks at once.
+AT_ONCE = (Choose, External, Prune)
 
 #: Patterns that mask whole channels, so that a net can be cut along them.
 _OF_CHANNELS = ("filters", "channels")
@@ -332,7 +355,7 @@ def with_slice(stages: list[Stage], run: Run) -> list[Stage]:
     """
     if run.pattern not in _OF_CHANNELS or run.off != "zero" or any(isinstance(stage, Slice) for stage in stages):
         return stages
-    changing = [place for place, stage in enumerate(stages) if isinstance(stage, Choose | Prune) or _updating(stage)]
+    changing = [place for place, stage in enumerate(stages) if isinstance(stage, AT_ONCE) or _updating(stage)]
     return [*stages[: changing[-1] + 1], Slice(), *stages[changing[-1] + 1 :]] if changing else stages
 
 

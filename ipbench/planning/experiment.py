@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -208,7 +208,7 @@ class Experiment:
                     }  # fmt: skip
 
     def _of_variant(
-        self, variant: _Variant, shared: dict[str, Any], sides: Iterable[tuple[str, Basis]]
+        self, variant: _Variant, shared: dict[str, Any], sides: Sequence[tuple[str, Basis]]
     ) -> Iterator[Run]:
         """The runs of a method on a net: all sparsities, and spaces with their bases."""
         method = variant.method
@@ -218,7 +218,7 @@ class Experiment:
         sparsities = ("0",) if fixed else self.axes.sparsities
         for place, (p, (space, basis)) in enumerate(product(sparsities, sides)):
             run = build(Run, {**values, "sparsity": p, "space": space, "basis": basis}, self.where)
-            if place == 0:  # a recipe and the stages of a method: the same for all that follow
+            if place < len(sides):  # space, recipe and the stages of a method: the same for all that follow
                 method.check_run(run, self.where)
             yield run
 
@@ -281,19 +281,26 @@ class Experiment:
             seeds_per_job=seeds_per_job,
             sparsities_per_job=sparsities_per_job,
             loader=self.loader,
-            method_files=self.method_files,
+            method_files=tuple(file for file in self.method_files if not file.endswith(methods.RULES)),
+            rule_files={Path(file).stem: file for file in self.rule_files},
         )
 
     @property
     def method_files(self) -> tuple[str, ...]:
-        """Files outside the package that declare methods of this experiment."""
-        entries = (entry.get("file") if isinstance(entry, dict) else entry for entry in self.axes.methods)
-        return tuple(dict.fromkeys(str(entry) for entry in entries if entry and str(entry).endswith(".py")))
+        """Files outside the package that declare methods of this experiment: Python's, and those of rules."""
+        files = (_method_file(entry) for entry in self.axes.methods)
+        return tuple(dict.fromkeys(file for file in files if file))
+
+    @property
+    def rule_files(self) -> tuple[str, ...]:
+        """Those of rules alone: the stem of each is the name of its method."""
+        return tuple(file for file in self.method_files if file.endswith(methods.RULES))
 
     @property
     def helper_files(self) -> list[str]:
-        """The user's modules that the method files import: a change of one is a change of the method."""
-        codes = [methods.code(name) for name in {run.method for run in self.cells.values()}]
+        """The user's modules that Python's method files import: a change of one is a change of the method."""
+        rules = {Path(file).stem for file in self.rule_files}
+        codes = [methods.code(name) for name in {run.method for run in self.cells.values()} - rules]
         found = {str(file) for code in codes if code for file in code.files}
         return sorted(found - {str(Path(file).resolve()) for file in self.method_files})
 
@@ -342,7 +349,12 @@ class Experiment:
         where = f"{self.where}: methods"
         for entry in self.axes.methods:
             if isinstance(entry, dict):
-                if not isinstance(entry.get("name"), str):
+                if "rule" in entry and ("file" in entry or not str(entry["rule"]).endswith(methods.RULES)):
+                    raise BadInput(
+                        f"{where}: rule is the path of a file of rules, which ends in {methods.RULES}, in the place of"
+                        f" file; not {entry!r:.80}"
+                    )
+                if not isinstance(entry.get("name", entry.get("rule")), str):
                     raise BadInput(f"{where}: {entry!r:.60} has no name (write `- name: snip` and its options)")
                 if "file" in entry and not str(entry["file"]).endswith(".py"):
                     raise BadInput(
@@ -353,10 +365,11 @@ class Experiment:
             if isinstance(entry, str):
                 yield from ((methods.get(name, self.where), {}) for name in found.get(entry, [entry]))
                 continue
-            if "file" in entry:
-                valid_choice(entry["name"], found[entry["file"]], f"method of {entry['file']}", self.where)
-            own = {key: value for key, value in entry.items() if key not in ("name", "file")}
-            yield methods.get(entry["name"], self.where), own
+            name = entry.get("name") or found[entry["rule"]][0]
+            if file := entry.get("file", entry.get("rule")):
+                valid_choice(name, found[file], f"method of {file}", self.where)
+            own = {key: value for key, value in entry.items() if key not in ("name", "file", "rule")}
+            yield methods.get(name, self.where), own
 
     def _own_axes(self, method: methods.Method, own: Iterable[str], where: str) -> dict[str, list[str]]:
         """What a method's masks are: as it declares, or as the experiment says; its entry may say otherwise.
@@ -394,6 +407,16 @@ class Experiment:
         if len(set(found)) < len(found):
             raise BadInput(f"{where}: the same filter basis appears twice")
         return found
+
+
+def _method_file(entry: str | dict[str, Any]) -> str:
+    """The file that declares the method of an entry; empty if it is one that ipbench ships, or there is none."""
+    if isinstance(entry, dict):
+        word = entry.get("rule", entry.get("file", entry.get("name")))
+    else:
+        word = entry
+    word = str(word)
+    return word if word.endswith((".py", methods.RULES)) else methods.rule_file(word)
 
 
 def _size(entry: dict[str, Any]) -> int:

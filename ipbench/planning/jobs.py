@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -23,9 +23,10 @@ class Job:
         cells: a run of each cell, by growing sparsity: a level of a lottery ticket comes after those it continues.
         seeds: of all these cells.
         loader: that reads the images.
-        method_files: that declare methods of the experiment.
+        method_files: of Python, that declare methods of the experiment.
         parents: paths of the other jobs whose runs these ones continue.
         keep: whether others continue these runs, so that their ends must be kept; the same for all of them.
+        rule_file: of rules, where one of them writes what these runs are pruned by; empty if none does.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Job:
     method_files: tuple[str, ...]
     parents: tuple[str, ...]
     keep: bool
+    rule_file: str = ""
 
     @property
     def runs(self) -> list[Run]:
@@ -75,7 +77,7 @@ class Job:
         for name, value in run.basis.differences().items():
             words += ["--basis", _pair(name, value)]
         words += _recipe_words(run.dataset, run.recipe)
-        for file in self.method_files:
+        for file in (*self.method_files, *([self.rule_file] if self.rule_file else [])):
             words += ["--method-file", file]
         if self.keep:
             words.append("--keep")
@@ -83,6 +85,10 @@ class Job:
         for seed in self.seeds:
             words += ["--seed", str(seed)]
         return words
+
+    def alone(self, cell: Run, seed: int) -> Job:
+        """One of its runs, for a program that scores it: another one does not keep its end."""
+        return replace(self, cells=(cell,), seeds=(seed,), keep=False)
 
 
 def fuse(
@@ -94,6 +100,7 @@ def fuse(
     sparsities_per_job: int,
     loader: str,
     method_files: tuple[str, ...],
+    rule_files: Mapping[str, str],
 ) -> list[Job]:
     """Put every cell and seed into one job.
 
@@ -105,6 +112,7 @@ def fuse(
         sparsities_per_job: at most so many cells that differ in their sparsity alone share a job.
         loader: of all jobs.
         method_files: of all jobs.
+        rule_files: by the name of the method that is a rule; of its jobs alone.
     """
     continued = set(continues.values())
     groups: dict[str, list[str]] = {}
@@ -134,6 +142,7 @@ def fuse(
                     method_files=method_files,
                     parents=tuple(_path(folders[other], block) for other in others if other != cell),
                     keep=cell in continued,
+                    rule_file=rule_files.get(cells[cell].method, ""),
                 )
             )
     return jobs

@@ -28,6 +28,7 @@ from ipbench.machine.process_state import reset
 from ipbench.machine.provenance import provenance
 from ipbench.models.build import build as build_model
 from ipbench.planning.numerics import numerics
+from ipbench.runs.external import external_masks
 from ipbench.runs.latency import side_by_side
 from ipbench.runs.outcome import complete, describe
 from ipbench.runs.stages import execute_stages
@@ -275,6 +276,7 @@ class _Work:
             execute_stages(
                 net, data, state, fresh=lambda: build_net(self.run, data, self.environment), start=self.start,
                 save=self.save, on_epoch=on_epoch,
+                external=lambda net: external_masks(net, self.results, self.there),
             )  # fmt: skip
             outcome = complete(net, data, state)
             if keep:

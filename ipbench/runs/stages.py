@@ -17,6 +17,7 @@ from ipbench.machine.distributed import averaging, from_first, together
 from ipbench.machine.precision import full_precision
 from ipbench.machine.process_state import method_code
 from ipbench.machine.stopping import Stopped
+from ipbench.runs.external import masks_of_nobody
 from ipbench.runs.outcome import starting_gradient_norm
 from ipbench.runs.state import End, State, remembers
 from ipbench.runs.trials import check_share
@@ -42,6 +43,7 @@ def execute_stages(
     start: Callable[[], End],
     save: Callable[[], None],
     on_epoch: Callable[[int, int], None],
+    external: Callable[[SparseNet], dict[str, Tensor]] = masks_of_nobody,
 ) -> None:
     """Run the stages of the run's method from where `state` stands; it is saved after each of them, and after
     epochs where it is due.
@@ -54,6 +56,7 @@ def execute_stages(
         start: the end of the run that this one continues.
         save: writes `state` and `net`.
         on_epoch: called with the epochs finished and all epochs of a training.
+        external: the masks of what a program outside of ipbench wrote for the run.
 
     Raises:
         Impossible: a budget cannot be met, or no update changed a mask.
@@ -70,7 +73,7 @@ def execute_stages(
         if isinstance(stage, methods.Train):
             _train(net, data, state, stage, place, save, on_epoch)
         else:
-            _change(net, data, state, stage, fresh, start)
+            _change(net, data, state, stage, fresh, start, external)
         state.stage = place + 1
         save()
     if not within_budget(net):
@@ -94,9 +97,10 @@ def _change(
     net: SparseNet,
     data: Data,
     state: State,
-    stage: methods.Choose | methods.Continue | methods.Prune | methods.Rewind | methods.Slice,
+    stage: methods.Choose | methods.Continue | methods.External | methods.Prune | methods.Rewind | methods.Slice,
     fresh: Callable[[], SparseNet],
     start: Callable[[], End],
+    external: Callable[[SparseNet], dict[str, Tensor]],
 ) -> None:
     """Execute a stage that changes the net at once; what is selected from then on is the net as it is."""
     if isinstance(stage, methods.Slice):
@@ -112,6 +116,8 @@ def _change(
             masks = pruned_masks(net, stage, data)
         net.prune(from_first(masks))
         share_memory(net)
+    elif isinstance(stage, methods.External):
+        net.prune(from_first(external(net)))
     elif isinstance(stage, methods.Choose):
         _choose(net, data, state, stage)
     else:

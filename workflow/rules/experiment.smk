@@ -13,8 +13,23 @@ from pathlib import Path
 from snakemake.cli import parse_args
 from snakemake_interface_executor_plugins.settings import ExecMode
 
-# Commands find the Python that runs Snakemake, in the jobs of a cluster too, whether or not its environment is active.
-shell.prefix(f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+
+# Commands find the Python that runs Snakemake, in the jobs of a cluster too, whether or not its environment is active;
+# but not those of a user's rule with a container, modules or a conda environment of its own, which bring theirs. Beside
+# an environment that it makes, Snakemake keeps the file that it made it of.
+def prefix(python, ours):
+    """What goes before every command; variables may be unset. Snakemake formats it: no braces of the shell's."""
+    modules, conda = (shlex.quote(os.environ.get(name, "")) for name in ("LOADEDMODULES", "CONDA_PREFIX"))
+    at_home = (
+        '[ -z "$APPTAINER_CONTAINER$SINGULARITY_CONTAINER" ]'
+        f' && [ "$LOADEDMODULES" = {modules} ]'
+        f' && ( [ "$CONDA_PREFIX" = {conda} ] || cmp -s "$CONDA_PREFIX.yaml" {shlex.quote(ours)} )'
+    )
+    path = f"export PATH={shlex.quote(str(Path(python).parent))}:$PATH"
+    return f"if {at_home}; then {path}; fi; set -euo pipefail; ".replace("{", "{{").replace("}", "}}")
+
+
+shell.prefix(prefix(sys.executable, workflow.source_path("../envs/ipbench.yaml")))
 
 
 def refuse(message):
@@ -29,6 +44,8 @@ try:
     from ipbench.planning.experiment import Axes, Experiment
     from ipbench.files import refusal
     from ipbench.machine.lease import check, parse_gpus
+    from ipbench.methods import code, rule_names
+    from ipbench.methods import scores_of as method_scores
     from ipbench.planning.numerics import numerics
     from ipbench.spec import identity
 except ModuleNotFoundError as error:
@@ -165,16 +182,24 @@ def data_files(dataset):
     return ancient(expand(files, dataset=dataset))
 
 
+def scores_of(job):
+    """What the rule of a method writes for the runs of a job; nothing, where the method is no rule."""
+    if not job.rule_file:
+        return []
+    places = [f"{CELLS[id(run)]}/{seed}/{run.method}" for run in job.cells for seed in job.seeds]
+    return [f"{RESULTS}/exchange/{place}.safetensors" for place in places]
+
+
 @asked_often
 def inputs_of(wildcards):
-    """Its data set, the files of its methods and what those import, and the jobs whose runs it continues."""
+    """Its data set, the files of its methods and what those import, the jobs whose runs it continues, and scores."""
     job = job_of(wildcards)
     if workflow.exec_mode == ExecMode.DEFAULT and lost_runs(job):
         # Snakemake sees the file of a job, not the records behind it: as with files that it knows to be incomplete, the
         # job has to run. Nothing is deleted for it: this may be a dry run, and another Snakemake may be at work here.
         workflow.dag.forcefiles.add(f"{RESULTS}/{job.path}")
     parents = [f"{RESULTS}/{parent}" for parent in job.parents]
-    return [*data_files(job.dataset), *job.method_files, *HELPER_FILES, *parents]
+    return [*data_files(job.dataset), *job.method_files, *HELPER_FILES, *parents, *scores_of(job)]
 
 
 @asked_often

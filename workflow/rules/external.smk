@@ -1,0 +1,82 @@
+# Methods that are rules of the user: what their programs read, and the files of these rules. Included last, so that no
+# rule of a user takes the name of one of ours.
+
+
+wildcard_constraints:
+    exchange=f"{RESULTS}/exchange/[^/]+/[0-9]+",
+    cell="[0-9a-f]+",
+    seed="[0-9]+",
+
+
+# The runs that a program scores, by cell and seed: each with the job that trains it.
+SCORED = {
+    (CELLS[id(run)], str(seed)): (job, run)
+    for job in JOBS.values()
+    if job.rule_file
+    for run in job.cells
+    for seed in job.seeds
+}
+
+
+def exchange_inputs(wildcards):
+    """What the net is made of; the rule, too, and what it names: when they change, the scores are made again."""
+    job, run = SCORED[wildcards.cell, wildcards.seed]
+    parents = [f"{RESULTS}/{parent}" for parent in job.parents]
+    return [*data_files(job.dataset), *map(str, code(run.method).files), *parents]
+
+
+def exchange_arguments(wildcards):
+    """What `ipbench exchange` is told: the options of this one run."""
+    job, run = SCORED[wildcards.cell, wildcards.seed]
+    return shlex.join(job.alone(run, int(wildcards.seed)).arguments)
+
+
+def exchange_made_of(wildcards):
+    """What else changes the files: the version of the numerics, and the code of the rule."""
+    _, run = SCORED[wildcards.cell, wildcards.seed]
+    return f"{numerics(run)} {code(run.method).sha256}"
+
+
+def check_names(file):
+    """Refuse a file of rules with a name that is taken."""
+    for name in rule_names(Path(file)):
+        if workflow.is_rule(name):
+            refuse(f"{file}: there is a rule {name} already, of ipbench or of another file; rename it")
+
+
+def check_output(file):
+    """Refuse a file of rules, none of which writes scores."""
+    wanted = method_scores(Path(file).stem)
+    if not any(wanted in map(str, rule.output) for rule in workflow.rules):
+        refuse(f"{file}: no rule of it has the output {wanted!r}, in which the scores of its method are to be")
+
+
+# On the CPU: gradients do not depend on which jobs get a GPU. Net and batch go when the program has read them.
+rule exchange:
+    input:
+        exchange_inputs,
+    output:
+        net=temp(f"{RESULTS}/exchange/{{cell}}/{{seed}}/net.safetensors"),
+        batch=temp(f"{RESULTS}/exchange/{{cell}}/{{seed}}/batch.safetensors"),
+        made_of=f"{RESULTS}/exchange/{{cell}}/{{seed}}/exchange.json",
+    log:
+        f"{RESULTS}/logs/exchange/{{cell}}/{{seed}}.log",
+    conda:
+        "../envs/ipbench.yaml"
+    params:
+        arguments=exchange_arguments,
+        made_of=exchange_made_of,
+        experiment=EXPERIMENT.name,
+    message:
+        "exchange {wildcards.cell} {wildcards.seed}"
+    shell:
+        "python -m ipbench exchange --device cpu --threads {threads} {params.arguments}"
+        " --out results/{params.experiment:q} > {log:q} 2>&1"
+
+
+for rule_file in EXPERIMENT.rule_files:
+    check_names(rule_file)
+
+    include: os.path.abspath(rule_file)
+
+    check_output(rule_file)
