@@ -46,9 +46,9 @@ def check_names(file):
 
 def check_output(file):
     """Refuse a file of rules, none of which writes scores."""
-    wanted = method_scores(Path(file).stem)
-    if not any(wanted in map(str, rule.output) for rule in workflow.rules):
-        refuse(f"{file}: no rule of it has the output {wanted!r}, in which the scores of its method are to be")
+    name = Path(file).stem
+    if not any(one.is_producer(f"{RESULTS}/exchange/0/0/{name}.safetensors") for one in workflow.rules):
+        refuse(f"{file}: no rule of it has the output {method_scores(name)!r}, in which its scores are to be")
 
 
 # On the CPU: gradients do not depend on which jobs get a GPU. Net and batch go when the program has read them.
