@@ -14,7 +14,7 @@ rule numpy_magnitude:
     log:
         "{exchange}/numpy-magnitude.log",
     params:
-        script=workflow.source_path("numpy_magnitude.py"),
+        script=f"{workflow.current_basedir}/numpy_magnitude.py",
     message:
         "{wildcards.exchange}"
     shell:

@@ -29,7 +29,7 @@ def prefix(python, ours):
     return f"if {at_home}; then {path}; fi; set -euo pipefail; ".replace("{", "{{").replace("}", "}}")
 
 
-shell.prefix(prefix(sys.executable, workflow.source_path("../envs/ipbench.yaml")))
+shell.prefix(prefix(sys.executable, f"{workflow.basedir}/workflow/envs/ipbench.yaml"))
 
 
 def refuse(message):
