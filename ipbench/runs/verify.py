@@ -205,6 +205,8 @@ def _refusal(candidate: Candidate, run: Run, environment: Environment) -> str:
         return f"the code of method {run.method} is not the recorded one"
     if _told(row, "data") not in (images, None):
         return f"the images of {run.dataset} are not the recorded ones"
+    if any(isinstance(stage, methods.External) for stage in methods.get(run.method).stages(run.options)):
+        return f"method {run.method} is a rule, whose scores Snakemake makes: run its experiment in another folder"
     if candidate.differences and len(candidate.others) + 1 < _SEEDS:
         return (
             f"{'; '.join(candidate.differences)}: bits need not agree, and of {len(candidate.others) + 1} recorded"
