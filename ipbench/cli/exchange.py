@@ -35,9 +35,7 @@ exchange.__annotations__ = {parameter.name: parameter.annotation for parameter i
 app.command()(exchange)
 
 
-def write(
-    runs: Sequence[Run], out: Path, *, data: Path, device: str, threads: int, loader: str, workers: int
-) -> None:
+def write(runs: Sequence[Run], out: Path, *, data: Path, device: str, threads: int, loader: str, workers: int) -> None:
     """Write the files of some runs, and say where they are.
 
     Raises:

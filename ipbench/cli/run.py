@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the data sets.", parser=path)]
-MethodFiles = Annotated[list[str] | None, typer.Option("--method-file", help="A Python file that declares methods, or a file of rules, NAME.smk.")]
+MethodFiles = Annotated[
+    list[str] | None,
+    typer.Option("--method-file", help="A Python file that declares methods, or a file of rules, NAME.smk."),
+]
 
 
 @app.command()

@@ -47,7 +47,7 @@ def declare(path: Path) -> str:
     if not NAME.fullmatch(name) or name in _TAKEN:
         raise BadInput(
             f"{path}: {name!r:.80} cannot be the name of a method: use letters, digits, '_', '-' and '.', at most 64,"
-            f" the first a letter or digit, and none of {', '.join(_TAKEN)}; the stem of a file of rules is its method's"
+            f" the first a letter or digit, and not {' or '.join(_TAKEN)}; the file's stem is the name of its method"
         )
     if before is not None:
         raise BadInput(

@@ -112,5 +112,3 @@ def _gradients(net: NetView, batch: Batch) -> dict[str, Tensor]:
     """The gradient of the mean loss over the batch by every coefficient."""
     found = net.averaged(lambda part: net.gradients(net.loss(part)), batch)
     return {name: gradient.detach() for name, _, gradient in found}
-
-

@@ -126,7 +126,9 @@ def _read(net: SparseNet, results: Path, content: Mapping[str, str]) -> dict[str
             )
         given = _tensors(path, files.read(path, MOST_TENSORS))
     except files.Missing as error:
-        raise BadProduct(f"{error}: method {run.method} is a rule, and has no scores for this run; {_how(run)}") from None
+        raise BadProduct(
+            f"{error}: method {run.method} is a rule, and has no scores for this run; {_how(run)}"
+        ) from None
     _check(given, {name: tuple(mask.shape) for name, mask in net.masks.items()}, path)
     return given
 
@@ -135,8 +137,8 @@ def _how(run: Run) -> str:
     """What to do where there are no scores."""
     file = Path(methods.get(run.method).file).name
     return (
-        "let Snakemake run it (`ipbench experiment`), or give `ipbench exchange` with the options of this run, then what"
-        f" {file} does by hand, then this command"
+        "let Snakemake run it (`ipbench experiment`), or give `ipbench exchange` with the options of this run, then do"
+        f" by hand what {file} does, then give this command"
     )
 
 

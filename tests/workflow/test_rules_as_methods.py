@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -81,7 +83,7 @@ def write(path: Path, text: str = RULE, rule: str = "mine") -> Path:
         ("mine", "# output: x\n" + RULE, ["unknown key 'output'", "valid: continues, paper, patterns"]),
         ("mine", '# "{{exchange}}/mine.safetensors"\n', ["no rule of it has the output"]),
         ("snip", RULE, ["there is a method 'snip' already", "snip.py"]),
-        ("net", RULE, ["'net' cannot be the name of a method", "net, batch"]),
+        ("net", RULE, ["'net' cannot be the name of a method", "not net or batch"]),
         ("my method", RULE, ["'my method' cannot be the name of a method", "letters, digits"]),
         ("mine", "# per_class: ten\n" + RULE, ["per_class", "a whole number", "'ten'"]),
         ("mine", "# per_class:\n" + RULE, ["per_class is empty"]),
@@ -104,7 +106,7 @@ def test_a_file_that_is_no_method_is_one_line(
 def test_two_of_one_name_are_refused(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a/mine.smk"), write(tmp_path / "b/mine.smk")
     assert methods.load([first, first]) == {str(first): ["mine"]}
-    with pytest.raises(BadInput, match="there is a method 'mine' already, in .*a/mine.smk; rename"):
+    with pytest.raises(BadInput, match=r"there is a method 'mine' already, in .*a/mine\.smk; rename"):
         methods.load([second])
 
 
@@ -343,12 +345,12 @@ def test_masks_are_shared_among_layers_as_the_allocation_says(tmp_path: Path) ->
 
 
 def test_masks_of_filters_are_of_whole_ones(tmp_path: Path) -> None:
-    scored = Scored(tmp_path, pattern="filters", sparsity="0.5")
+    scored = Scored(tmp_path, model="lenet-300-100", pattern="filters", sparsity="0.5")
     filters = scored.masks({name: c.abs() for name, c in scored.tensors("coefficients").items()})
     assert all(torch.equal(mask, filters[name]) for name, mask in scored.masks(filters).items())
     name = next(iter(filters))
     broken = filters[name].clone()
-    broken[filters[name].flatten(1).any(1).nonzero()[0], 0, 0, 0] = False
+    broken[filters[name].any(1).nonzero()[0], 0] = False
     with pytest.raises(BadProduct, match="none of pattern filters"):
         scored.masks({**filters, name: broken})
 
@@ -376,6 +378,13 @@ def test_a_run_resumes_without_scores(tmp_path: Path) -> None:
     magnitude = execute(run.model_copy(update={"method": "magnitude"}), tmp_path / "b", Environment())
     assert whole["outcome"]["weights_sha256"] == magnitude["outcome"]["weights_sha256"]
     assert whole["provenance"]["method"] == code_of_rules(EXAMPLE / "numpy-magnitude.smk").sha256
+
+
+def test_a_budget_that_cannot_be_met_is_told_by_the_run(tmp_path: Path) -> None:
+    scored = Scored(tmp_path, space="ip", sparsity="0.999")
+    assert scored.facts["budget"] is None
+    save_file(scored.tensors("coefficients"), scores_path(tmp_path, scored.run))
+    assert execute(scored.run, tmp_path, Environment())["status"] == "impossible"
 
 
 def test_by_hand_in_three_lines(
@@ -418,3 +427,83 @@ def test_a_trained_net_is_scored(tmp_path: Path) -> None:
     record = execute(scored.run, tmp_path / "out", Environment())
     tuned = execute(scored.run.model_copy(update={"method": "ft"}), tmp_path / "out", Environment())
     assert record["outcome"]["weights_sha256"] == tuned["outcome"]["weights_sha256"]
+
+
+# With Snakemake.
+
+
+def with_example(checkout: Checkout, **changes: object) -> Path:
+    """The example beside the tiny experiment; returns its folder."""
+    shutil.copytree(EXAMPLE, checkout.folder / "mine")
+    recipe = {"epochs": 1, "train_examples": 200}
+    checkout.write(**{"methods": ["magnitude", "mine/numpy-magnitude.smk"], "seeds": 1, "recipe": recipe, **changes})
+    return checkout.folder / "mine"
+
+
+@pytest.mark.workflow
+def test_the_example_gives_the_masks_of_magnitude(checkout: Checkout) -> None:
+    mine = with_example(checkout)
+    checkout.done("--until", "run")
+    records = [json.loads(path.read_text()) for path in checkout.results.glob("runs/*/*.json")]
+    masks = {(one["run"]["method"], one["run"]["space"]): one["outcome"]["masks_sha256"] for one in records}
+    assert len(masks) == 4
+    for space in ("sp", "ip"):
+        assert masks["numpy-magnitude", space] == masks["magnitude", space]
+    assert masks["magnitude", "sp"] != masks["magnitude", "ip"]
+    code = code_of_rules(mine / "numpy-magnitude.smk").sha256
+    assert {one["run"]["method"]: one["provenance"].get("method") for one in records} == {
+        "magnitude": None,
+        "numpy-magnitude": code,
+    }
+    assert not list(checkout.results.glob("exchange/*/*/net.safetensors"))  # temporary
+    assert checkout.planned("--until", "run") == {}
+    program = mine / "numpy_magnitude.py"
+    program.write_text(f"{program.read_text()}# more\n")
+    assert checkout.planned("--until", "run") == {"exchange": 2, "numpy_magnitude": 2, "run": 2}
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize(
+    ("rule", "text", "words"),
+    [
+        ("run", RULE, ["mine/mine.smk", "there is a rule run already"]),
+        ("mine", RULE.replace('output: "', 'output: "x",\n    params: "'), ["mine/mine.smk", "no rule of it has the"]),
+    ],
+)
+def test_a_rule_that_does_not_fit_the_workflow_is_one_line(
+    checkout: Checkout, rule: str, text: str, words: list[str]
+) -> None:
+    write(checkout.folder / "mine/mine.smk", text, rule)
+    checkout.write(methods=["mine/mine.smk"])
+    one_line(checkout.snakemake("--dry-run"), words)
+
+
+@pytest.mark.parametrize(
+    ("variables", "own"),
+    [
+        ({}, True),
+        ({"CONDA_PREFIX": "{folder}/ours"}, True),
+        ({"CONDA_PREFIX": "{folder}/theirs"}, False),
+        ({"LOADEDMODULES": "python"}, False),
+        ({"APPTAINER_CONTAINER": "/x.sif"}, False),
+        ({"SINGULARITY_CONTAINER": "/x.sif"}, False),
+    ],
+)
+def test_an_environment_of_a_rule_brings_its_own_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], own: bool
+) -> None:
+    for name in ("CONDA_PREFIX", "LOADEDMODULES", "APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"):
+        monkeypatch.delenv(name, raising=False)
+    text = (ROOT / "workflow/rules/experiment.smk").read_text()
+    found = re.search(r"^def prefix\(.*?^    return .*?$", text, re.DOTALL | re.MULTILINE)
+    assert found
+    known: dict[str, Callable[[str, str], str]] = {}
+    exec(found[0], {"os": os, "shlex": shlex, "Path": Path}, known)  # type: ignore[arg-type]
+    for name in ("file.yaml", "ours.yaml", "theirs.yaml"):
+        (tmp_path / name).write_text("theirs" if name == "theirs.yaml" else "ours")
+    before = known["prefix"]("/opt/{own}/bin/python", str(tmp_path / "file.yaml")).format()
+    said = subprocess.run(
+        ["bash", "-c", f"{before} echo $PATH"], timeout=30, capture_output=True, text=True, check=True,
+        env={"PATH": os.environ["PATH"], **{key: value.format(folder=tmp_path) for key, value in variables.items()}},
+    ).stdout  # fmt: skip
+    assert said.startswith("/opt/{own}/bin:") == own
