@@ -133,7 +133,7 @@ def run(
     datasets.check_recipe(facts, runs[0].recipe, "--recipe")
     chosen.check_run(runs[0], "run")
     if exchange:
-        from ipbench.cli.exchange import write
+        from ipbench.cli.exchange_writing import write
 
         write(runs, out, data=data, device=device, threads=threads, loader=loader, workers=workers)
         return
