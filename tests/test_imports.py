@@ -14,7 +14,7 @@ DESIGN = PACKAGE.parent / "docs" / "design.md"
 #: From the lowest up: files and packages of `ipbench`; those of one line do not import each other.
 ORDER = [
     {"errors", "keys", "numerals", "output"},
-    {"files", "spec"},
+    {"files", "shipped", "spec"},
     {"store"},
     {"data", "machine"},
     {"tasks"},

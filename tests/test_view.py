@@ -63,6 +63,7 @@ USES: dict[str, Callable[[Any, Batch], Any]] = {
     "target": lambda net, batch: net.target,
     "task": lambda net, batch: net.task,
     "unit_scores": lambda net, batch: of_units(lambda: net.unit_scores(net.magnitudes())),
+    "input_norms": lambda net, batch: net.input_norms(batch),
     "uniform": lambda net, batch: [net.uniform(name, "growth", 2) for name in net.names],
     "units": lambda net, batch: units(net),
     "weight_decay": lambda net, batch: net.weight_decay,

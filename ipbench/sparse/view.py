@@ -21,7 +21,8 @@ from ipbench.errors import BadInput
 from ipbench.machine import distributed
 from ipbench.sparse.channels import Groups
 from ipbench.sparse.gates import Gates
-from ipbench.sparse.net import Gradient, SparseNet
+from ipbench.sparse.inputs import input_norms
+from ipbench.sparse.net import Gradient, SparseNet, passes
 from ipbench.sparse.patterns import OfUnits, selector
 from ipbench.sparse.plain import PlainNet, bias_names, plain_net
 from ipbench.sparse.removal import ChannelUnits
@@ -177,6 +178,15 @@ class NetView:
     def mean(self, values: Callable[[Batch], Mapping[str, Tensor]], batch: Batch) -> dict[str, Tensor]:
         """The mean of tensors by name that `values(part)` gives for parts of a batch, in the same passes."""
         return self._net.mean(values, batch)
+
+    def input_norms(self, batch: Batch) -> dict[str, Tensor]:
+        """By layer, in the shapes of the coefficients, the norm over images and places of what each is multiplied with:
+        of an input, in the interspace of the response of a basis filter.
+
+        Raises:
+            BadInput: a layer that is neither linear nor a plain convolution over two dimensions; its name is told.
+        """
+        return input_norms(self._net, batch, -(-len(batch.images) // passes(batch)))
 
     def uniform(self, layer: str, purpose: keys.Purpose = "score", *parts: int) -> Tensor:
         """Keyed uniform numbers in [0, 1) in the shape of a layer's coefficients; see `SparseNet.uniform`."""
