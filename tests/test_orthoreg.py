@@ -30,13 +30,13 @@ from ipbench.models.build import build, outline
 from ipbench.planning.experiment import Experiment
 from ipbench.runs import state as states
 from ipbench.runs.execute import Environment, execute, record_path
-from ipbench.tasks import task as task_module
 from ipbench.sparse.measure import count
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.selection import Impossible
 from ipbench.sparse.view import NetView, TrainedView
 from ipbench.spec import Basis, Recipe, Run
 from ipbench.store import read_json
+from ipbench.tasks import task as task_module
 from ipbench.training.loop import learning_rate
 from ipbench.training.pruning import pruned_masks
 from ipbench.updaters import Steps

@@ -40,11 +40,10 @@ def plan_of(stages: list[Stage]) -> Plan | None:
     at_once: list[Prune | Choose] = []
     while rest and isinstance(rest[0], Prune | Choose | Slice):
         stage = rest.pop(0)
-        if isinstance(stage, Slice):
-            if stage.fresh:
-                return None
-        else:
+        if isinstance(stage, Prune | Choose):
             at_once.append(stage)
+        elif isinstance(stage, Slice) and stage.fresh:
+            return None
     if not rest:
         return Plan(at_once, None)
     last = rest.pop(0)

@@ -119,7 +119,7 @@ class Pruned(nn.Module):
         self.restore()
 
     def plain(self) -> nn.Module:
-        """A copy as a module of the user's class, with ordinary weights: zeros where nothing is kept, filters in full."""
+        """A copy as a module of the user's class, with ordinary weights, zeros among them; of `ip` the filters."""
         self.restore()
         return self.masked.plain().train(self.training)
 
@@ -132,8 +132,8 @@ class Pruned(nn.Module):
         run = self.masked.run
         if run.pattern not in OF_CHANNELS or run.off != "zero":
             raise BadInput(
-                f"slice: pattern {run.pattern} with off {run.off} removes no channels; patterns {' and '.join(OF_CHANNELS)}"
-                " with off zero do"
+                f"slice: pattern {run.pattern} with off {run.off} removes no channels; patterns"
+                f" {' and '.join(OF_CHANNELS)} with off zero do"
             )
         small = self.plain()
         slice_net(small, self._cut)

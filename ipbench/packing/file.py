@@ -166,7 +166,8 @@ def claims(path: Path, file: IO[bytes], size: int) -> tuple[Header, Sizes]:
     Raises:
         BadProduct: it is truncated, altered, of another version, or claims what cannot be.
     """
-    header, length = header_of(path, file, size, {1: Header, 2: SlicedHeader})
+    kinds: dict[int, type[Header]] = {1: Header, 2: SlicedHeader}
+    header, length = header_of(path, file, size, kinds)
     outline = _claimed(path, header)
     _check_layers(path, header, outline.sizes)
     sizes = _sizes(header, length, outline)

@@ -213,7 +213,8 @@ def _check_same(path: Path, header: OwnHeader, model: nn.Module) -> None:
     if structure_digest(model) != header.net:
         raise BadInput(
             f"{path}: holds a {header.kind:.80} of {header.tensors} tensors, and the model is a"
-            f" {type(model).__name__} of {_number(model)}: names and kinds of modules, names, shapes and types of tensors have to be the same"
+            f" {type(model).__name__} of {_number(model)}: names and kinds of modules, names, shapes and types of"
+            " tensors have to be the same"
         )
 
 

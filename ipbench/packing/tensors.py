@@ -1,4 +1,4 @@
-"""What every format of a packed net does with tensors: which there are, their bytes, and whether these can hold them."""
+"""What every format of a packed net does with tensors: which there are, their bytes, and what fits these."""
 
 from __future__ import annotations
 
