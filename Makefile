@@ -16,7 +16,7 @@ INSTALLED := .venv/installed-workflow,dev$(FFCV)
 
 SNAKEFILES := Snakefile workflow/rules
 
-.PHONY: help setup quickstart test test-long test-slurm test-gpu lint reference constraints
+.PHONY: help setup quickstart experiment test test-long test-slurm test-gpu lint reference constraints
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,15 +47,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	rm -f .venv/installed-*
 	touch '$@'
 
-# Progress is kept, and so is every error; what Snakemake says about itself is not.
 quickstart: setup  ## prune a small net on real 8 x 8 digits in both spaces: table, figures and report in minutes
-	@$(BIN)/snakemake --profile profiles/local --configfile config/quickstart.yaml --quiet host reason 2>&1 | sed -u -E \
-	  -e '/^(Using|Assuming|Building DAG|Provided|Rules claiming|Conda env|Select jobs|Execute|Finished jobid)/d' \
-	  -e '/^(Complete log|\[[A-Z][a-z]{2} [A-Z]|$$)/d' -e 's/^Job [0-9]+: /start  /' -e 's/^(.*) steps .*done$$/done   \1/'
-	$(BIN)/ipbench summary results/quickstart
-	echo
-	echo "figures  results/quickstart/figures/"
-	echo "report   results/quickstart/report.html"
+	@$(BIN)/ipbench quickstart
+
+experiment: setup  ## any experiment, its table and pictures: make experiment NAME=ip-fashion; goes on where it stopped
+	@$(BIN)/ipbench experiment '$(NAME)'
 
 test: setup  ## every test, two files at a time; the last lines say what was skipped, and why
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -48,3 +48,10 @@ def summary(results: Path) -> str:
     from ipbench.analysis import terminal
 
     return terminal.summary(results)
+
+
+def compare(first: Path, second: Path) -> str:
+    """Two experiments beside each other, as plain text; see `ipbench.analysis.between.between`."""
+    from ipbench.analysis import between, collect
+
+    return between.between(collect.load(first), collect.load(second))

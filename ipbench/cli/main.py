@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 from ipbench import __version__, files, methods, numerals, output
+from ipbench.cli import experiment as experiment_commands
 from ipbench.cli import packed as packing_commands
 from ipbench.cli import results as results_commands
 from ipbench.cli import run as run_command
@@ -37,6 +38,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="List, fetch and make data sets, write .beton files.")
 app.add_typer(data_app, name="data")
 app.add_typer(run_command.app)
+app.add_typer(experiment_commands.app)
 app.add_typer(results_commands.app)
 app.add_typer(packing_commands.app)
 

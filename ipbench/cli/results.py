@@ -1,4 +1,4 @@
-"""The commands on an experiment's results: `ipbench status`, `collect`, `tables`, `figures`, `summary`, `verify`."""
+"""The commands on results: `ipbench status`, `collect`, `tables`, `figures`, `summary`, `compare`, `verify`."""
 
 from __future__ import annotations
 
@@ -85,6 +85,22 @@ def summary(results: Results) -> None:
     from ipbench.analysis import summary as text
 
     output.say(text(_folder(results)))
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="An experiment's folder.", parser=path)],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another one's, of whatever machine.", parser=path)],
+) -> None:
+    """Set two experiments side by side, of two commits or machines, say: cells that both have, paired by seed.
+
+    Where no cell is the same, cells that differ in the recipe, say, are set side by side, and a warning says so.
+    """
+    from ipbench.analysis import compare as text
+
+    for results in (first, second):
+        _up_to_date(results)
+    output.say(text(first, second))
 
 
 @app.command()
