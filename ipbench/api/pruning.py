@@ -13,13 +13,14 @@ from ipbench import methods
 from ipbench.api.asked import NoData, example_of, task_of
 from ipbench.api.left_out import left_out
 from ipbench.api.plan import WHERE, Plan, check_steps, run_of
-from ipbench.api.pruned import Pruned
+from ipbench.api.pruned import OF_CHANNELS, Pruned
 from ipbench.api.updating import Updating
 from ipbench.errors import BadInput
 from ipbench.machine.distributed import from_first, together
 from ipbench.machine.precision import full_precision
 from ipbench.machine.process_state import method_code
 from ipbench.methods import Choose, Prune
+from ipbench.sparse.example import Given
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.selection import Impossible, NotFinite
 from ipbench.sparse.view import TrainedView, masks_of
@@ -106,6 +107,8 @@ def prune(
     masked.train(model.training)
     for module, before in zip(masked.net.modules(), _modes(model, masked.net), strict=True):
         module.training = before
+    if run.pattern in OF_CHANNELS and isinstance(masked.example, Given):
+        _follow(masked)
     try:
         _choose(masked, plan, given)
     except (Impossible, NotFinite) as error:
@@ -114,6 +117,21 @@ def prune(
     result = Pruned(masked, reasons, Updating(masked, plan.update, steps) if plan.update else None)
     result.remove_dead()
     return result
+
+
+def _follow(net: SparseNet) -> None:
+    """Find the channels that belong together.
+
+    Raises:
+        BadInput: the net cannot be followed.
+    """
+    try:
+        _ = net.groups
+    except BadInput as error:
+        raise BadInput(
+            f"{WHERE}: {error}; for a forward that cannot be followed, trace= names a function of the net and inputs="
+            " that calls the same layers"
+        ) from None
 
 
 def _modes(model: nn.Module, net: nn.Module) -> list[bool]:

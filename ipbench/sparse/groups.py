@@ -62,8 +62,7 @@ def channel_groups(net: nn.Module, shape: Example | Sequence[int] | Sequence[Seq
         prunable_weights(plain)
         images = example_of(shape).several()
         groups = coupled(_traced(plain, images))
-        settle(plain, images)
-        broken = breaking(plain, groups, images)
+        broken = _tried(plain, groups, images)
     found = [
         replace(group, reason=f"layer {group.producers[0].layer}: {broken[group.name]}")
         if group.name in broken
@@ -71,6 +70,24 @@ def channel_groups(net: nn.Module, shape: Example | Sequence[int] | Sequence[Seq
         for group in groups
     ]
     return replace(groups, groups=tuple(found))
+
+
+def _tried(plain: nn.Module, groups: Groups, images: Inputs) -> dict[str, str]:
+    """The groups that a trial finds to break the net, with reasons.
+
+    Raises:
+        BadInput: the net cannot be tried.
+    """
+    try:
+        settle(plain, images)
+        return breaking(plain, groups, images)
+    except BadInput:
+        raise
+    except Exception as error:  # whatever a forward raises
+        line = (str(error).splitlines() or [""])[0]
+        raise BadInput(
+            f"the net cannot be run with ones in place of random numbers: {type(error).__name__}: {line:.120}"
+        ) from error
 
 
 @contextmanager
