@@ -51,7 +51,7 @@ class Pruned(nn.Module):
         """
         super().__init__()
         self.masked = masked
-        self.train(masked.training)
+        self.training = masked.training
         self._left_out, self._updating = dict(left_out), updating
         self._cut, self._told = Cut({}, {}), dict[str, Any]()
         #: Parameters that are no coefficients, and what of them stays: of norms and biases of channels that are gone.
@@ -121,7 +121,7 @@ class Pruned(nn.Module):
     def plain(self) -> nn.Module:
         """A copy as a module of the user's class, with ordinary weights, zeros among them; of `ip` the filters."""
         self.restore()
-        return self.masked.plain().train(self.training)
+        return self.masked.plain()
 
     def slice(self) -> nn.Module:
         """A copy as a module of the user's class without the channels that are gone: it computes the same, but smaller.
