@@ -51,9 +51,7 @@ for _ in range(2):
     optimiser.step()
 print(net.report())
 small = net.eval().slice()
-found, wanted = small(images), net(images)
-print(
-    "the small net finds the same:",
-    all(torch.allclose(a["boxes"], b["boxes"], atol=1e-3) for a, b in zip(found, wanted)),
-)
+pairs = zip(small(images), net(images), strict=True)
+same = all(torch.allclose(one["boxes"], two["boxes"], atol=1e-3) for one, two in pairs)
+print("the small net finds the same:", same)
 print(f"{sum(p.numel() for p in small.parameters()):,} of {sum(p.numel() for p in model.parameters()):,} parameters")

@@ -45,7 +45,7 @@ def left_out(net: nn.Module, run: Run, skip: Iterable[str]) -> dict[str, str]:
         raise BadInput(
             f"{WHERE}: this {type(net).__name__} has no weight that can be pruned{f' ({why})' if why else ''}"
         )
-    return reasons
+    return {name: reasons[name] for name in layers if name in reasons}
 
 
 def _some(names: Iterable[str]) -> str:

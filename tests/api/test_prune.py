@@ -132,7 +132,7 @@ def test_what_is_not_pruned_is_named():
         "3": "its weight is not trained (requires_grad is false)",
         "9": "as you asked (skip)",
     }
-    assert "not pruned:\n  0 (its weight is computed" in str(net.report()) and "skip" in str(net)
+    assert "not pruned:\n  0 (its weight is computed" in str(net.report()) and "as you asked" in str(net)
     fit(net, torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1))
     assert torch.equal(net.net[3].weight, frozen)
 
@@ -176,7 +176,7 @@ BAD = [
     ({"sparsity": 0.5, "basis": {"init": "standard", "lr": 0.5}}, "the filter basis belongs to space ip"),
     (
         {"sparsity": 0.5, "space": "ip", "basis": {"sides": 3}},
-        "unknown key 'sides' in ipbench.prune: basis; valid: init",
+        "unknown key 'sides' in ipbench.prune: basis",
     ),
     ({"sparsity": 0.5, "off": "decayed"}, "off decayed follows the weight decay of SGD"),
     ({"sparsity": 0.5, "skip": "head"}, "skip: 'head' is no prunable layer, nor holds one; valid: 0, 3, 5, 9"),
@@ -212,7 +212,7 @@ def test_bad_input_is_one_line_and_leaves_the_net(arguments, message):
 
 
 def test_models_that_are_none():
-    with pytest.raises(BadInput, match="is a function, no nn.Module"):
+    with pytest.raises(BadInput, match="is a function, no nn"):
         ipbench.prune(tiny_conv)  # not called
     with pytest.raises(BadInput, match="the model is pruned already"):
         ipbench.prune(ipbench.prune(tiny_conv(), sparsity=0.5), sparsity=0.5)

@@ -45,7 +45,7 @@ def test_the_sliced_net(space, pattern):
 
 @pytest.mark.parametrize("more", [{}, {"pattern": "2:4"}, {"pattern": "filters", "off": "frozen"}])
 def test_what_removes_no_channels_is_not_sliced(more):
-    with pytest.raises(BadInput, match="^slice: pattern .* removes no channels"):
+    with pytest.raises(BadInput, match=r"^slice: pattern .* removes no channels"):
         trained(**more).slice()
 
 
@@ -80,15 +80,14 @@ def test_values_in_half_precision_are_smaller(tmp_path):
         net.save(tmp_path / "net", values="int8")
     with torch.no_grad():
         net.net[9].bias[0] = torch.nan
-    with pytest.raises(BadInput, match="9.bias: nan cannot be packed"):
+    with pytest.raises(BadInput, match=r"9\.bias: nan cannot be packed"):
         net.save(tmp_path / "net")
     assert not (tmp_path / "net").exists()
 
 
 def test_a_sparse_file_is_small(tmp_path):
-    net = ipbench.prune(
-        nn.Sequential(nn.Linear(64, 512, bias=False), nn.Linear(512, 64, bias=False)), "magnitude", 0.99
-    )
+    model = nn.Sequential(nn.Linear(64, 512, bias=False), nn.Linear(512, 64, bias=False))
+    net = ipbench.prune(model, "magnitude", 0.99)
     assert net.save(tmp_path / "net").total < 0.03 * 4 * 2 * 64 * 512
 
 
@@ -141,7 +140,7 @@ def test_files_that_are_not_whole(tmp_path, capsys):
     assert "holds a net of its user's own: in Python, `ipbench.load(path, model)`" in capsys.readouterr().err
     with pytest.raises(BadProduct, match="No such file"):
         ipbench.load(tmp_path / "none", tiny_stack())
-    with pytest.raises(BadInput, match="a freshly built nn.Module is wanted, not a type"):
+    with pytest.raises(BadInput, match="is wanted, not a type"):
         ipbench.load(path, nn.Sequential)
 
 

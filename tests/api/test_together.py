@@ -51,7 +51,8 @@ def test_two_processes_have_one_net(tmp_path, space, method):
 import os, subprocess, sys
 children = [
     subprocess.Popen([sys.executable, "-c", {SCRIPT!r}, {space!r}, {method!r}, {str(tmp_path)!r}],
-                     env={{**os.environ, "RANK": str(rank)}}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                     env={{**os.environ, "RANK": str(rank)}}, stdout=subprocess.PIPE,
+                     stderr=subprocess.STDOUT, text=True)
     for rank in range(2)
 ]
 told = [child.communicate(timeout=200)[0] for child in children]
