@@ -21,7 +21,7 @@ from ipbench.packing.file import Sizes
 from ipbench.sparse.dead import removed_with
 from ipbench.sparse.layers import not_prunable, prunable_weights
 from ipbench.sparse.net import SparseNet
-from ipbench.sparse.patterns import selector
+from ipbench.sparse.patterns import OfUnits, selector
 from ipbench.sparse.slicing import Cut, slice_net
 from ipbench.sparse.spaces import plain_name
 
@@ -162,7 +162,7 @@ class Pruned(nn.Module):
         net, run = self.masked, self.masked.run
         layers = {name: Kept(mask.numel(), int(mask.sum())) for name, mask in net.masks.items()}
         kept = sum(layer.kept for layer in layers.values())
-        facts = dict(self._told) or selector(net).facts(net.masks)
+        facts = dict(self._told) or _facts(net)
         whole = self._told.get("whole")
         if whole is None:
             whole = {group.name: group.reason for group in net.groups.frozen} if run.pattern in OF_CHANNELS else {}
@@ -279,3 +279,9 @@ class Pruned(nn.Module):
         if masked.run.off != "zero":
             masked.start = {name: c.detach().clone() for name, c in masked.coefficients.items()}
         net._remove(cut)
+
+
+def _facts(net: SparseNet) -> dict[str, Any]:
+    """What is reached; nothing else of whole units, since not every net's products can be counted."""
+    selects = selector(net)
+    return {"reached": selects.reached(net.masks)} if isinstance(selects, OfUnits) else selects.facts(net.masks)
