@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ipbench import keys
 from ipbench.data.loaders import Batch
 from ipbench.sparse import dead, measure, slicing, spaces
-from ipbench.sparse.channels import Groups
+from ipbench.sparse.channels import Group, Groups
 from ipbench.sparse.dead import Constant
 from ipbench.sparse.example import Example, Images, example_of
 from ipbench.sparse.layers import Use, check_prunable, prunable_weights
@@ -320,14 +320,16 @@ class SparseNet(nn.Module):
         return self._groups
 
     def _with_left_out(self, groups: Groups) -> Groups:
-        """The groups, those frozen whose channels a layer makes that is left out."""
-        found = [
-            replace(group, reason=group.reason or f"layer {member.layer}: it is left out")
-            if (member := next((m for m in group.producers if m.layer in self._left_out), None))
-            else group
-            for group in groups
-        ]
-        return replace(groups, groups=tuple(found)) if self._left_out else groups
+        """The groups, those frozen whose channels are made by a layer that is left out, or by none that is pruned."""
+
+        def reason(group: Group) -> str:
+            makers = [member.layer for member in group.producers]
+            if left := next((layer for layer in makers if layer in self._left_out), ""):
+                return f"layer {left}: it is left out"
+            return "" if set(makers) & set(self.layers) else f"layer {makers[0]}: its weight is never pruned"
+
+        found = [group if group.reason else replace(group, reason=reason(group)) for group in groups]
+        return groups if found == list(groups) else replace(groups, groups=tuple(found))
 
     @property
     def norms(self) -> dict[str, str]:

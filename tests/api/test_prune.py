@@ -144,6 +144,23 @@ def test_layers_that_are_left_out_keep_their_channels():
     torch.testing.assert_close(small(IMAGES), net(IMAGES))
 
 
+def test_channels_that_no_prunable_layer_makes_stay():
+    class Mixes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(2, 8, 3), nn.Conv2d(8, 3, 3)
+            self.matrix = nn.Parameter(torch.eye(8))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.einsum("nchw,cd->ndhw", self.first(images), self.matrix))
+
+    net = ipbench.prune(Mixes(), "magnitude", 0.2, pattern="channels", inputs=IMAGES)
+    report = net.report()
+    assert report.whole["matrix"] == "layer matrix: its weight is never pruned" and "matrix" in report.not_prunable
+    assert bool(net.masks["last"].all()) and 0.2 <= report.reached < 0.4
+    torch.testing.assert_close(net.slice()(IMAGES), net(IMAGES))
+
+
 def test_dense_layers_of_a_pattern_are_named():
     report = ipbench.prune(tiny_stack(), pattern="2:4").report()
     assert report.dense_layers == ("0", "9") and "not in groups of 2:4, left dense:\n  0\n  9" in str(report)
