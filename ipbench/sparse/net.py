@@ -18,7 +18,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ipbench import keys
 from ipbench.data.loaders import Batch
 from ipbench.sparse import dead, measure, slicing, spaces
-from ipbench.sparse.channels import Group, Groups
+from ipbench.sparse.channels import Group as ChannelGroup
+from ipbench.sparse.channels import Groups
 from ipbench.sparse.dead import Constant
 from ipbench.sparse.example import Example, Images, example_of
 from ipbench.sparse.layers import Use, check_prunable, prunable_weights
@@ -322,7 +323,7 @@ class SparseNet(nn.Module):
     def _with_left_out(self, groups: Groups) -> Groups:
         """The groups, those frozen whose channels are made by a layer that is left out, or by none that is pruned."""
 
-        def reason(group: Group) -> str:
+        def reason(group: ChannelGroup) -> str:
             makers = [member.layer for member in group.producers]
             if left := next((layer for layer in makers if layer in self._left_out), ""):
                 return f"layer {left}: it is left out"

@@ -157,7 +157,7 @@ def test_channels_that_no_prunable_layer_makes_stay():
     net = ipbench.prune(Mixes(), "magnitude", 0.2, pattern="channels", inputs=IMAGES)
     report = net.report()
     assert report.whole["matrix"] == "layer matrix: its weight is never pruned" and "matrix" in report.not_prunable
-    assert bool(net.masks["last"].all()) and 0.2 <= report.reached < 0.4
+    assert bool(net.masks["last"].all()) and 0.19 < report.reached < 0.4
     torch.testing.assert_close(net.slice()(IMAGES), net(IMAGES))
 
 
