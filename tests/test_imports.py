@@ -25,6 +25,7 @@ ORDER = [
     {"analysis"},
     {"runs"},
     {"packing"},
+    {"api"},
     {"cli"},
     {"__main__"},
 ]
