@@ -41,7 +41,7 @@ class Cell:
     seeds: tuple[int, ...]
     pair: str
     code: str | None = None
-    """Digest of the code of a user's method, as it was planned (`ipbench.methods._code`)."""
+    """Digest of the code of a user's method, as it was planned (`ipbench.user_code`)."""
     pattern: str = COEFFICIENTS
     budget: str = "parameters"
     knob: str = ""
