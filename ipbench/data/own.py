@@ -67,7 +67,7 @@ def entry(values: object, where: str) -> Entry:
     return found
 
 
-def data_set(told: Entry, folder: Path, root: Path, where: str) -> str:
+def data_set(told: Entry, folder: Path, root: Path, where: str, *, trust: bool = False) -> str:
     """Make a data set known to this process by what a user says of it: it is looked at, if it was not before.
 
     Args:
@@ -75,6 +75,7 @@ def data_set(told: Entry, folder: Path, root: Path, where: str) -> str:
         folder: that its path is relative to.
         root: the data folder, which keeps what is found.
         where: how a user would find it.
+        trust: take what was found last time without a look at the files, where there is such.
 
     Returns:
         The name of the data set in runs.
@@ -88,11 +89,11 @@ def data_set(told: Entry, folder: Path, root: Path, where: str) -> str:
         raise BadInput(f"{where}: {name!r:.80} is not a name: give the data set one with `name`")
     if name in DATASETS:
         raise BadInput(f"{where}: {name} is a data set of ipbench's; give {place} another name")
-    register(look(name, place, told.options, root))
+    register(look(name, place, told.options, root, trust=trust))
     return name
 
 
-def look(name: str, place: Path, options: Options, root: Path) -> DataSet:
+def look(name: str, place: Path, options: Options, root: Path, *, trust: bool = False) -> DataSet:
     """The facts about a data set as it is now.
 
     Args:
@@ -100,12 +101,15 @@ def look(name: str, place: Path, options: Options, root: Path) -> DataSet:
         place: the folder, or the file.
         options: how it is read.
         root: the data folder.
+        trust: as of `data_set`.
 
     Raises:
         BadInput, BadProduct: as `data_set`.
     """
     index = index_path(name, place, options, root)
     before = _kept(index)
+    if trust and before:
+        return _facts(name, before["kind"], place, options, before["found"])
     kind = _kind(place)
     found = _KINDS[kind].index(place, options, before.get("found", {}) if before.get("kind") == kind else {})
     facts = _facts(name, kind, place, options, found)
@@ -136,6 +140,40 @@ def verified(name: str, root: Path) -> str:
     if now != own.sha256:
         raise changed(name, own.place, now, own.sha256)
     return now
+
+
+def words(name: str) -> list[str]:
+    """Options of `ipbench run` that tell it of a data set, known or a user's."""
+    facts = OWN.get(name)
+    if facts is None or _own(facts).place is None:
+        return ["--dataset", name]
+    options = [
+        word for key, value in _own(facts).options.items() for word in (f"--{key.replace('_', '-')}", f"{value}")
+    ]
+    return ["--dataset-folder", str(_own(facts).place), "--dataset", name, *options]
+
+
+def check(name: str, sha256: str) -> None:
+    """Whether a data set is the one that a run says; "" of one that ipbench knows.
+
+    Raises:
+        BadInput: this command does not know where it is, or its content is another one.
+    """
+    facts = OWN.get(name)
+    if facts is None or not sha256:
+        if facts is not None or sha256:
+            raise BadInput(needed(name, sha256) if sha256 else f"{name}: a user's data set, and not the run's")
+        return
+    own = _own(facts)
+    if own.place is None:
+        raise BadInput(needed(name, sha256))
+    if own.sha256 != sha256:
+        raise changed(name, own.place, own.sha256, sha256)
+
+
+def paths() -> list[Path]:
+    """Where the data sets of users lie that this process knows."""
+    return [place for facts in OWN.values() if (place := _own(facts).place) is not None]
 
 
 def needed(name: str, sha256: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ipbench import files
-from ipbench.data import crops, image_files, image_folder
+from ipbench.data import image_files, image_folder
 from ipbench.data.catalog import DataSet
 from ipbench.data.own_index import Options, Sums, held_out, joined, stamp, sums_of, test_folder
 from ipbench.errors import BadInput, BadProduct
@@ -208,9 +208,8 @@ def _decoded(path: Path, size: int | None, resize: int | None) -> np.ndarray:
     if size is None:
         return np.asarray(image_files.decode(path))
     pixels = image_folder.read(path, resize or size)
-    heights, widths = (np.array([side]) for side in pixels.shape[:2])
-    ((top, left, high, wide),) = crops.draw(np.array([0]), None, heights, widths, (size, size)).tolist()
-    return pixels[top : top + high, left : left + wide]
+    top, left = ((side - size) // 2 for side in pixels.shape[:2])  # as `crops.draw` takes it
+    return pixels[top : top + size, left : left + size]
 
 
 def _summary(seen: list[_Seen]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from ipbench.errors import BadInput
 
@@ -41,6 +42,40 @@ DETECTORS: dict[str, str] = {
     "fasterrcnn_resnet50_fpn": "torchvision's Faster R-CNN on ResNet-50, nothing pretrained or frozen; 3 channels",
 }
 
+
+class Size(NamedTuple):
+    """How large a net is."""
+
+    input: str
+    """of one image: CxHxW"""
+    classes: int
+    parameters: int
+    macs: int
+    """multiply-accumulates of one image"""
+
+
+#: With images of a usual size; a test counts them.
+SIZES = {
+    "lenet-300-100": Size("1x28x28", 10, 266_610, 266_200),
+    "lenet5-caffe": Size("1x28x28", 10, 431_080, 2_293_000),
+    "small-vgg": Size("1x28x28", 10, 288_170, 8_112_512),
+    "vgg13-cifar": Size("3x32x32", 10, 9_416_010, 228_267_008),
+    "vgg16": Size("3x32x32", 10, 14_724_042, 313_201_664),
+    "vgg16-d": Size("3x32x32", 10, 15_255_626, 313_725_952),
+    "vgg19": Size("3x32x32", 10, 20_035_018, 398_136_320),
+    "googlenet-cifar": Size("3x32x32", 10, 6_158_346, 1_521_756_160),
+    "mobilenet-v1": Size("3x32x32", 10, 3_217_226, 46_354_432),
+    "resnet34-cifar": Size("3x32x32", 10, 21_282_122, 1_159_402_496),
+    "resnet18-cifar": Size("3x32x32", 10, 11_173_962, 555_422_720),
+    "resnet20-cifar": Size("3x32x32", 10, 269_722, 40_551_040),
+    "resnet32-cifar": Size("3x32x32", 10, 464_154, 68_862_592),
+    "resnet56-cifar": Size("3x32x32", 10, 853_018, 125_485_696),
+    "resnet110-cifar": Size("3x32x32", 10, 1_727_962, 252_887_680),
+    "retinanet-small": Size("1x96x96", 10, 455_255, 32_461_920),
+    "fasterrcnn-small": Size("1x96x96", 10, 487_926, 30_529_760),
+    "retinanet_resnet50_fpn": Size("3x800x1344", 80, 33_860_669, 249_824_870_400),
+    "fasterrcnn_resnet50_fpn": Size("3x800x1344", 80, 41_757_156, 215_935_753_472),
+}
 
 #: How names of timm's models begin: what is written timm/NAME is called timm.NAME, since names become parts of paths.
 TIMM = "timm."

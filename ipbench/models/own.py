@@ -39,7 +39,7 @@ def model(
     Raises:
         BadInput: a file is missing, or cannot be read; a name is taken or is none.
     """
-    base = _function(name, where) if file else catalog.check(name, where)
+    base = _function(name, where) if file else known(name, where)
     if file is None and weights is None and label is None:
         return base
     called = base if label is None else label
@@ -54,6 +54,16 @@ def model(
         called, base, file, code(file).sha256 if file else "", path, sha256(path) if path is not None else ""
     )
     return called
+
+
+def known(name: str, where: str) -> str:
+    """A model by its name alone, which is never a user's, whatever this process was told before.
+
+    Raises:
+        BadInput: there is none of that name.
+    """
+    OWN.pop(name, None)
+    return catalog.check(name, where)
 
 
 def own_of(name: str, data: str = "") -> Own:
@@ -131,10 +141,22 @@ def code(file: Path) -> Code:
         raise BadInput(f"{files.refusal(error)}: part of a model, whose code could not be told") from None
 
 
-def helper_files() -> list[str]:
-    """The user's modules that the model files of this process import."""
-    found = {str(path) for one in OWN.values() if one.file for path in code(one.file).files}
-    return sorted(found - {str(one.file.resolve()) for one in OWN.values() if one.file})
+def words(name: str, own: Own) -> list[str]:
+    """Options of `ipbench run` that tell it of a model, known or a user's."""
+    found = OWN.get(name) if own.base or own.code or own.weights else None
+    if found is None:
+        return ["--model", name]
+    return [
+        *(["--model-file", str(found.file)] if found.file else []),
+        *["--model", found.base],
+        *(["--weights", str(found.weights)] if found.weights else []),
+        *(["--label", name] if name != found.base else []),
+    ]
+
+
+def paths() -> list[Path]:
+    """The files that the models of users in this process come from."""
+    return [path for one in OWN.values() for path in (one.file, one.weights) if path is not None]
 
 
 def sha256(path: Path) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 from ipbench import methods
 from ipbench.data import catalog as datasets
+from ipbench.data import own as own_data
+from ipbench.models import own as own_models
 from ipbench.planning import plain_yaml
 from ipbench.spec import Recipe, Run, identity
 
@@ -60,7 +62,9 @@ class Job:
     def arguments(self) -> list[str]:
         """Axis options of `ipbench run`: what differs from the defaults."""
         run = self.cells[0]
-        words = ["--dataset", run.dataset, "--model", run.model, "--method", run.method]
+        words = [*own_data.words(run.dataset), *own_models.words(run.model, run.own), "--method", run.method]
+        for name, digest in run.own.differences().items():
+            words += ["--digest", f"{name}={digest}"] if name != "base" else []
         for cell in self.cells:
             words += ["--sparsity", cell.sparsity]
         words += ["--space", run.space, "--off", run.off, "--allocation", run.allocation, "--mode", run.mode]
@@ -169,7 +173,7 @@ def _ends(sparsities: Sequence[str]) -> str:
     return sparsities[0] if len(sparsities) == 1 else f"{sparsities[0]}-{sparsities[-1]}"
 
 
-@lru_cache
+@datasets.cached_by_name(128)
 def _recipe_words(dataset: str, recipe: Recipe) -> tuple[str, ...]:
     """What differs from the data set's default recipe."""
     usual = _flat(datasets.dataset(dataset).recipe.model_dump(mode="json"))

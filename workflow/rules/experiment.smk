@@ -102,7 +102,8 @@ JOBS_PER_GPU = of_the_machine("jobs_per_gpu")
 GPUS = gpus_of_the_machine()
 
 try:
-    EXPERIMENT = Experiment.load(EXPERIMENT_FILE)
+    # A user's data set is looked at once, when the grid is planned; whoever runs a job of it compares sizes and dates.
+    EXPERIMENT = Experiment.load(EXPERIMENT_FILE, trust=workflow.exec_mode != ExecMode.DEFAULT)
     RESULTS = f"results/{EXPERIMENT.name}"
     GRID = EXPERIMENT.grid()
     JOBS = {job.path: job for job in EXPERIMENT.jobs(SEEDS_PER_JOB, SPARSITIES_PER_JOB)}
@@ -115,7 +116,7 @@ except BadInput as error:
 except OSError as error:
     refuse(refusal(error))
 
-for path in map(str, (workflow.basedir, EXPERIMENT_FILE, *EXPERIMENT.method_files)):
+for path in map(str, (workflow.basedir, EXPERIMENT_FILE, *EXPERIMENT.method_files, *EXPERIMENT.own_paths)):
     if set(path) & set("{}<>") or not path.isprintable():
         refuse(f"{ascii(path)}: Snakemake has a use of its own for {{, }}, < and > in a path on one line; rename it")
 
@@ -160,7 +161,12 @@ def job_of(wildcards):
 
 @cache
 def data_files(dataset):
-    """What a training reads. A newer copy holds the same images: its date is no reason to train again."""
+    """What a training reads. A newer copy holds the same images: its date is no reason to train again.
+
+    Nothing of a user's data set: its digest is an argument of the training, which looks whether the files are the same.
+    """
+    if dataset in GRID.get("datasets", {}):
+        return []
     files = list(rules.fetch.output) + (list(rules.beton.output) if EXPERIMENT.loader == "ffcv" else [])
     return ancient(expand(files, dataset=dataset))
 
