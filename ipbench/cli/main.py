@@ -21,6 +21,7 @@ from ipbench.cli import run as run_command
 from ipbench.cli.arguments import path, whole
 from ipbench.cli.run import DataFolder, MethodFiles
 from ipbench.data import catalog as datasets
+from ipbench.data.own import keep
 from ipbench.errors import BadInput, valid_choice
 from ipbench.machine.lease import parse_gpus, run_with_gpus
 from ipbench.models import catalog as models
@@ -252,6 +253,7 @@ def check_own(
     """Look at a data set of yours: what it holds, and what a run takes where nothing is said."""
     name = own.the_data_set(dataset, folder, data, image_size=image_size, resize=resize, test=test)
     facts = datasets.OWN[str(name)]
+    keep()
     size, mean, std = (" x ".join(map(str, facts.shape)), *(", ".join(map(str, of)) for of in (facts.mean, facts.std)))
     output.say(f"{facts.name}  ({facts.task}): {facts.train:,} training and {facts.test:,} test images of {size}")
     output.say(f"    {facts.classes} classes; mean {mean}; standard deviation {std}")

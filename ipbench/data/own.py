@@ -6,6 +6,7 @@ the sizes and dates of the files. A job compares these, which opens no image; on
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,9 @@ MODEL, MODEL_OF_BOXES = "small-vgg", "retinanet_resnet50_fpn"
 
 #: Raised when what is kept of a data set, or how it is found, changes: it is looked at again then.
 LAYOUT = 1
+#: Seconds of a look at a data set whose result is kept even if the command then refuses something else.
+WORTH_KEEPING = 10.0
+_PENDING: dict[Path, dict[str, Any]] = {}
 _SOURCES = {
     "images": "a user's: files of images in folders of classes",
     "arrays": "a user's: NumPy's arrays",
@@ -46,14 +50,18 @@ class Entry(Value):
 
     folder: Text = Field(description="a folder, or a .npz file")
     name: Name | None = Field(None, description="in runs and tables; that of the folder if left out")
-    image_size: int | None = None
-    resize: int | None = None
-    test: float | str | None = None
+    image_size: Any = None
+    resize: Any = None
+    test: Any = None
 
     @property
     def options(self) -> Options:
         """What decides how the data set is read."""
-        return Options(image_size=self.image_size, resize=self.resize, test=self.test)
+        return Options(**self._said)
+
+    @property
+    def _said(self) -> dict[str, Any]:
+        return {"image_size": self.image_size, "resize": self.resize, "test": self.test}
 
 
 def entry(values: object, where: str) -> Entry:
@@ -63,7 +71,7 @@ def entry(values: object, where: str) -> Entry:
         BadInput: an unknown key, or a value out of range.
     """
     found = build(Entry, values, where)
-    build(Options, found.options.model_dump(), where)
+    build(Options, found._said, where)
     return found
 
 
@@ -107,16 +115,29 @@ def look(name: str, place: Path, options: Options, root: Path, *, trust: bool = 
         BadInput, BadProduct: as `data_set`.
     """
     index = index_path(name, place, options, root)
-    before = _kept(index)
+    before = _PENDING.get(index) or _kept(index)
     if trust and before:
         return _facts(name, before["kind"], place, options, before["found"])
+    begin = time.monotonic()
     kind = _kind(place)
     found = _KINDS[kind].index(place, options, before.get("found", {}) if before.get("kind") == kind else {})
     facts = _facts(name, kind, place, options, found)
     told = {"layout": LAYOUT, "place": str(place.resolve()), "kind": kind, "sha256": _own(facts).sha256, "found": found}
     if told != before:
-        store.write_json(index, told)
+        _PENDING[index] = told
+        if time.monotonic() - begin > WORTH_KEEPING:
+            keep()
     return facts
+
+
+def keep() -> None:
+    """Write what was found of data sets since: of a command whose input is bad nothing is written, unless it took long.
+
+    Raises:
+        NotWritten: the system refuses.
+    """
+    while _PENDING:
+        store.write_json(*_PENDING.popitem())
 
 
 def index_path(name: str, place: Path, options: Options, root: Path) -> Path:
@@ -137,6 +158,7 @@ def verified(name: str, root: Path) -> str:
     if own.place is None:
         raise BadInput(needed(name, own.sha256))
     now = _own(look(name, own.place, Options(**own.options), root)).sha256
+    keep()
     if now != own.sha256:
         raise changed(name, own.place, now, own.sha256)
     return now

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ipbench import keys
 from ipbench.data.splits import keyed_order
@@ -24,6 +24,13 @@ LARGEST = 4096
 TESTS = ("val", "test")
 
 
+def _test(value: object) -> object:
+    share = isinstance(value, float) and 0 < value < 1
+    if value is not None and not share and value not in TESTS:
+        raise ValueError(f"a share of the images between 0 and 1, or one of {', '.join(TESTS)}")
+    return value
+
+
 class Options(Value):
     """How a user's data set is read."""
 
@@ -33,14 +40,12 @@ class Options(Value):
     resize: Annotated[Whole, Field(ge=1, le=LARGEST)] | None = Field(
         None, description="pixels of the shorter side before a square of image_size is taken, for random crops"
     )
-    test: Annotated[float, Field(strict=True, gt=0, lt=1)] | str | None = Field(
+    test: Annotated[float | str | None, BeforeValidator(_test)] = Field(
         None, description="the share of the images that is the test part, or the folder that is, of val and test"
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> Options:
-        if isinstance(self.test, str) and self.test not in TESTS:
-            raise ValueError(f"test is a share from 0 to 1, or one of {', '.join(TESTS)}, not {self.test!r:.40}")
         if self.resize is not None and (self.image_size is None or self.resize < self.image_size):
             raise ValueError("resize needs an image_size, and is not smaller")
         return self

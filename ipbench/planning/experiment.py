@@ -166,6 +166,7 @@ class Experiment:
         build(_Named, {"name": label}, place)
         experiment = cls(label, build(Axes, values, place), place, folder, trust)
         _ = experiment.cells
+        own.keep()
         return experiment
 
     @classmethod
