@@ -143,7 +143,7 @@ def keep() -> None:
 def index_path(name: str, place: Path, options: Options, root: Path) -> Path:
     """Where what was found of a data set is kept."""
     key = identity({"place": str(place.resolve()), **options.differences()})
-    return root / "own" / f"{name}.{key}.json"
+    return root.absolute() / "own" / f"{name}.{key}.json"
 
 
 @cached_by_name(16)
