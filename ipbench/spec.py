@@ -49,7 +49,8 @@ _LARGEST_M = 64
 PASS_PIXELS = 2**18
 
 
-def _name(value: str) -> str:
+def checked_name(value: str) -> str:
+    """`value`, if it may become part of a path; else ValueError."""
     if not NAME.fullmatch(value):
         raise ValueError("not a name: use letters, digits, '_', '-' and '.', at most 64, the first a letter or digit")
     return value
@@ -115,7 +116,7 @@ def _printable(value: str) -> str:
     return value
 
 
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(checked_name)]
 Sparsity = Annotated[str, BeforeValidator(_sparsity)]
 Pattern = Annotated[str, BeforeValidator(_pattern)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
@@ -230,7 +231,7 @@ class Own(Value):
     All are empty where the model and the data set are those that ipbench, torchvision and timm know by name.
     """
 
-    base: Annotated[str, AfterValidator(lambda value: value and _name(value))] = Field(
+    base: Annotated[str, AfterValidator(lambda value: value and checked_name(value))] = Field(
         "", description="the function of the file, or the known model, where the model has another name in tables"
     )
     code: Digest = Field("", description="of the file that the model comes from, with the user's modules it imports")

@@ -120,7 +120,7 @@ def run(
     methods.load(method_file or [])
     sparsity, seed = _each(sparsity, "--sparsity"), _each(seed, "--seed")
     given = own.the_data_set(dataset, dataset_folder, data, image_size=image_size, resize=resize, test=test)
-    facts = datasets.dataset(given or dataset or "digits", "--dataset")
+    facts = datasets.dataset(given or ("digits" if dataset is None else dataset), "--dataset")
     chosen = methods.get(method, "--method")
     net = own.the_model(model, model_file, weights, label, facts.model, data)
     models.check_task(net, facts.name, facts.task, "--model")

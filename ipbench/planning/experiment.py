@@ -43,6 +43,7 @@ from ipbench.spec import (
     Text,
     Value,
     build,
+    checked_name,
     pair_of,
 )
 
@@ -71,12 +72,14 @@ def _method(value: object) -> object:
 def _set(value: object) -> object:
     if not isinstance(value, str | dict):
         raise ValueError("a data set is a name, or a mapping with `folder`")
-    return value
+    return checked_name(value) if isinstance(value, str) else value
 
 
 def _model(value: object) -> object:
     if not isinstance(value, str | dict):
         raise ValueError("a model is a name, or a mapping with `name`")
+    if isinstance(value, str):
+        checked_name(value.removeprefix("timm/"))
     return value
 
 
