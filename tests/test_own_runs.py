@@ -80,7 +80,7 @@ def test_records_and_results(there, capsys):
     write_runs(results)
     assert main(["tables", str(results)]) == 0 and main(["summary", str(results)]) == 0
     table = (results / "tables/accuracy.md").read_text()
-    assert "mine" in table and "small_lenet" in table
+    assert "data set mine, model small\\_lenet" in table
     capsys.readouterr()
 
 
@@ -164,7 +164,9 @@ def test_weights_are_where_a_run_starts(there):
 
 
 def blocks(kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    """What stands in the fenced blocks of a kind; those of commands have none."""
+    parts = re.split(r"^```(.*)\n", PAGE, flags=re.MULTILINE)[1:]  # a fence's word, then the text up to the next one
+    return [text for word, text in zip(parts[::4], parts[1::4], strict=True) if word == kind]
 
 
 def test_the_page(there, capsys):

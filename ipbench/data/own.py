@@ -16,7 +16,7 @@ from pydantic import Field
 
 from ipbench import files, store
 from ipbench.data import own_arrays, own_boxes, own_images
-from ipbench.data.catalog import DATASETS, DETECTION, OWN, DataSet, OwnData, cached_by_name, register
+from ipbench.data.catalog import DATASETS, DETECTION, OWN, DataSet, OwnData, register
 from ipbench.data.own_index import Options
 from ipbench.errors import BadInput, BadProduct
 from ipbench.spec import NAME, Augmentation, Name, Recipe, Text, Value, build, identity
@@ -146,9 +146,10 @@ def index_path(name: str, place: Path, options: Options, root: Path) -> Path:
     return root.absolute() / "own" / f"{name}.{key}.json"
 
 
-@cached_by_name(16)
 def verified(name: str, root: Path) -> str:
     """The digest of a data set's content, after a look at whether its files are still those that it was taken of.
+
+    Each run looks: several of one process may have hours between them.
 
     Raises:
         BadInput: they are not, or this command does not know where they are; one line says what is needed.

@@ -42,7 +42,7 @@ def test_the_example(example: Checkout) -> None:
         assert record["provenance"]["model"] == record["run"]["own"]["code"]
     assert max(record["outcome"]["train_accuracy"] for record in records) > 0.3  # a guess has 0.1
     table = (results / "tables/accuracy.md").read_text()
-    assert "my-digits" in table and "small_lenet" in table
+    assert "data set my-digits, model small\\_lenet" in table
     assert not (example.folder / "data/my-digits.fetched").exists()
     before = index.stat().st_mtime_ns
     assert "Nothing to be done" in example.done("--until", "tables", config=CONFIG)
