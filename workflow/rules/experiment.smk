@@ -156,7 +156,13 @@ def asked_often(function):
 
 def job_of(wildcards):
     """What `run` trains for a file that it is asked for."""
-    return JOBS[f"jobs/{wildcards.job}.json"]
+    path = f"jobs/{wildcards.job}.json"
+    if path not in JOBS:  # a job on a cluster plans the grid again
+        refuse(
+            f"{RESULTS}/{path}: no job of {EXPERIMENT_FILE} as it is now: it, or a file of its methods, models or data"
+            " sets, has changed since; put that back, or call Snakemake again"
+        )
+    return JOBS[path]
 
 
 @cache
