@@ -136,6 +136,22 @@ def test_a_file_that_changes_between_two_runs_of_a_job(there, capsys, monkeypatc
     assert len(list(Path("results/x").glob("runs/*/*.json"))) == 1
 
 
+def test_an_interrupted_run_goes_on_to_the_same_bits(there, every_epoch):
+    (run,) = experiment(there, recipe={"epochs": 3, "warmup": 0, "batch_size": 8}, spaces=["ip"], seeds=1).runs
+    here, seen = Environment(root=Path("data")), []
+
+    def stop(epoch: int, _: int) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(run, Path("cut"), here, on_epoch=stop)
+    assert list(Path("cut/state").glob("*/0.safetensors"))
+    cut = execute(run, Path("cut"), here, on_epoch=lambda epoch, _: seen.append(epoch))
+    assert 1 not in seen
+    assert cut["outcome_sha256"] == execute(run, Path("whole"), here)["outcome_sha256"]
+
+
 def test_ids_are_of_content_alone(there):
     before = {run.id for run in experiment(there).runs}
     shutil.move("examples/own", "elsewhere")
@@ -192,3 +208,18 @@ def test_the_page(there, capsys):
     assert main(["grid", "examples/own/page.yaml"]) == 0
     assert Path("data") == planning.ROOT and len(list(Path("data/own").glob("my-digits*.json"))) == 2
     capsys.readouterr()
+
+
+def test_the_lists(there, capsys):
+    experiment(there)
+    assert main(["datasets", "--json"]) == 0
+    listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert {*datasets.DATASETS, "mine"} == {*listed}
+    assert listed["mine"]["place"] == str(there / "examples/own/digits") and listed["mine"]["kind"] == "images"
+    assert main(["models", "--json"]) == 0
+    listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert {*models.MODELS, *models.DETECTORS} == {*listed}
+    assert listed["small-vgg"]["parameters"] == 288_170 and listed["small-vgg"]["input"] == "1x28x28"
+    assert main(["models"]) == 0 and main(["datasets"]) == 0
+    out = capsys.readouterr().out
+    assert "288,170 parameters" in out and "mine  (yours)" in out
