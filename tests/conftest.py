@@ -19,11 +19,11 @@ from tests.tiny import make_run, tiny_conv
 
 #: The files that take longest. They come first, so that of several workers none has a long one left for the end.
 LONGEST_FIRST = (
-    "workflow/test_workflow.py", "workflow/test_own.py", "faults/test_snakemake.py", "test_distributed.py", "faults/test_killed_trainings.py",
+    "workflow/test_workflow.py", "faults/test_snakemake.py", "test_distributed.py", "faults/test_killed_trainings.py",
     "faults/test_full_disk.py", "test_together.py", "workflow/test_jobs.py", "faults/test_damaged_products.py",
     "faults/test_divergence.py", "test_stopping.py", "analysis/test_figures.py", "test_running.py", "test_cli.py",
     "workflow/test_cluster_check.py", "test_lease.py", "test_group_fisher.py", "test_orthoreg.py", "test_increg.py",
-    "test_detectors.py", "test_detection_runs.py", "test_detection.py",
+    "test_detectors.py", "test_detection_runs.py", "test_detection.py", "workflow/test_own.py",
 )  # fmt: skip
 
 
