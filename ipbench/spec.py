@@ -273,6 +273,10 @@ class Run(Value):
         """The model by the name that ipbench knows it by, whatever tables call it."""
         return self.own.base or self.model
 
+    def to_json(self) -> dict[str, Any]:
+        """All values, as plain JSON; `own` only where there is something of a user's, as in versions without it."""
+        return self.model_dump(mode="json", exclude=None if self.own != Own() else {"own"})
+
     @property
     def density(self) -> Fraction:
         """1 - sparsity, exactly."""

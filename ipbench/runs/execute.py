@@ -320,7 +320,7 @@ class _Work:
         return {
             "id": run.id,
             "cell": run.cell,
-            "run": run.model_dump(mode="json"),
+            "run": run.to_json(),
             "status": status,
             "reason": reason,
             "outcome": (outcome := without_nan(outcome)),
