@@ -103,7 +103,7 @@ def test_verify_finds_what_it_is_given_by_digest(there, capsys):
 
 def test_a_job_refuses_what_was_not_planned(there, capsys):
     (job,) = experiment(there).jobs()
-    words = ["run", *job.arguments, "--out", "results/x"]
+    words = ["run", *job.arguments, *job.places, "--out", "results/x"]
     net, image = Path("examples/own/net.py"), next(Path("examples/own/digits/train/1").iterdir())
     for file, what in ((net, "code of the model"), (image, "content of the data set")):
         content = file.read_bytes()
@@ -131,7 +131,7 @@ def test_a_file_that_changes_between_two_runs_of_a_job(there, capsys, monkeypatc
         renew()
 
     monkeypatch.setattr(methods, "renew", change_after_the_first)
-    assert main(["run", *job.arguments, "--out", "results/x"]) == 2
+    assert main(["run", *job.arguments, *job.places, "--out", "results/x"]) == 2
     assert "net.py: not the code that model small_lenet was planned with" in capsys.readouterr().err
     assert len(list(Path("results/x").glob("runs/*/*.json"))) == 1
 

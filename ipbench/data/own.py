@@ -166,14 +166,19 @@ def verified(name: str, root: Path) -> str:
 
 
 def words(name: str) -> list[str]:
-    """Options of `ipbench run` that tell it of a data set, known or a user's."""
-    facts = OWN.get(name)
-    if facts is None or _own(facts).place is None:
-        return ["--dataset", name]
-    options = [
-        word for key, value in _own(facts).options.items() for word in (f"--{key.replace('_', '-')}", f"{value}")
-    ]
-    return ["--dataset-folder", str(_own(facts).place), "--dataset", name, *options]
+    """Options of `ipbench run` that tell it of a data set, known or a user's, but for where it lies."""
+    options = _own(OWN[name]).options if name in OWN else {}
+    return ["--dataset", name, *(word for key, value in options.items() for word in _option(key, value))]
+
+
+def _option(key: str, value: object) -> tuple[str, str]:
+    return f"--{key.replace('_', '-')}", str(value)
+
+
+def places(name: str) -> list[str]:
+    """Options of `ipbench run` that tell it where a user's data set lies."""
+    place = _own(OWN[name]).place if name in OWN else None
+    return ["--dataset-folder", str(place)] if place is not None else []
 
 
 def check(name: str, sha256: str) -> None:

@@ -142,16 +142,18 @@ def code(file: Path) -> Code:
 
 
 def words(name: str, own: Own) -> list[str]:
-    """Options of `ipbench run` that tell it of a model, known or a user's."""
-    found = OWN.get(name) if own.base or own.code or own.weights else None
+    """Options of `ipbench run` that tell it of a model, known or a user's, but for where its files lie."""
+    return ["--model", own.base or name, *(["--label", name] if own.base else [])]
+
+
+def places(name: str, own: Own) -> list[str]:
+    """Options of `ipbench run` that tell it where the files of a user's model lie."""
+    found = OWN.get(name) if own.code or own.weights else None
     if found is None:
-        return ["--model", name]
-    return [
-        *(["--model-file", str(found.file)] if found.file else []),
-        *["--model", found.base],
-        *(["--weights", str(found.weights)] if found.weights else []),
-        *(["--label", name] if name != found.base else []),
-    ]
+        return []
+    file, weights = ([option, str(path)] if path else [] for option, path in
+                     (("--model-file", found.file), ("--weights", found.weights)))  # fmt: skip
+    return [*file, *weights]
 
 
 def paths() -> list[Path]:

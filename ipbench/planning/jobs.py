@@ -60,7 +60,7 @@ class Job:
 
     @property
     def arguments(self) -> list[str]:
-        """Axis options of `ipbench run`: what differs from the defaults."""
+        """Options of `ipbench run` that say what is trained: what differs from the defaults."""
         run = self.cells[0]
         words = [*own_data.words(run.dataset), *own_models.words(run.model, run.own), "--method", run.method]
         for name, digest in run.own.differences().items():
@@ -87,6 +87,12 @@ class Job:
         for seed in self.seeds:
             words += ["--seed", str(seed)]
         return words
+
+    @property
+    def places(self) -> list[str]:
+        """Options of `ipbench run` that say where a user's model and data set lie, which is no part of what they are."""
+        run = self.cells[0]
+        return [*own_data.places(run.dataset), *own_models.places(run.model, run.own)]
 
 
 def fuse(

@@ -196,6 +196,12 @@ def arguments_of(wildcards):
 
 
 @asked_often
+def places_of(wildcards, output):
+    """Where a user's model and data set lie: as `start_of`, no parameter of the training. Their digests are arguments."""
+    return shlex.join(job_of(wildcards).places)
+
+
+@asked_often
 def numerics_of(wildcards):
     """The version of the numerics of a job's runs: a change of theirs trains them again."""
     return max(numerics(run) for run in job_of(wildcards).cells)
