@@ -90,7 +90,7 @@ class Job:
 
     @property
     def places(self) -> list[str]:
-        """Options of `ipbench run` that say where a user's model and data set lie, which is no part of what they are."""
+        """Options of `ipbench run` that say where a user's model and data set lie: no part of what they are."""
         run = self.cells[0]
         return [*own_data.places(run.dataset), *own_models.places(run.model, run.own)]
 

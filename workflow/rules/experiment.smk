@@ -196,12 +196,6 @@ def arguments_of(wildcards):
 
 
 @asked_often
-def places_of(wildcards, output):
-    """Where a user's model and data set lie: as `start_of`, no parameter of the training. Their digests are arguments."""
-    return shlex.join(job_of(wildcards).places)
-
-
-@asked_often
 def numerics_of(wildcards):
     """The version of the numerics of a job's runs: a change of theirs trains them again."""
     return max(numerics(run) for run in job_of(wildcards).cells)
@@ -234,10 +228,12 @@ def start(gpu, threads):
 def start_of(wildcards, output, threads, resources):
     """How `ipbench run` is started. It takes `output` only so that Snakemake sees no parameter of the training in it.
 
-    The threads of the job are shared by its processes.
+    The threads of the job are shared by its processes. Where a user's model and data set lie is no parameter either:
+    their digests are among the arguments.
     """
     asked = [resources.get("gpu"), resources.get("gpu_model"), "gpu" in str(resources.get("gres", ""))]
-    return start(bool(GPUS) or any(asked), max(1, threads // PROCESSES))
+    first, places = start(bool(GPUS) or any(asked), max(1, threads // PROCESSES)), job_of(wildcards).places
+    return f"{first} {shlex.join(places)}" if places else first
 
 
 def a_figure(wildcards):

@@ -25,9 +25,7 @@ rule run:
         numerics=numerics_of,
         experiment=EXPERIMENT.name,
         start=start_of,
-        places=places_of,
     message:
         "{wildcards.job}"
     shell:
-        "exec {params.start} {params.arguments} {params.places}"
-        " --out results/{params.experiment:q} --done {output:q} > {log:q} 2>&1"
+        "exec {params.start} {params.arguments}" " --out results/{params.experiment:q} --done {output:q} > {log:q} 2>&1"
