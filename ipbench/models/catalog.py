@@ -141,7 +141,7 @@ def check(name: str, where: str = "") -> str:
     # Not `errors.valid_choice`: with torchvision's eighty names its line would hide the ones that matter.
     raise BadInput(
         f"unknown model {name!r:.80}{place}{hint}; valid: {', '.join((*sorted({*OWN, *MODELS}), *DETECTORS))}, "
-        "any classification model of torchvision.models, timm/NAME, --model-file"
+        "any classification model of torchvision, timm/NAME, a --model-file"
     )
 
 
