@@ -15,7 +15,7 @@ import pandas as pd
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.settings import Settings
 from ipbench.analysis.statistics import collapsed, collapsed_detector, mean_interval
-from ipbench.data.catalog import DATASETS, DataSet
+from ipbench.data.catalog import DataSet, known
 
 #: What claims are made about: the accuracy on the test set after the last epoch.
 PRIMARY = "test_accuracy"
@@ -76,8 +76,8 @@ def metric_values(runs: pd.DataFrame, metric: str = PRIMARY, *, complete_case: b
     if metric in (PRIMARY, SELECTED) and not complete_case:
         lost = runs[runs["status"] == "diverged"]
         for cell, seed, dataset in zip(lost["cell"], lost["seed"], lost["dataset"], strict=True):
-            if dataset in DATASETS:
-                values.setdefault(cell, {})[int(seed)] = _guess(DATASETS[dataset])
+            if facts := known(dataset):
+                values.setdefault(cell, {})[int(seed)] = _guess(facts)
     return values
 
 
@@ -140,7 +140,7 @@ def _collapsed(runs: pd.DataFrame) -> dict[str, int]:
     number: dict[str, int] = {}
     columns = (runs[name] for name in ("cell", "dataset", "status", PRIMARY))
     for cell, dataset, status, accuracy in zip(*columns, strict=True):
-        known = status == "done" and dataset in DATASETS
-        if status == "diverged" or (known and _guesses(float(accuracy), DATASETS[dataset])):
+        facts = known(dataset) if status == "done" else None
+        if status == "diverged" or (facts and _guesses(float(accuracy), facts)):
             number[cell] = number.get(cell, 0) + 1
     return number

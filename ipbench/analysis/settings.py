@@ -9,7 +9,7 @@ import pandas as pd
 
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.grid import Cell
-from ipbench.data.catalog import DATASETS
+from ipbench.data import catalog
 from ipbench.models.catalog import MODELS
 from ipbench.planning.numerics import numerics
 
@@ -47,8 +47,10 @@ _kind = _each(lambda device: device if device == "cpu" else "cuda")
 
 def _decoded(cell: Cell) -> str | None:
     """Folders of images are decoded in every run."""
-    facts = DATASETS.get(cell.dataset)
-    return "" if facts is not None and facts.shorter_side is not None else None
+    facts = catalog.known(cell.dataset)
+    if facts is None:
+        return None
+    return "" if facts.shorter_side is not None or (facts.own is not None and facts.own.kind == "images") else None
 
 
 FACTS = (
@@ -63,6 +65,7 @@ FACTS = (
     _Fact(
         "provenance_torchvision", "versions of torchvision", lambda cell: None if cell.model in MODELS else "", _release
     ),
+    _Fact("provenance_timm", "versions of timm"),
     _Fact("provenance_scipy", "versions of scipy", lambda cell: "" if cell.method == "cops" else None),
     _Fact("provenance_pillow", "versions of Pillow", _decoded),
 )

@@ -108,6 +108,15 @@ def verify(
     results: Results,
     sample: Annotated[int, typer.Option(help="How many runs to train again.", parser=whole(1))] = 3,
     method_file: Annotated[list[str] | None, typer.Option(help="A Python file that declares methods.")] = None,
+    model_file: Annotated[
+        list[Path] | None, typer.Option(help="A Python file with a model, found by its digest.", parser=path)
+    ] = None,
+    weights: Annotated[
+        list[Path] | None, typer.Option(help="A .safetensors file that a model starts with, likewise.", parser=path)
+    ] = None,
+    dataset_folder: Annotated[
+        list[Path] | None, typer.Option(help="A data set of yours, likewise.", parser=path)
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     data: Annotated[Path, typer.Option("--data", help="Folder of the data sets.", parser=path)] = Path("data"),
 ) -> None:
@@ -121,13 +130,16 @@ def verify(
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from ipbench.runs import verify as verifying
     from ipbench.runs.execute import Environment, choose_device
+    from ipbench.runs.given import Given
 
     environment = Environment(root=data, device=choose_device(device))
-    found = verifying.candidates(results, sample, environment)
+    given = Given(model_file or (), weights or (), dataset_folder or ())
+    given.check()
+    found = verifying.candidates(results, sample, environment, given)
     for line in verifying.announce(found):
         output.say(line)
     kinds = []
-    for candidate, verdict in verifying.verify(found, environment):
+    for candidate, verdict in verifying.verify(found, environment, given):
         output.say(": ".join(part for part in (candidate.label, verdict.kind, verdict.reason) if part))
         kinds.append(verdict.kind)
     output.say(", ".join(f"{kinds.count(kind)} {kind}" for kind in verifying.KINDS))

@@ -18,16 +18,15 @@ if TYPE_CHECKING:
     from ipbench.sparse.net import SparseNet
 
 
-def input_norms(net: SparseNet, batch: Batch, size: int) -> dict[str, Tensor]:
-    """By layer, the Euclidean norm of the factor of every coefficient: an output is a sum of coefficients times factors.
+def input_norms(net: SparseNet, batch: Batch) -> dict[str, Tensor]:
+    """By layer, the Euclidean norm of every coefficient's factor: an output is a sum of coefficients times factors.
 
     In `sp` the factor of a weight is the input that it meets, in the interspace that of a coefficient is the response
     of its basis filter: a method that weighs coefficients by it does the same in both spaces.
 
     Args:
         net: as it is, in its mode.
-        batch: of whose images.
-        size: images of a pass at most.
+        batch: of whose images; passes are those of `SparseNet.averaged`.
 
     Returns:
         In the shapes of the coefficients, in double precision; over all images and places, of all uses of a layer.
@@ -41,8 +40,8 @@ def input_norms(net: SparseNet, batch: Batch, size: int) -> dict[str, Tensor]:
             for module, parameter in layer.uses:
                 _check(name, module, parameter)
                 hooks.callback(module.register_forward_pre_hook(_adding(moments, name)).remove)
-        for images in batch.images.split(size):
-            net(images)
+        for part, _ in net.task.parts(batch):
+            net.task.outputs(net, part, net.run.seed)
     return {name: _norms(moments.get(name), layer.module, net.coefficients[name]) for name, layer in net.layers.items()}
 
 

@@ -22,7 +22,7 @@ from ipbench.machine import distributed
 from ipbench.sparse.channels import Groups
 from ipbench.sparse.gates import Gates
 from ipbench.sparse.inputs import input_norms
-from ipbench.sparse.net import Gradient, SparseNet, passes
+from ipbench.sparse.net import Gradient, SparseNet
 from ipbench.sparse.patterns import OfUnits, selector
 from ipbench.sparse.plain import PlainNet, bias_names, plain_net
 from ipbench.sparse.removal import ChannelUnits
@@ -202,7 +202,7 @@ class NetView:
         Raises:
             BadInput: a layer that is neither linear nor a plain convolution over two dimensions; its name is told.
         """
-        return input_norms(self._net, batch, -(-len(batch.images) // passes(batch)))
+        return input_norms(self._net, batch)
 
     def uniform(self, layer: str, purpose: keys.Purpose = "score", *parts: int) -> Tensor:
         """Keyed uniform numbers in [0, 1) in the shape of a layer's coefficients; see `SparseNet.uniform`."""
