@@ -29,6 +29,8 @@ DENSE_DASHES = {"sp": (0, (4, 2)), "ip": (0, (1, 1.5))}
 #: Paired differences belong to neither space.
 DIFFERENCE_COLOUR = "#222222"
 GREY = "#666666"
+#: Of crosses over markers: a mean with lost runs.
+CROSS_COLOUR = "#111111"
 
 #: Methods that share a panel, told apart by colour and marker; repeated from the start where there are more.
 METHOD_COLOURS = (
