@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ipbench.analysis import style
 from ipbench.analysis.cells import PRIMARY, CellStatistics
-from ipbench.analysis.figures.edge import Point, crosses_note, living_axis
+from ipbench.analysis.figures.edge import Point, edge_note, living_axis
 from ipbench.analysis.figures.layout import empty, label, page, ticks
 from ipbench.analysis.figures.marks import DOTS, cut_curves, interval, legend_columns, marker, reference
 from ipbench.analysis.figures.scene import Scene, spaces, title
@@ -111,8 +111,9 @@ def _figure(
         f"{text} Bars: 95 % intervals by Student's t over seeds, not test images, in both directions; none where all"
         f" seeds are equal. Band: that of the dense net's {scene.metric}."
     )
-    if more := crosses_note(scene, (cell.id for cell in _cells(curves))):
-        note += f" Dots: single seeds, where a run is lost.{more}"
+    if any(scene.counts[cell.id].lost for cell in _cells(curves)):
+        note += " Dots: single seeds, where a run is lost."
+    note += edge_note(scene, _cells(curves), bands)
     sheet = page(
         [len(shown)] * len(blocks),
         [
@@ -135,7 +136,7 @@ def _figure(
         places += [place for ends, _ in found for place in ends]
         drawn += [point for _, points in found for point in points]
     _share_axis(sheet.panels, places)
-    living_axis(scene, drawn, [scene.cells(PRIMARY)[cell.id] for cell in bands])
+    living_axis(scene, drawn, bands)
     ticks(sheet, bool(places) or bool(references))
     handles: list[Artist] = [marker(panel.title, *look, look[0]) for panel, look in curves]
     label(sheet, title(file), x, f"test {scene.metric} (%)", [*handles, *references.values()], columns)

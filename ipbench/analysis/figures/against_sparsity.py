@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from ipbench.analysis import style
 from ipbench.analysis.cells import GAP, PRIMARY
 from ipbench.analysis.comparisons import differences, pair_name
-from ipbench.analysis.figures.edge import Point, crosses_note, living_axis, lost_pairs
+from ipbench.analysis.figures.edge import Point, edge_note, living_axis, lost_pairs
 from ipbench.analysis.figures.layout import chunks, empty, label, page
 from ipbench.analysis.figures.marks import (
     DIFFERENCES,
@@ -103,7 +103,7 @@ def _metric(scene: Scene, file: FigureFile, metric: str, y: str) -> Figure:
     cells = [cell for panel in panels for space in shown for cell in panel.side(space)]
     references = [cell for panel in panels for cell in _references(panel, shown).values()]
     living = metric == PRIMARY
-    more = crosses_note(scene, (cell.id for cell in cells)) if living else ""
+    more = edge_note(scene, cells, references) if living else ""
     note = scene.note([*cells, *references], f"{MEANS} Dots: single seeds.{more}")
     sheet = page(chunks(len(panels)), [panel.title for panel in panels], note)
     drawn: dict[str, Artist] = {}
@@ -117,7 +117,7 @@ def _metric(scene: Scene, file: FigureFile, metric: str, y: str) -> Figure:
         points += [point for same in found for point in same]
     sparsities(scene, sheet, panels, bool(points) or bool(drawn))
     if living:
-        living_axis(scene, points, [scene.cells(metric)[cell.id] for cell in references])
+        living_axis(scene, points, references)
     handles: list[Artist] = [marker(style.LABEL[s], style.COLOUR[s], style.MARKER[s], style.COLOUR[s]) for s in shown]
     label(sheet, title(file), share_name(cells), y, [*handles, *drawn.values()])
     return sheet.figure

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ipbench.analysis import style
 from ipbench.analysis.cells import PRIMARY
-from ipbench.analysis.figures.edge import Point, crosses_note, living_axis
+from ipbench.analysis.figures.edge import Point, edge_note, living_axis
 from ipbench.analysis.figures.layout import empty, label, page
 from ipbench.analysis.figures.marks import DOTS, MEANS, interval, legend_columns, looks, marker, reference, sparsities
 from ipbench.analysis.figures.scene import Scene, spaces, title
@@ -42,8 +42,9 @@ def methods(scene: Scene, file: FigureFile) -> Figure:
     columns = legend_columns([panel.title for panel in panels] + ["dense (SP)"] * named, width)
     budgets = budgets_of(cells) or ["parameters"]
     text = f"{MEANS} Band: that of the dense net."
-    if more := crosses_note(scene, (cell.id for cell in cells)):
-        text += f" Dots: single seeds, where a run is lost.{more}"
+    if any(scene.counts[cell.id].lost for cell in cells):
+        text += " Dots: single seeds, where a run is lost."
+    text += edge_note(scene, cells, bands)
     sheet = page(
         [len(shown)] * len(budgets),
         [_title(space, budget, len(budgets) > 1) for budget in budgets for space in shown],
@@ -63,7 +64,7 @@ def methods(scene: Scene, file: FigureFile) -> Figure:
         if not drawn[-1]:
             empty(axes, scene.nothing(cell for panel, _ in own for cell in panel.side(space)))
     sparsities(scene, sheet, panels, any(drawn) or bool(references))
-    living_axis(scene, [point for found in drawn for point in found], [scene.cells(PRIMARY)[cell.id] for cell in bands])
+    living_axis(scene, [point for found in drawn for point in found], bands)
     handles: list[Artist] = [marker(panel.title, *look, look[0]) for panel, look in styles]
     label(sheet, title(file), share_name(cells), f"test {scene.metric} (%)", [*handles, *references.values()], columns)
     return sheet.figure
