@@ -43,6 +43,13 @@ def write_figures(results: Path, overview: bool = False) -> list[Path]:
     return figures.write_figures(results, overview)
 
 
+def write_across(folders: list[Path], stem: Path) -> list[Path]:
+    """Draw one figure over several experiments; see `ipbench.analysis.figures.of_comparisons.across`."""
+    from ipbench.analysis.figures.of_comparisons import across
+
+    return across(folders, stem)
+
+
 def summary(results: Path) -> str:
     """The result table of `results/runs.parquet` as plain text; see `ipbench.analysis.terminal.summary`."""
     from ipbench.analysis import terminal

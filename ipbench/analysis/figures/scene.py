@@ -13,7 +13,7 @@ import pandas as pd
 from ipbench.analysis import style
 from ipbench.analysis.cells import CellStatistics, Counts, Values, all_cells, counts, lost_runs, metric_values
 from ipbench.analysis.collect import Collection
-from ipbench.analysis.comparisons import Finding, analyse
+from ipbench.analysis.comparisons import Analysis, Finding, analyse
 from ipbench.analysis.grid import Cell, Row
 from ipbench.analysis.labels import metric_name
 from ipbench.analysis.panels import Panel, panels
@@ -66,7 +66,12 @@ class Scene:
     @cached_property
     def pairs(self) -> dict[str, Finding]:
         """The comparisons of the primary metric, by `comparisons.pair_name`."""
-        return analyse(self.collection).pairs
+        return self.analysis.pairs
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """All comparisons of the primary metric."""
+        return analyse(self.collection)
 
     @cached_property
     def counts(self) -> dict[str, Counts]:
