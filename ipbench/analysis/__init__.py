@@ -50,6 +50,20 @@ def write_across(folders: list[Path], stem: Path) -> list[Path]:
     return across(folders, stem)
 
 
+def write_report(results: Path, to: Path | None = None) -> Path:
+    """Write the interactive page of `results/runs.parquet`; see `ipbench.analysis.report.write_report`."""
+    from ipbench.analysis import report
+
+    return report.write_report(results, to)
+
+
+def write_index(folder: Path, to: Path | None = None) -> list[Path]:
+    """Write the pages of all experiments in a folder, and one over them; see `ipbench.analysis.report.write_index`."""
+    from ipbench.analysis import report
+
+    return report.write_index(folder, to)
+
+
 def summary(results: Path) -> str:
     """The result table of `results/runs.parquet` as plain text; see `ipbench.analysis.terminal.summary`."""
     from ipbench.analysis import terminal

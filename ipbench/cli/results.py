@@ -96,6 +96,33 @@ def figures(
 
 
 @app.command()
+def report(
+    results: Annotated[
+        Path | None, typer.Argument(metavar="[RESULTS]", help="An experiment's folder.", parser=path)
+    ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(help="A folder of experiments: write the page of each, and index.html over all.", parser=path),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="The file; report.html or index.html in the folder if left out.", parser=path)
+    ] = None,
+) -> None:
+    """Write one page with the result, interactive and complete in one file: charts, tables, how they were made."""
+    from ipbench.analysis import write_index, write_report
+
+    if (results is None) == (index is None):
+        raise BadInput("report: name one experiment's folder, or --index and a folder of experiments")
+    if to is not None and to.is_dir():
+        raise BadInput(f"--to: {to} is a folder; name a file")
+    if index is not None:
+        output.progress("\n".join(map(str, write_index(index, to))))
+    elif results is not None:
+        _up_to_date(results)
+        output.progress(write_report(results, to))
+
+
+@app.command()
 def summary(results: Results) -> None:
     """Print the result table of an experiment."""
     from ipbench.analysis import summary as text

@@ -46,8 +46,8 @@ def edge_note(scene: Scene, cells: Iterable[Cell], bands: Iterable[Cell] = ()) -
     """What a caption has to say of means at the edge, and of lost runs."""
     found, cells = scene.cells(PRIMARY), list(cells)
     shown = [cell for cell in cells if found[cell.id].n]
-    least = _least(scene, [cell.id for cell in [*shown, *bands]])
-    below = any(found[cell.id].mean < least for cell in shown)
+    lowest = least(scene, [cell.id for cell in [*shown, *bands]])
+    below = any(found[cell.id].mean < lowest for cell in shown)
     return (_EDGE if below else "") + (_CROSS if any(scene.counts[cell.id].lost for cell in shown) else "")
 
 
@@ -66,10 +66,10 @@ def living_axis(scene: Scene, points: Sequence[Point], bands: Iterable[Cell]) ->
         bands: dense nets that are drawn too.
     """
     found, dense = scene.cells(PRIMARY), [cell.id for cell in bands]
-    least = _least(scene, [*(point.cell for point in points), *dense])
+    lowest = least(scene, [*(point.cell for point in points), *dense])
     floor = -math.inf
-    if any(found[point.cell].mean < least for point in points):
-        sight = _in_sight(scene, points, [found[cell] for cell in dense], least)
+    if any(found[point.cell].mean < lowest for point in points):
+        sight = _in_sight(scene, points, [found[cell] for cell in dense], lowest)
         room = _ROOM * (max(sight) - min(sight)) or 1.0
         floor = min(sight) - 2.5 * room
         points[0].axes.set_ylim(floor, max(sight) + room)
@@ -78,7 +78,7 @@ def living_axis(scene: Scene, points: Sequence[Point], bands: Iterable[Cell]) ->
         _values(scene, [point for point in below if point.axes is panel], floor)
 
 
-def _least(scene: Scene, cells: Sequence[str]) -> float:
+def least(scene: Scene, cells: Sequence[str]) -> float:
     """Half way from chance to the best mean, a fraction; cells without a mean do not count."""
     means = [scene.cells(PRIMARY)[cell].mean for cell in cells if scene.cells(PRIMARY)[cell].n]
     names = {cell.id: cell.dataset for cell in scene.collection.grid.cells}
@@ -87,11 +87,11 @@ def _least(scene: Scene, cells: Sequence[str]) -> float:
     return (chance + max(means, default=0.0)) / 2
 
 
-def _in_sight(scene: Scene, points: Sequence[Point], bands: Iterable[CellStatistics], least: float) -> list[float]:
-    """All values of the axis, in per cent: means, intervals and seeds from `least` on."""
+def _in_sight(scene: Scene, points: Sequence[Point], bands: Iterable[CellStatistics], lowest: float) -> list[float]:
+    """All values of the axis, in per cent: means, intervals and seeds from `lowest` on."""
     whole = [*(scene.cells(PRIMARY)[point.cell] for point in points), *bands]
-    values = [max(end, least) for one in whole if one.mean >= least for end in (one.mean, one.lower, one.upper)]
-    values += [value for point in points for value in scene.values(PRIMARY)[point.cell].values() if value >= least]
+    values = [max(end, lowest) for one in whole if one.mean >= lowest for end in (one.mean, one.lower, one.upper)]
+    values += [value for point in points for value in scene.values(PRIMARY)[point.cell].values() if value >= lowest]
     return [100 * value for value in values if math.isfinite(value)]
 
 

@@ -42,12 +42,14 @@ class Line:
         average: the large diamond; None where no average is formed, or of a heading.
         singles: the small ones.
         heading: whether it is only a name.
+        method: whose row it is; None of the whole grid.
     """
 
     name: str
     average: Finding | None = None
     singles: tuple[Finding, ...] = ()
     heading: bool = False
+    method: Method | None = None
 
 
 def lines_of(scene: Scene, net: tuple[str, str] | None = None) -> list[Line]:
@@ -58,7 +60,7 @@ def lines_of(scene: Scene, net: tuple[str, str] | None = None) -> list[Line]:
     for key in keys:
         average = analysis.methods.get(key)
         singles = [one for name, one in analysis.pairs.items() if of.get(name) == key and one.comparison.n]
-        found.append(Line(_name(key, keys), average, tuple(singles)))
+        found.append(Line(_name(key, keys), average, tuple(singles), method=key))
     return found
 
 
