@@ -13,6 +13,8 @@ from ipbench.analysis.report.contents import Contents, Values
 
 #: The name of the rows in a specification.
 DATA = "rows"
+#: A cross, as a path.
+_CROSS = "M-1,-1L1,1M1,-1L-1,1"
 #: From this range of differences on, in points, their axis is logarithmic beyond one point (as in the figures).
 _WIDE = 8
 
@@ -78,9 +80,13 @@ def accuracy(contents: Contents) -> dict[str, Any]:
             x=x, y=alt.Y("lower:Q", title=measure), y2="upper:Q", color=colour),
         base.transform_filter(cells).mark_point(filled=True, size=48, opacity=1).encode(
             x=x, y=y, color=colour, shape=shape, tooltip=tooltip),
-        base.transform_filter(cross).mark_point(shape="cross", angle=45, size=110, strokeWidth=1, opacity=1).encode(
+        base.transform_filter(cross).mark_point(shape=_CROSS, size=90, strokeWidth=1.6, filled=False, opacity=1).encode(
             x=x, y=y, tooltip=tooltip),
-        at_edge.mark_point(shape="cross", angle=45, size=70, filled=True, opacity=1).encode(
+        at_edge.transform_filter("datum.lost").mark_point(
+            shape=_CROSS, size=50, strokeWidth=2, filled=False, opacity=1).encode(
+            x=x, y=edge, color=colour, tooltip=tooltip),
+        at_edge.transform_filter("!datum.lost").mark_point(
+            shape="triangle-down", size=50, filled=True, opacity=1).encode(
             x=x, y=edge, color=colour, tooltip=tooltip),
         at_edge.mark_text(align="left", angle=270, dx=8, fontSize=9).encode(x=x, y=edge, text="mean:N", color=colour),
         missing.mark_point(shape="circle", size=26, strokeWidth=1, opacity=0.7).encode(x=x, y=top, tooltip=tooltip),

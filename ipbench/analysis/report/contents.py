@@ -6,7 +6,7 @@ Accuracies are in per cent, differences in percentage points. Every number comes
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from ipbench.analysis.figures.scene import Scene
 from ipbench.analysis.figures.spots import level
 from ipbench.analysis.grid import Cell, Row
 from ipbench.analysis.labels import labels
+from ipbench.analysis.panels import Panel
 from ipbench.analysis.plan import ALL, BOTH, FIGURES, FigureFile, plan
 from ipbench.analysis.render import Table
 from ipbench.analysis.setting import hardware, software
@@ -31,6 +32,9 @@ FACETS = {
     "experiment": "experiment", "dataset": "data set", "model": "model", "method": "method", "space": "space",
     "off": "off", "pattern": "pattern",
 }  # fmt: skip
+
+#: Of the span of all places: over how much of it the methods of one place are spread.
+_SPREAD = 0.06
 
 #: A row of a chart.
 Values = dict[str, Any]
@@ -71,7 +75,7 @@ def of_experiment(scene: Scene) -> Contents:
     """The page of one experiment."""
     collection = scene.collection
     grid = collection.grid
-    made = make_tables(collection)
+    made = make_tables(collection, scene.analysis)
     drawn = dict.fromkeys(file.figure for file in plan(grid))
     commands = [("this page", "ipbench report RESULTS"), ("the tables", "ipbench tables RESULTS")]
     commands += [(f"figure {name}", "ipbench figures RESULTS") for name in FIGURES if name in drawn]
@@ -167,7 +171,7 @@ def _versions(scene: Scene) -> list[str]:
     told = []
     for column in sorted(name for name in map(str, scene.runs) if name.startswith("provenance_")):
         name = column.removeprefix("provenance_")
-        if name in ("finished", "commit", "method", "boxes"):
+        if name in ("finished", "commit", "method", "boxes", "jobs_per_gpu"):
             continue
         values = sorted({str(value) for value in scene.runs[column].dropna()})
         told += [f"{name}: {', '.join(values[:6])}{', …' if len(values) > 6 else ''}"] if values else []
@@ -184,18 +188,28 @@ def _cells(scene: Scene) -> list[Values]:
         floor = least(scene, [*(cell.id for cell in cells), *dense])
         several = len(budgets_of(cells)) > 1
         done = set()
+        shifts = _shifts(scene, panels)
         for panel in panels:
             for row in panel.rows:
                 for cell in (row.sp, row.ip):
                     if cell and (panel.title, cell.id) not in done:
                         done.add((panel.title, cell.id))
                         budget = f", p of {SHARES_OF[cell.budget]}" if several and not cell.dense else ""
-                        rows.append(_cell(scene, cell, panel.title, budget, floor))
-        rows += [_cell(scene, cell, "dense", "", floor) | {"kind": "dense"} for cell in dense.values()]
+                        rows.append(_cell(scene, cell, panel.title, budget, floor, shifts[panel.title]))
+        for cell in dense.values():  # a net that is not pruned has no pattern, and nothing is off
+            rows.append(_cell(scene, cell, "dense", "", floor) | {"kind": "dense", "off": None, "pattern": None})
     return rows
 
 
-def _cell(scene: Scene, cell: Cell, label: str, budget: str, floor: float) -> Values:
+def _shifts(scene: Scene, panels: Sequence[Panel]) -> dict[str, float]:
+    """By title, how far a method stands beside its place, so that methods do not cover each other."""
+    titles = list(dict.fromkeys(panel.title for panel in panels))
+    span = [place for panel in panels for place in scene.places(panel)] or [0.0]
+    step = _SPREAD * (max(span) - min(span) or 1.0) / max(1, len(titles) - 1)
+    return {name: step * (number - (len(titles) - 1) / 2) for number, name in enumerate(titles)}
+
+
+def _cell(scene: Scene, cell: Cell, label: str, budget: str, floor: float, shift: float = 0.0) -> Values:
     """One row of the chart of accuracies; None where there is nothing to tell."""
     found, ended = scene.cells(PRIMARY)[cell.id], scene.counts[cell.id]
     place = scene.position(cell)
@@ -204,8 +218,8 @@ def _cell(scene: Scene, cell: Cell, label: str, budget: str, floor: float) -> Va
     axes |= {"off": cell.off, "pattern": cell.pattern}
     told: Values = axes | {
         "kind": "cell", "net": f"{cell.dataset}, {cell.model}", "label": label, "panel": f"{space}{budget}",
-        "level": level(cell), "x": _rounded(place, 8), "n": found.n, "runs": _records(cell),
-        "state": _told(ended, found.mixed), "tick": not cell.knob,
+        "level": level(cell), "x": _rounded(place + shift, 5), "n": found.n, "runs": _records(cell),
+        "state": _told(ended, found.mixed), "tick": None if cell.knob else _rounded(place, 8),
     }  # fmt: skip
     if not found.n:
         return told | {"kind": "nothing"}

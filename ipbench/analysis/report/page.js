@@ -48,7 +48,9 @@
       const names = Math.min(230, 7 * Math.max(8, ...rows.map((row) => row.name.length)));
       spec.layer = spec.layer.filter((layer) => !narrow || layer.name !== "numbers");
       spec.width = Math.max(80, width - names - (narrow ? 24 : 230));
+      const order = [...new Set(rows.map((row) => row.name))];
       for (const layer of spec.layer) {
+        if (layer.encoding.y) layer.encoding.y.scale = { domain: order };
         const fill = layer.encoding.fill;
         if (!fill) continue;
         fill.scale.range = config.fills;
@@ -58,7 +60,7 @@
       const panels = new Set(rows.map((row) => row.panel)).size;
       spec.columns = narrow ? 1 : Math.min(2, Math.max(1, panels));
       spec.spec.width = Math.max(120, Math.floor((width - 64) / spec.columns) - 14);
-      const ticks = [...new Set(rows.filter((row) => row.tick && row.x !== null).map((row) => row.x))];
+      const ticks = [...new Set(rows.map((row) => row.tick).filter((tick) => tick !== null))];
       // Colours stay with their methods, whatever is switched off.
       const all = contents.charts[name].rows.filter((row) => row.net === rows[0].net && row.kind !== "dense");
       const labels = [...new Set(all.map((row) => row.label))];
