@@ -79,12 +79,12 @@ def living_axis(scene: Scene, points: Sequence[Point], bands: Iterable[Cell]) ->
 
 
 def least(scene: Scene, cells: Sequence[str]) -> float:
-    """Half way from chance to the best mean, a fraction; cells without a mean do not count."""
+    """Half way from chance to the best mean, a fraction; without one above chance, nothing is far below."""
     means = [scene.cells(PRIMARY)[cell].mean for cell in cells if scene.cells(PRIMARY)[cell].n]
     names = {cell.id: cell.dataset for cell in scene.collection.grid.cells}
     known = [chance_bound(DATASETS[names[cell]]) for cell in cells if names[cell] in DATASETS]
-    chance = max(known, default=0.0)
-    return (chance + max(means, default=0.0)) / 2
+    chance, best = max(known, default=0.0), max(means, default=0.0)
+    return (chance + best) / 2 if best > chance else -math.inf
 
 
 def _in_sight(scene: Scene, points: Sequence[Point], bands: Iterable[CellStatistics], lowest: float) -> list[float]:
