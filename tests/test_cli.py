@@ -328,3 +328,21 @@ def test_completion_is_offered():
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0 and "_ipbench_completion" in done.stdout
+
+
+def test_the_line_of_a_run_says_that_its_net_is_lost():
+    from ipbench.cli.run import _result
+
+    outcome = {"test_accuracy": 0.1, "achieved_sparsity": 0.999, "collapsed_layers": ["fc1", "fc2", "a", "b"]}
+    record = {
+        "status": "done",
+        "outcome": outcome,
+        "run": {"off": "zero", "dataset": "digits"},
+        "cost": {"wall_seconds": 1},
+    }
+    lost = "collapsed, nothing is left of fc1, fc2, a, ...; at chance level; test accuracy 10.00 %"
+    assert _result(record).startswith(lost)
+    record["run"]["off"] = "frozen"
+    assert _result(record).startswith("at chance level; test accuracy")
+    outcome |= {"test_accuracy": 0.9, "collapsed_layers": []}
+    assert _result(record).startswith("test accuracy 90.00 %")

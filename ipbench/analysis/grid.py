@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,11 @@ class Grid:
         for side in sides.values():
             rows += [Row(sp, ip) for sp in side["sp"] or nothing for ip in side["ip"] or nothing]
         return rows
+
+
+def options_vary(rows: Sequence[Row]) -> bool:
+    """Whether the comparisons of a method differ in its options or in filter bases: a search, not a sample."""
+    return len({row.any.options for row in rows}) > 1 or len({row.ip.basis for row in rows if row.ip}) > 1
 
 
 def parse(value: Mapping[str, Any], where: str = "grid") -> Grid:

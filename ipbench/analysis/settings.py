@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pandas as pd
 
@@ -53,9 +54,14 @@ def _decoded(cell: Cell) -> str | None:
     return "" if facts.shorter_side is not None or (facts.own is not None and facts.own.kind == "images") else None
 
 
+@lru_cache(maxsize=100_000)
+def _numerics(cell: Cell) -> str:
+    return str(numerics(cell.run(cell.seeds[0])))
+
+
 FACTS = (
     _Fact("mode", "modes"),
-    _Fact("provenance_numerics", "versions of the numerics", lambda cell: str(numerics(cell.run(cell.seeds[0])))),
+    _Fact("provenance_numerics", "versions of the numerics", _numerics),
     _Fact("provenance_torch", "versions of torch", as_said=_release),
     _Fact("provenance_device", "kinds of device", as_said=_kind),
     _Fact("provenance_processes", "numbers of processes"),
@@ -80,10 +86,12 @@ class Settings:
     def __init__(self, collection: Collection) -> None:
         runs = collection.runs[collection.runs["status"].isin(["done", "diverged"])]
         cells = {cell.id: cell for cell in collection.grid.cells}
+        there = [cells[name] for name in dict.fromkeys(runs["cell"])]
         self._found: dict[str, dict[tuple[_Fact, str], set[str]]] = {}
         for fact in (fact for fact in FACTS if fact.column in runs):
+            groups = {cell.id: fact.group(cell) for cell in there}
             for name, value in zip(runs["cell"], runs[fact.column], strict=True):
-                group = fact.group(cells[name])
+                group = groups[name]
                 if group is None:
                     continue
                 if not pd.isna(value):

@@ -146,7 +146,7 @@ def _failed(results: Path, planned: Experiment, complaint: str, code: int) -> No
 
 def _products(results: Path) -> list[str]:
     """Where to look, in lines."""
-    pictures = sorted((results / "figures").glob("difference*.svg")) or sorted((results / "figures").glob("*.svg"))
+    pictures = sorted((results / "figures").glob("forest*.svg")) or sorted((results / "figures").glob("*.svg"))
     found = {"picture": pictures[0] if pictures else results / "figures", "figures": results / "figures",
              "tables": results / "tables", "report": results / "report.html"}  # fmt: skip
     return [f"{name:8}  {path}{'/' if path.is_dir() else ''}" for name, path in found.items()]

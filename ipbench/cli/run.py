@@ -322,11 +322,25 @@ def _result(record: dict[str, Any]) -> str:
     name = {"map": "mAP"}.get(outcome.get("metric", ""), "accuracy")
     left_out = sum(outcome.get("not_prunable", {}).values())
     return (
+        f"{_lost(record)}"
         f"test {name} {100 * outcome['test_accuracy']:.2f} %, sparsity {outcome['achieved_sparsity']:.4f}, "
         f"{reached}"
         f"{f'{left_out:,} weights not prunable, ' if left_out else ''}"
         f"{record['cost']['wall_seconds']:.0f} s"
     )
+
+
+def _lost(record: dict[str, Any]) -> str:
+    """Whether a run lost its net, in front of its result; '' if not."""
+    from ipbench.analysis.lost import at_chance, empty_layers
+
+    outcome, run = record["outcome"], record["run"]
+    empty = empty_layers(run["off"], outcome.get("collapsed_layers"))
+    parts = (
+        [f"collapsed, nothing is left of {', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}"] if empty else []
+    )
+    parts += ["at chance level"] if at_chance(run["dataset"], outcome["test_accuracy"]) else []
+    return "".join(f"{part}; " for part in parts)
 
 
 def _pairs(words: Sequence[str] | None, option: str) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class DataSet:
         multiple: height and width of a batch of images of different sizes are multiples of this.
         evaluation_batch: images in a batch that is only evaluated; None: `loaders.EVALUATION_BATCH`.
         task: what nets are trained for on it: one of `TASKS`.
+        commonest: the share of the most frequent class among the test images; None: all are taken to be as frequent.
         published: SHA-256 of the pixels and labels of a part (`sources.sha256`, of scenes `scenes.sha256`), by its
             number of images; a part whose number is not there is recorded, and cannot be checked.
         own: of a data set of a user's.
@@ -80,6 +81,7 @@ class DataSet:
     multiple: int = 1
     evaluation_batch: int | None = None
     task: str = "classification"
+    commonest: float | None = None
     published: Mapping[int, str] = field(default_factory=dict)
     own: OwnData | None = None
 
@@ -96,6 +98,7 @@ DATASETS: dict[str, DataSet] = {
             classes=10,
             train=1500,
             test=297,
+            commonest=40 / 297,
             mean=(0.3051,),
             std=(0.3759,),
             model="small-vgg",
@@ -135,6 +138,7 @@ DATASETS: dict[str, DataSet] = {
             classes=10,
             train=60_000,
             test=10_000,
+            commonest=0.1135,
             mean=(0.1307,),
             std=(0.3081,),
             model="lenet5-caffe",

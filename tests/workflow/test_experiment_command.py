@@ -34,7 +34,7 @@ def test_a_finished_experiment_tells_its_result_and_where_it_lies(finished: Chec
     assert told[0] == "tiny: 4 trainings, 4 of them there already; results in results/tiny/"
     assert any(line.startswith("SP prunes weights; IP prunes coefficients") for line in told)
     assert told[-4:] == [
-        "picture   results/tiny/figures/difference.digits-small-vgg.all.both.svg",
+        "picture   results/tiny/figures/forest.digits-small-vgg.all.both.svg",
         "figures   results/tiny/figures/",
         "tables    results/tiny/tables/",
         "report    results/tiny/report.html",
