@@ -16,7 +16,7 @@ INSTALLED := .venv/installed-workflow,dev$(FFCV)
 
 SNAKEFILES := Snakefile workflow/rules
 
-.PHONY: help setup quickstart experiment test test-long test-slurm test-gpu lint reference constraints
+.PHONY: help setup quickstart experiment test test-long test-slurm test-gpu test-wheel docs lint reference constraints
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -64,6 +64,21 @@ test-slurm: setup  ## the profile slurm on a real SLURM, here, in six minutes; a
 
 test-gpu: setup  ## what needs a GPU, in a minute or two on one
 	@$(BIN)/python -m pytest -n 8 -m gpu tests/gpu
+
+test-wheel: setup  ## the quickstart from the built wheel, in an environment and a folder that have nothing else
+	@rm -rf build/wheel
+	$(BIN)/uv build --quiet --wheel --out-dir build/wheel .
+	$(BIN)/uv venv --quiet --python $(BIN)/python build/wheel/venv
+	$(BIN)/uv pip install --quiet --python build/wheel/venv/bin/python -c constraints.txt \
+	  "$$(ls build/wheel/ipbench-*.whl)[workflow]"
+	mkdir build/wheel/empty
+	cd build/wheel/empty
+	../venv/bin/ipbench quickstart
+	test -s results/quickstart/report.html
+
+docs: setup  ## the documentation as a site in build/site, and every command and block of code in it run
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/python -m pytest -m docs tests/docs
 
 lint: setup  ## style, types and the workflow's own rules
 	@$(BIN)/ruff check .

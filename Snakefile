@@ -30,5 +30,6 @@ rule all:
         rules.tables.output,
         a_figure,
         rules.report.output,
+        rules.snakemake_report.output,
     message:
         "{EXPERIMENT.name} is complete"

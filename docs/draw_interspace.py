@@ -80,6 +80,7 @@ def draw(ends: dict[str, dict[str, Tensor]]) -> None:
     grid[1, 11].text(0.5, 0.5, "=", ha="center", va="center", fontsize=14)
     combined = (ip[chosen] * ip_mask[chosen]) @ basis
     panel(grid[1, 12], combined, f"filter: {int((combined == 0).sum())} zeros")
+    figure.subplots_adjust(left=0.03, right=0.995, top=0.9, bottom=0.04, wspace=0.12, hspace=0.35)
     figure.text(0.005, 0.73, "SP", fontsize=11, weight="bold")
     figure.text(0.005, 0.24, "IP", fontsize=11, weight="bold")
     save(figure, FIGURE)

@@ -40,6 +40,7 @@ UNIT_SCORES: tuple[str, ...] = get_args(UnitScore)
 #: What may become part of a path or a shell word.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SMALLEST = Decimal("1e-12")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _N_OF_M = re.compile(r"([1-9][0-9]?):([1-9][0-9]?)")
 #: The M of N:M at most: hardware has 4, and what is ranked by 64 is no pattern of hardware any more.
 _LARGEST_M = 64
@@ -48,7 +49,8 @@ _LARGEST_M = 64
 PASS_PIXELS = 2**18
 
 
-def _name(value: str) -> str:
+def checked_name(value: str) -> str:
+    """`value`, if it may become part of a path; else ValueError."""
     if not NAME.fullmatch(value):
         raise ValueError("not a name: use letters, digits, '_', '-' and '.', at most 64, the first a letter or digit")
     return value
@@ -114,7 +116,7 @@ def _printable(value: str) -> str:
     return value
 
 
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(checked_name)]
 Sparsity = Annotated[str, BeforeValidator(_sparsity)]
 Pattern = Annotated[str, BeforeValidator(_pattern)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
@@ -214,6 +216,29 @@ class Basis(Value):
     large_kernels: bool = Field(True, description="kernels larger than 3 have an FB of their own size; false: none")
 
 
+def _digest(value: str) -> str:
+    if value and not _SHA256.fullmatch(value):
+        raise ValueError("not the 64 hexadecimal digits of a SHA-256")
+    return value
+
+
+Digest = Annotated[str, AfterValidator(_digest)]
+
+
+class Own(Value):
+    """What the names of a run stand for where ipbench does not ship it: digests, so that no name stands for two things.
+
+    All are empty where the model and the data set are those that ipbench, torchvision and timm know by name.
+    """
+
+    base: Annotated[str, AfterValidator(lambda value: value and checked_name(value))] = Field(
+        "", description="the function of the file, or the known model, where the model has another name in tables"
+    )
+    code: Digest = Field("", description="of the file that the model comes from, with the user's modules it imports")
+    weights: Digest = Field("", description="of the file of the weights that the model starts with")
+    data: Digest = Field("", description="of the content of the data set, and of how its images are brought to size")
+
+
 class Run(Value):
     """One training: everything that decides its numbers."""
 
@@ -233,6 +258,7 @@ class Run(Value):
     )
     seed: Seed = 0
     mode: Mode = "strict"
+    own: Own = Own()
 
     @model_validator(mode="after")
     def _canonical(self) -> Run:
@@ -241,6 +267,15 @@ class Run(Value):
         if problem := _without_meaning(self):
             raise ValueError(problem)
         return self
+
+    @property
+    def net(self) -> str:
+        """The model by the name that ipbench knows it by, whatever tables call it."""
+        return self.own.base or self.model
+
+    def to_json(self) -> dict[str, Any]:
+        """All values, as plain JSON; `own` only where there is something of a user's, as in versions without it."""
+        return self.model_dump(mode="json", exclude=None if self.own != Own() else {"own"})
 
     @property
     def density(self) -> Fraction:

@@ -23,7 +23,7 @@ LONGEST_FIRST = (
     "faults/test_full_disk.py", "test_together.py", "workflow/test_jobs.py", "faults/test_damaged_products.py",
     "faults/test_divergence.py", "test_stopping.py", "analysis/test_figures.py", "test_running.py", "test_cli.py",
     "workflow/test_cluster_check.py", "test_lease.py", "test_group_fisher.py", "test_orthoreg.py", "test_increg.py",
-    "test_detectors.py", "test_detection_runs.py", "test_detection.py",
+    "test_detectors.py", "test_detection_runs.py", "test_detection.py", "workflow/test_own.py",
 )  # fmt: skip
 
 

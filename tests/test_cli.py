@@ -112,8 +112,8 @@ def test_count_tells_what_is_never_pruned(capsys):
 def test_grid_json(capsys):
     assert main(["grid", str(ROOT / "config/quickstart.yaml"), "--json"]) == 0
     grid = json.loads(capsys.readouterr().out)
-    assert grid["counts"] == {"cells": 26, "runs": 156, "levels": 0, "jobs": 26, "dense": 2}
-    assert len(grid["cells"]) == 26 and len(grid["runs"]) == 156 and len(grid["jobs"]) == 26
+    assert grid["counts"] == {"cells": 14, "runs": 84, "levels": 0, "jobs": 14, "dense": 2}
+    assert len(grid["cells"]) == 14 and len(grid["runs"]) == 84 and len(grid["jobs"]) == 14
 
 
 def test_an_external_method_shows_up_everywhere(tmp_path, capsys, monkeypatch):
@@ -328,3 +328,21 @@ def test_completion_is_offered():
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0 and "_ipbench_completion" in done.stdout
+
+
+def test_the_line_of_a_run_says_that_its_net_is_lost():
+    from ipbench.cli.run import _result
+
+    outcome = {"test_accuracy": 0.1, "achieved_sparsity": 0.999, "collapsed_layers": ["fc1", "fc2", "a", "b"]}
+    record = {
+        "status": "done",
+        "outcome": outcome,
+        "run": {"off": "zero", "dataset": "digits"},
+        "cost": {"wall_seconds": 1},
+    }
+    lost = "collapsed, nothing is left of fc1, fc2, a, ...; at chance level; test accuracy 10.00 %"
+    assert _result(record).startswith(lost)
+    record["run"]["off"] = "frozen"
+    assert _result(record).startswith("at chance level; test accuracy")
+    outcome |= {"test_accuracy": 0.9, "collapsed_layers": []}
+    assert _result(record).startswith("test accuracy 90.00 %")

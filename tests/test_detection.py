@@ -21,11 +21,12 @@ from ipbench.methods import cross_entropy
 from ipbench.models.detectors import KeyedSampler
 from ipbench.planning.experiment import Experiment
 from ipbench.runs.outcome import starting_gradient_norm
-from ipbench.sparse.net import SparseNet, parts
+from ipbench.sparse.net import SparseNet
 from ipbench.sparse.view import NetView
 from ipbench.spec import Recipe
 from ipbench.tasks import task_of
 from ipbench.tasks.detection import Detected, Detection, Found
+from ipbench.tasks.task import parts
 from ipbench.training.loop import Progress, evaluate, train
 from tests.scenes import DETECTORS, SHAPE, TinyScenes, batch, truth
 from tests.tiny import TinyData, make_run, tiny_conv

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "ipbench"
 DESIGN = PACKAGE.parent / "docs" / "design.md"
 #: From the lowest up: files and packages of `ipbench`; those of one line do not import each other.
 ORDER = [
-    {"errors", "keys", "numerals", "output"},
-    {"files", "spec"},
+    {"errors", "keys", "numerals", "output", "user_code"},
+    {"files", "shipped", "spec", "user_files"},
     {"store"},
     {"data", "machine"},
     {"tasks"},
@@ -25,6 +25,7 @@ ORDER = [
     {"analysis"},
     {"runs"},
     {"packing"},
+    {"api"},
     {"cli"},
     {"__main__"},
 ]

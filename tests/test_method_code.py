@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ipbench import methods
-from ipbench.methods._code import code_of
 from ipbench.methods._declare import REGISTRY
 from ipbench.runs.execute import Environment, execute
 from ipbench.spec import Recipe, Run
+from ipbench.user_code import code_of
 
 METHOD = """
 import math, json

@@ -44,7 +44,7 @@ def test_passes_are_those_of_the_scores():
     """As many images as a pass holds are one pass, one more are two."""
     torch = pytest.importorskip("torch")
     from ipbench.data.loaders import Batch
-    from ipbench.sparse.net import passes
+    from ipbench.tasks.task import passes
 
     most = PASS_PIXELS // 1024
     for count, expected in ((most, 1), (most + 1, 2)):

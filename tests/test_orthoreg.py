@@ -30,13 +30,13 @@ from ipbench.models.build import build, outline
 from ipbench.planning.experiment import Experiment
 from ipbench.runs import state as states
 from ipbench.runs.execute import Environment, execute, record_path
-from ipbench.sparse import net as sparse_net
 from ipbench.sparse.measure import count
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.selection import Impossible
 from ipbench.sparse.view import NetView, TrainedView
 from ipbench.spec import Basis, Recipe, Run
 from ipbench.store import read_json
+from ipbench.tasks import task as task_module
 from ipbench.training.loop import learning_rate
 from ipbench.training.pruning import pruned_masks
 from ipbench.updaters import Steps
@@ -224,8 +224,8 @@ def test_scores_of_large_batches_are_taken_in_passes(name, monkeypatch):
     """Means over all images, whatever the pass."""
     net, batch = tiny_net("vgg"), Batch(*images(4))
     whole = of_filters(net, name, batch)
-    monkeypatch.setattr(sparse_net, "PASS_PIXELS", 5 * 36)
-    assert sparse_net.passes(batch) == 3
+    monkeypatch.setattr(task_module, "PASS_PIXELS", 5 * 36)
+    assert task_module.passes(batch) == 3
     assert of_filters(net, name, batch) == [pytest.approx(own, rel=1e-9) for own in whole]
 
 

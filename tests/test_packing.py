@@ -279,7 +279,7 @@ def with_nan(content: bytes) -> bytes:
         (lambda c: c[:-1], "checksum does not match, the file was cut off or altered"),
         (lambda c: c[: len(c) // 2], "checksum does not match"),
         (lambda c: c[:100] + bytes([c[100] ^ 1]) + c[101:], "checksum does not match"),
-        (lambda c: reseal(c[:8] + (3).to_bytes(2, "little") + c[10:]), "packed in format 3; this version"),
+        (lambda c: reseal(c[:8] + (4).to_bytes(2, "little") + c[10:]), "packed in format 4; this version"),
         (lambda c: reseal(c[:10] + (2**31).to_bytes(4, "little") + c[14:]), "header is not readable"),
         (lambda c: reseal(c[:-36] + c[-32:]), "ends too early"),
         (lambda c: reseal(c[:-32] + b"more" + c[-32:]), "too long"),

@@ -15,11 +15,12 @@ from ipbench.methods import DropAndGrow, Gradual, Prune, cops, cross_entropy
 from ipbench.methods.snip import snip
 from ipbench.methods.synflow import synflow
 from ipbench.runs.outcome import starting_gradient_norm
-from ipbench.sparse import net as net_module
-from ipbench.sparse.net import SparseNet, passes
+from ipbench.sparse.net import SparseNet
 from ipbench.sparse.scoring import take
 from ipbench.sparse.selection import Impossible, NotFinite
 from ipbench.sparse.view import sparse_net
+from ipbench.tasks import task as task_module
+from ipbench.tasks.task import passes
 from ipbench.training.pruning import pruned_masks
 from tests.tiny import Fixed, TinyData, hooks_of, make_run, run_stages, tiny_conv
 
@@ -345,7 +346,7 @@ def test_scores_in_passes_are_those_of_the_whole_batch(method, monkeypatch):
     batch = Batch(torch.randn(11, *SHAPE, generator=generator).double(), torch.arange(11) % 3)
     net = SparseNet(smooth(), make_run(), SHAPE).double()
     whole = alone(method, net, batch)
-    monkeypatch.setattr(net_module, "PASS_PIXELS", 3 * 36)
+    monkeypatch.setattr(task_module, "PASS_PIXELS", 3 * 36)
     assert passes(batch) == 4
     sizes = []
     net.net.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
@@ -360,7 +361,7 @@ def test_both_sweeps_of_grasp_draw_the_same_dropout(monkeypatch):
     net = SparseNet(nn.Sequential(smooth(), nn.Dropout(0.5)), make_run(), SHAPE)
     net.net[1].register_forward_hook(lambda module, inputs, output: drawn.append(output == 0))
     batch = Batch(torch.randn(12, *SHAPE, generator=torch.Generator().manual_seed(1)), torch.arange(12) % 3)
-    monkeypatch.setattr(net_module, "PASS_PIXELS", 4 * 36)
+    monkeypatch.setattr(task_module, "PASS_PIXELS", 4 * 36)
     alone("grasp", net, batch)
     assert len(drawn) == 6 and all(torch.equal(a, b) for a, b in zip(drawn[:3], drawn[3:], strict=True))
     assert not torch.equal(drawn[0], drawn[1])
@@ -388,6 +389,6 @@ def test_the_starting_gradient_is_taken_in_passes(monkeypatch, batch):
     assert starting_gradient_norm(net, Fixed(batch)) == pytest.approx(expected, rel=1e-6)
     sizes = []
     net.net.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
-    monkeypatch.setattr(net_module, "PASS_PIXELS", 2 * 36)
+    monkeypatch.setattr(task_module, "PASS_PIXELS", 2 * 36)
     assert starting_gradient_norm(net, Fixed(batch)) == pytest.approx(expected, rel=1e-5)
     assert sizes == [2, 2, 2, 2]

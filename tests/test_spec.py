@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from ipbench.errors import BadInput
-from ipbench.spec import Basis, Recipe, Run, build
+from ipbench.spec import Basis, Own, Recipe, Run, build
 from tests.tiny import make_run
+
+
+def test_what_is_no_users_says_nothing_of_users():
+    run = Run(dataset="digits", model="small-vgg", method="snip", recipe=Recipe())
+    assert "own" not in run.to_json() and "own" not in run.differences()
+    own = run.model_copy(update={"own": Own(data="a" * 64)})
+    assert Run.model_validate(own.to_json()) == own and own.id != run.id != own.cell
 
 
 def test_an_identity_is_a_hash_of_what_differs_from_the_defaults():

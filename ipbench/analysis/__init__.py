@@ -43,6 +43,27 @@ def write_figures(results: Path, overview: bool = False) -> list[Path]:
     return figures.write_figures(results, overview)
 
 
+def write_across(folders: list[Path], stem: Path) -> list[Path]:
+    """Draw one figure over several experiments; see `ipbench.analysis.figures.of_comparisons.across`."""
+    from ipbench.analysis.figures.of_comparisons import across
+
+    return across(folders, stem)
+
+
+def write_report(results: Path, to: Path | None = None) -> Path:
+    """Write the interactive page of `results/runs.parquet`; see `ipbench.analysis.report.write_report`."""
+    from ipbench.analysis import report
+
+    return report.write_report(results, to)
+
+
+def write_index(folder: Path, to: Path | None = None) -> list[Path]:
+    """Write the pages of all experiments in a folder, and one over them; see `ipbench.analysis.report.write_index`."""
+    from ipbench.analysis import report
+
+    return report.write_index(folder, to)
+
+
 def summary(results: Path) -> str:
     """The result table of `results/runs.parquet` as plain text; see `ipbench.analysis.terminal.summary`."""
     from ipbench.analysis import terminal

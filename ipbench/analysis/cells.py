@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from ipbench.analysis.collect import Collection
+from ipbench.analysis.lost import CHANCE, COLLAPSED, fates, guess
 from ipbench.analysis.settings import Settings
-from ipbench.analysis.statistics import collapsed, collapsed_detector, mean_interval
-from ipbench.data.catalog import DATASETS, DataSet
+from ipbench.analysis.statistics import mean_interval
+from ipbench.data.catalog import known
 
 #: What claims are made about: the accuracy on the test set after the last epoch.
 PRIMARY = "test_accuracy"
@@ -29,7 +30,10 @@ Values = Mapping[str, Mapping[int, float]]
 
 @dataclass(frozen=True)
 class Counts:
-    """How the planned runs of a cell ended. `collapsed` runs are done or diverged: their net about guesses."""
+    """How the planned runs of a cell ended, and how many lost their net (`analysis.lost`).
+
+    `collapsed` and `chance` runs are done, and may be the same; `lost` counts each of these and each diverged one once.
+    """
 
     planned: int
     done: int
@@ -37,6 +41,8 @@ class Counts:
     impossible: int
     missing: int
     collapsed: int
+    chance: int
+    lost: int
     reason: str
 
 
@@ -76,8 +82,8 @@ def metric_values(runs: pd.DataFrame, metric: str = PRIMARY, *, complete_case: b
     if metric in (PRIMARY, SELECTED) and not complete_case:
         lost = runs[runs["status"] == "diverged"]
         for cell, seed, dataset in zip(lost["cell"], lost["seed"], lost["dataset"], strict=True):
-            if dataset in DATASETS:
-                values.setdefault(cell, {})[int(seed)] = _guess(DATASETS[dataset])
+            if facts := known(dataset):
+                values.setdefault(cell, {})[int(seed)] = guess(facts)
     return values
 
 
@@ -91,14 +97,16 @@ def counts(collection: Collection) -> dict[str, Counts]:
         number[status] = number.get(status, 0) + 1
         if not pd.isna(reason):
             reasons.setdefault(cell, str(reason))
-    guesses = _collapsed(runs)
+    fate = lost_runs(collection)
     result = {}
     for cell in collection.grid.cells:
         number = ended.get(cell.id, {})
         done, diverged, impossible = (number.get(status, 0) for status in ("done", "diverged", "impossible"))
         missing = len(cell.seeds) - done - diverged - impossible
-        guessing, reason = guesses.get(cell.id, 0), reasons.get(cell.id, "")
-        result[cell.id] = Counts(len(cell.seeds), done, diverged, impossible, missing, guessing, reason)
+        found = fate.get(cell.id, {})
+        collapsed, chance = (sum(what in said for said in found.values()) for what in (COLLAPSED, CHANCE))
+        ended_as = (done, diverged, impossible, missing, collapsed, chance, len(found), reasons.get(cell.id, ""))
+        result[cell.id] = Counts(len(cell.seeds), *ended_as)
     return result
 
 
@@ -125,22 +133,9 @@ def all_cells(
     }
 
 
-def _guess(facts: DataSet) -> float:
-    """The primary metric of a net that guesses."""
-    return 0.0 if facts.task == "detection" else 1 / facts.classes
-
-
-def _guesses(value: float, facts: DataSet) -> bool:
-    """Whether a net with this primary metric about guesses."""
-    return collapsed_detector(value) if facts.task == "detection" else collapsed(value, facts.classes)
-
-
-def _collapsed(runs: pd.DataFrame) -> dict[str, int]:
-    """Number of collapsed runs by cell. Of a data set that is not in the catalogue only diverged ones are known."""
-    number: dict[str, int] = {}
-    columns = (runs[name] for name in ("cell", "dataset", "status", PRIMARY))
-    for cell, dataset, status, accuracy in zip(*columns, strict=True):
-        known = status == "done" and dataset in DATASETS
-        if status == "diverged" or (known and _guesses(float(accuracy), DATASETS[dataset])):
-            number[cell] = number.get(cell, 0) + 1
-    return number
+def lost_runs(collection: Collection) -> dict[str, dict[int, frozenset[str]]]:
+    """{cell: {seed: what is said of it}} of the runs that lost their net; see `lost.fates`."""
+    found: dict[str, dict[int, frozenset[str]]] = {}
+    for cell, seed, said in fates(collection.runs, PRIMARY):
+        found.setdefault(cell, {})[seed] = said
+    return found

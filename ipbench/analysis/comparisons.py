@@ -14,7 +14,7 @@ import numpy as np
 from ipbench.analysis.cells import PRIMARY, Counts, Values, counts, metric_values
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.flips import Interval, flip_interval, max_t, sign_flip
-from ipbench.analysis.grid import Cell, Row
+from ipbench.analysis.grid import Cell, Row, options_vary
 from ipbench.analysis.settings import Settings
 from ipbench.analysis.statistics import UNDECIDED, better
 
@@ -125,9 +125,8 @@ def analyse(collection: Collection, metric: str = PRIMARY) -> Analysis:
     groups: dict[Method, list[Row]] = {}
     for row in rows:
         if row.compared:
-            cell = row.any
-            groups.setdefault((cell.dataset, cell.model, cell.method, *cell.structure), []).append(row)
-    options = tuple(key for key, same in groups.items() if _options_vary(same))
+            groups.setdefault(method_of(row), []).append(row)
+    options = tuple(key for key, same in groups.items() if options_vary(same))
     methods = {key: work.average(key, same, pairs) for key, same in groups.items() if key not in options}
     compared = [row for same in groups.values() for row in same]
     alike = not options and len({row.any.structure for row in compared}) == 1
@@ -168,6 +167,12 @@ def compare(by_seed: Mapping[int, float]) -> Comparison:
 def pair_name(row: Row) -> str:
     """Names a comparison by its two cells."""
     return f"{row.sp.id if row.sp else ''}/{row.ip.id if row.ip else ''}"
+
+
+def method_of(row: Row) -> Method:
+    """The average that a comparison belongs to."""
+    cell = row.any
+    return cell.dataset, cell.model, cell.method, *cell.structure
 
 
 class _Work:
@@ -246,8 +251,3 @@ def _mean(differences_by_seed: Sequence[Mapping[int, float]]) -> dict[int, float
     """The mean per seed, of the seeds that all have."""
     seeds = set.intersection(*map(set, differences_by_seed)) if differences_by_seed else set()
     return {seed: math.fsum(one[seed] for one in differences_by_seed) / len(differences_by_seed) for seed in seeds}
-
-
-def _options_vary(rows: Sequence[Row]) -> bool:
-    """Whether the comparisons of a method differ in its options or in filter bases: a search, not a sample."""
-    return len({row.any.options for row in rows}) > 1 or len({row.ip.basis for row in rows if row.ip}) > 1

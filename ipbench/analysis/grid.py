@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ipbench.data import catalog, own
 from ipbench.errors import BadInput
 from ipbench.spec import COEFFICIENTS, NAME, SPACES, Run, build, canonical_json, pair_of
 from ipbench.store import MOST_GRID, read_json
@@ -41,9 +42,11 @@ class Cell:
     seeds: tuple[int, ...]
     pair: str
     code: str | None = None
-    """Digest of the code of a user's method, as it was planned (`ipbench.methods._code`)."""
+    """Digest of the code of a user's method, as it was planned (`ipbench.user_code`)."""
     pattern: str = COEFFICIENTS
     budget: str = "parameters"
+    own: str = "{}"
+    """What its names stand for where ipbench does not ship it: digests, as canonical JSON (`ipbench.spec.Own`)."""
     knob: str = ""
     """The option that says how much is pruned, in place of the sparsity (0 then); what is pruned is a result."""
 
@@ -81,7 +84,7 @@ class Cell:
             BadInput: the axes are not those of a run.
         """
         plain = {name: getattr(self, name) for name in _PLAIN}
-        structured = {name: json.loads(getattr(self, name)) for name in ("basis", "options", "recipe")}
+        structured = {name: json.loads(getattr(self, name)) for name in ("basis", "options", "recipe", "own")}
         return build(Run, {**plain, **structured, "seed": seed}, f"cell {self.id}")
 
 
@@ -126,6 +129,8 @@ class Grid:
     title: str
     cells: tuple[Cell, ...]
     margin: float = MARGIN
+    datasets: str = "{}"
+    """Facts about users' data sets, by name, as canonical JSON (`ipbench.data.own.to_json`)."""
 
     @property
     def nets(self) -> list[tuple[str, str]]:
@@ -153,8 +158,13 @@ class Grid:
         return rows
 
 
+def options_vary(rows: Sequence[Row]) -> bool:
+    """Whether the comparisons of a method differ in its options or in filter bases: a search, not a sample."""
+    return len({row.any.options for row in rows}) > 1 or len({row.ip.basis for row in rows if row.ip}) > 1
+
+
 def parse(value: Mapping[str, Any], where: str = "grid") -> Grid:
-    """Make a `Grid` of the plain JSON value that `grid.json` holds.
+    """Make a `Grid` of the plain JSON value that `grid.json` holds; this process knows its users' data sets then.
 
     Cells are ordered by data set, model, method (each by first appearance, dense first), variant and sparsity.
 
@@ -165,6 +175,7 @@ def parse(value: Mapping[str, Any], where: str = "grid") -> Grid:
         cells = [_cell(cell) for cell in value["cells"]]
         name, title = str(value["name"]), str(value.get("title") or value["name"])
         margin = float(value.get("margin", MARGIN))
+        sets = _datasets(value.get("datasets", {}), where)
         if not 0 < margin <= 100:
             raise ValueError(f"margin {margin} is not above 0 and at most 100")
     except KeyError as error:
@@ -186,7 +197,19 @@ def parse(value: Mapping[str, Any], where: str = "grid") -> Grid:
         method = (not cell.dense, rank["method"])
         return rank["dataset"], rank["model"], method, variant, float(cell.sparsity), cell.space != "sp", rank["basis"]
 
-    return Grid(name, title, tuple(sorted(cells, key=place)), margin)
+    return Grid(name, title, tuple(sorted(cells, key=place)), margin, sets)
+
+
+def _datasets(told: Any, where: str) -> str:
+    """Take note of users' data sets, unless this process knows where the same ones lie."""
+    for name, facts in dict(told).items():
+        found = own.from_json(facts, f"{where}: data set {name!s:.60}")
+        there = catalog.OWN.get(name)
+        if found.name != name:
+            raise BadInput(f"{where}: the facts of data set {name!s:.60} are those of {found.name}")
+        if there is None or there.own is None or found.own is None or there.own.sha256 != found.own.sha256:
+            catalog.register(found)
+    return canonical_json(told)
 
 
 def read_grid(results: Path) -> Grid:
@@ -226,10 +249,12 @@ def to_json(grid: Grid) -> dict[str, Any]:
     """The plain JSON value of a grid; `parse(to_json(grid)) == grid`."""
     cells = [{**vars(cell), "seeds": list(cell.seeds)} for cell in grid.cells]
     for cell in cells:
-        for name, usual in {"code": None, "knob": "", **LATER}.items():
+        for name, usual in {"code": None, "knob": "", "own": "{}", **LATER}.items():
             if cell[name] == usual:
                 del cell[name]
-    return {"name": grid.name, "title": grid.title, "margin": grid.margin, "cells": cells}
+    sets = json.loads(grid.datasets)
+    known = {"datasets": sets} if sets else {}
+    return {"name": grid.name, "title": grid.title, "margin": grid.margin, "cells": cells, **known}
 
 
 def _cell(value: Mapping[str, Any]) -> Cell:
@@ -248,6 +273,8 @@ def _cell(value: Mapping[str, Any]) -> Cell:
         name: value[name] if isinstance(value[name], str) else canonical_json(value[name])
         for name in ("basis", "options", "recipe")
     }
+    own_text = value.get("own", {})
+    values["own"] = own_text if isinstance(own_text, str) else canonical_json(own_text)
     seeds = tuple(value["seeds"])
     if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds):
         raise ValueError(f"seeds {str(seeds)!r:.60} are not whole numbers from 0 on, each once")

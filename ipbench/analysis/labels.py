@@ -9,7 +9,7 @@ from typing import Any
 
 from ipbench.analysis.grid import LATER, Cell, Grid, Row
 from ipbench.analysis.shares import share_heading
-from ipbench.data.catalog import DATASETS
+from ipbench.data import catalog
 from ipbench.spec import Basis
 
 #: Axes that can tell two rows of a table apart, in the order of its columns; space is a column group of its own.
@@ -134,7 +134,7 @@ def labels(grid: Grid) -> Labels:
 
 def metric_name(cells: Iterable[Cell]) -> str:
     """What `test_accuracy` is for these cells: "accuracy", for detection "mAP"."""
-    tasks = {DATASETS[cell.dataset].task for cell in cells if cell.dataset in DATASETS}
+    tasks = {facts.task for cell in cells if (facts := catalog.known(cell.dataset))}
     names = [name for task, name in _METRICS.items() if task in tasks]
     return " or ".join(names) or "accuracy"
 

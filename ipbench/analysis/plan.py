@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ipbench.analysis.grid import Cell, Grid, parse
+from ipbench.analysis.grid import Cell, Grid, Row, options_vary, parse
 from ipbench.analysis.panels import ablations, panels
 from ipbench.analysis.tradeoffs import tradeoffs
 from ipbench.errors import BadInput
@@ -17,8 +17,8 @@ TABLES = ("accuracy", "paired", "methods", "global", "cost", "missing", "structu
 TABLE_FORMATS = ("csv", "md", "tex", "html")
 #: Figures, under `figures/`; those of `BY_METHOD` also come for a single method, and for a single space of it.
 FIGURES = (
-    "accuracy", "methods", "difference", "ablation", "tradeoff", "training-loss", "gradient-norm", "generalisation",
-    "density", "spatial-zeros", "basis", "cost", "macs", "latency", "channels",
+    "forest", "accuracy", "methods", "difference", "ablation", "tradeoff", "training-loss", "gradient-norm",
+    "generalisation", "density", "spatial-zeros", "basis", "cost", "macs", "latency", "channels",
 )  # fmt: skip
 BY_METHOD = ("accuracy", "training-loss", "gradient-norm", "density")
 FIGURE_FORMATS = ("svg", "pdf")
@@ -58,9 +58,10 @@ def plan(grid: Grid | Mapping[str, Any]) -> list[FigureFile]:
     """Every figure file of an experiment, in a fixed order, whether or not a run has finished.
 
     Per data set and model: each figure once over all methods and both spaces, then `BY_METHOD` per method for both
-    spaces and, where both are planned, for each. `methods` needs two methods or variants, `difference` and `cost` a
-    planned SP/IP comparison, `basis` an IP cell, `ablation` several filter bases for one SP cell, `tradeoff` three
-    values of a numeric option, `macs`, `latency` and `channels` runs whose channels are cut.
+    spaces and, where both are planned, for each. `forest` needs a method whose comparisons may be averaged, `methods`
+    two methods or variants, `difference` and `cost` a planned SP/IP comparison, `basis` an IP cell, `ablation` several
+    filter bases for one SP cell, `tradeoff` three values of a numeric option, `macs`, `latency` and `channels` runs
+    whose channels are cut.
 
     Args:
         grid: a `Grid`, or the plain value that `grid.json` holds.
@@ -109,6 +110,7 @@ def _of_net(grid: Grid, dataset: str, model: str) -> list[tuple[str, str, str]]:
     compared = any(row.compared and (row.any.dataset, row.any.model) == (dataset, model) for row in grid.rows())
     needs = {
         "methods": len(panels(grid, dataset, model)) > 1,
+        "forest": _averaged(grid, dataset, model),
         "difference": compared,
         "cost": compared,
         "basis": "ip" in spaces,
@@ -121,3 +123,12 @@ def _of_net(grid: Grid, dataset: str, model: str) -> list[tuple[str, str, str]]:
         for figure in BY_METHOD:
             keys += [(figure, method, space) for space in [BOTH, *(spaces if len(spaces) > 1 else [])]]
     return keys
+
+
+def _averaged(grid: Grid, dataset: str, model: str) -> bool:
+    """Whether an average over the comparisons of a method of this net may be formed."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in grid.rows():
+        if row.compared and (row.any.dataset, row.any.model) == (dataset, model):
+            groups.setdefault((row.any.method, *row.any.structure), []).append(row)
+    return any(not options_vary(rows) for rows in groups.values())

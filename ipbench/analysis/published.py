@@ -36,6 +36,8 @@ class Published:
 
     def matches(self, cell: Cell) -> bool:
         """Whether the cell has the setting."""
+        if cell.own != "{}":  # of a user's model, weights or data the names alone would be the same
+            return False
         recipe = json.loads(cell.recipe)
         return (
             all(getattr(cell, axis) == value for axis, value in self.setting.items())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pandas as pd
 
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.grid import Cell
-from ipbench.data.catalog import DATASETS
+from ipbench.data import catalog
 from ipbench.models.catalog import MODELS
 from ipbench.planning.numerics import numerics
 
@@ -47,13 +48,20 @@ _kind = _each(lambda device: device if device == "cpu" else "cuda")
 
 def _decoded(cell: Cell) -> str | None:
     """Folders of images are decoded in every run."""
-    facts = DATASETS.get(cell.dataset)
-    return "" if facts is not None and facts.shorter_side is not None else None
+    facts = catalog.known(cell.dataset)
+    if facts is None:
+        return None
+    return "" if facts.shorter_side is not None or (facts.own is not None and facts.own.kind == "images") else None
+
+
+@lru_cache(maxsize=100_000)
+def _numerics(cell: Cell) -> str:
+    return str(numerics(cell.run(cell.seeds[0])))
 
 
 FACTS = (
     _Fact("mode", "modes"),
-    _Fact("provenance_numerics", "versions of the numerics", lambda cell: str(numerics(cell.run(cell.seeds[0])))),
+    _Fact("provenance_numerics", "versions of the numerics", _numerics),
     _Fact("provenance_torch", "versions of torch", as_said=_release),
     _Fact("provenance_device", "kinds of device", as_said=_kind),
     _Fact("provenance_processes", "numbers of processes"),
@@ -63,6 +71,7 @@ FACTS = (
     _Fact(
         "provenance_torchvision", "versions of torchvision", lambda cell: None if cell.model in MODELS else "", _release
     ),
+    _Fact("provenance_timm", "versions of timm"),
     _Fact("provenance_scipy", "versions of scipy", lambda cell: "" if cell.method == "cops" else None),
     _Fact("provenance_pillow", "versions of Pillow", _decoded),
 )
@@ -77,10 +86,12 @@ class Settings:
     def __init__(self, collection: Collection) -> None:
         runs = collection.runs[collection.runs["status"].isin(["done", "diverged"])]
         cells = {cell.id: cell for cell in collection.grid.cells}
+        there = [cells[name] for name in dict.fromkeys(runs["cell"])]
         self._found: dict[str, dict[tuple[_Fact, str], set[str]]] = {}
         for fact in (fact for fact in FACTS if fact.column in runs):
+            groups = {cell.id: fact.group(cell) for cell in there}
             for name, value in zip(runs["cell"], runs[fact.column], strict=True):
-                group = fact.group(cells[name])
+                group = groups[name]
                 if group is None:
                     continue
                 if not pd.isna(value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ _LAST = 20
 _TAIL = 4096
 #: How lines of errors begin, and what is none: a training that was asked to stop goes on at the next call.
 _ERROR, _STOPPED = "ipbench: ", "ipbench: stopped by"
+#: The last line of a traceback.
+_RAISED = re.compile(r"[A-Za-z_.]+(Error|Exception|Interrupt|Exit)\b")
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,17 @@ def _unfinished(results: Path, now: float) -> Iterable[Job]:
         tail = _tail(log)
         last = (tail.splitlines() or [""])[-1]
         stopped = last.startswith(_STOPPED)
-        error = last if not stopped and ("Traceback" in tail or last.startswith(_ERROR)) else ""
-        yield Job(name, now - log.stat().st_mtime, error.removeprefix(_ERROR), stopped)
+        error = "" if stopped else _error(tail)
+        yield Job(name, now - log.stat().st_mtime, error, stopped)
+
+
+def _error(tail: str) -> str:
+    """The last line of a log if it tells of an error, and what the last exception before it says; else empty."""
+    lines = tail.splitlines()
+    if not lines or not ("Traceback" in tail or lines[-1].startswith(_ERROR)):
+        return ""
+    raised = [line for line in lines if _RAISED.match(line)]
+    return "; ".join(dict.fromkeys([lines[-1].removeprefix(_ERROR), *raised[-1:]]))
 
 
 def _tail(file: Path) -> str:

@@ -12,10 +12,6 @@ from ipbench.analysis.flips import ALPHA, CLAIM_SEEDS, Interval, finite
 
 #: Below so many seeds a single mean has no interval.
 INTERVAL_SEEDS = 3
-#: A run is collapsed if its test accuracy is at most so many times chance: about that of a net that guesses.
-COLLAPSED = 1.5
-#: A detector is collapsed if its test mAP is at most this: boxes that are guessed have one near zero.
-COLLAPSED_MAP = 0.01
 #: The probability with which `seeds_for` finds what it looks for.
 POWER = 0.8
 
@@ -41,16 +37,6 @@ def mean_interval(values: ArrayLike, least: float = -math.inf, most: float = mat
         return Interval(mean, mean, "constant")
     half = float(stdtrit(x.size - 1, 1 - ALPHA / 2) * x.std(ddof=1) / math.sqrt(x.size))
     return Interval(max(least, mean - half), min(most, mean + half), "t")
-
-
-def collapsed(accuracy: float, classes: int) -> bool:
-    """Whether a net with this test accuracy (a fraction) about guesses."""
-    return accuracy <= COLLAPSED / classes
-
-
-def collapsed_detector(average_precision: float) -> bool:
-    """Whether a detector with this mAP (a fraction) finds about nothing."""
-    return average_precision <= COLLAPSED_MAP
 
 
 def rate_bound(n: int) -> float:

@@ -29,10 +29,16 @@ DENSE_DASHES = {"sp": (0, (4, 2)), "ip": (0, (1, 1.5))}
 #: Paired differences belong to neither space.
 DIFFERENCE_COLOUR = "#222222"
 GREY = "#666666"
+#: Of crosses over markers: a mean with lost runs.
+CROSS_COLOUR = "#111111"
 
 #: Methods that share a panel, told apart by colour and marker; repeated from the start where there are more.
 METHOD_COLOURS = (
     "#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC", "#8C564B", "#17A2B8", "#6B6B6B", "#B8A400", "#5E3C99",
+)  # fmt: skip
+#: The same on a dark page.
+METHOD_COLOURS_DARK = (
+    "#56A8E0", "#F0A83A", "#2CC79B", "#FF8A3D", "#E3A2D4", "#C99488", "#4FCFE2", "#ABABAB", "#DCCB3C", "#B09BDE",
 )  # fmt: skip
 METHOD_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 

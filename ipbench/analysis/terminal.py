@@ -10,15 +10,17 @@ from pathlib import Path
 from ipbench.analysis.cells import CellStatistics, Counts, all_cells, counts
 from ipbench.analysis.collect import Collection, load
 from ipbench.analysis.comparisons import Comparison, analyse, pair_name
-from ipbench.analysis.grid import Cell, Row
+from ipbench.analysis.grid import Cell, Grid, Row
 from ipbench.analysis.labels import Labels, guess_text, knob_text, labels, metric_name, share_text
 from ipbench.analysis.reached import reached_by_knob
-from ipbench.analysis.tables.parts import seeds_note
+from ipbench.analysis.tables.parts import lost_text, seeds_note
 from ipbench.analysis.text import NOTHING, percent, points, probability, with_interval
 
 WIDTH = 100
+#: Behind a mean of which a run lost its net.
+CROSS = "×"
 #: Columns of the table: all but the first have one width, whatever the numbers.
-_SPARSITY, _ACCURACY, _DIFFERENCE, _VERDICT = 6, 13, 23, 12
+_SPARSITY, _ACCURACY, _DIFFERENCE, _VERDICT = 6, 15, 23, 12
 #: The most that the value of a knob takes, with what was reached.
 _LEVEL = 18
 _METHOD = WIDTH - _SPARSITY - 2 * _ACCURACY - _DIFFERENCE - _VERDICT - 10
@@ -64,9 +66,10 @@ def summarise(collection: Collection) -> str:
                 lines += textwrap.wrap(name, WIDTH)
                 name = ""
             lines.append(_line((width, share), name, level, sp, ip, difference, verdict))
-    done, guesses = (sum(getattr(count, of) for count in ended.values()) for of in ("done", "collapsed"))
+    done = sum(count.done for count in ended.values())
     notes = [
-        f"{done} of {grid.planned} runs finished{f', {guesses} of them collapsed' if guesses else ''}.",
+        f"{done} of {grid.planned} runs finished.",
+        *_lost(grid, ended),
         *_legend(analysis.members, grid.margin),
         seeds_note(collection, analysis),
     ]
@@ -132,4 +135,16 @@ def _side(cell: Cell | None, cells: dict[str, CellStatistics], ended: dict[str, 
     if found.mixed:
         return "mixed"
     half = (found.upper - found.lower) / 2
-    return percent(found.mean) if math.isnan(half) else f"{percent(found.mean)} ± {percent(half)}"
+    text = percent(found.mean) if math.isnan(half) else f"{percent(found.mean)} ± {percent(half)}"
+    return f"{text} {CROSS}" if ended[cell.id].lost else text
+
+
+def _lost(grid: Grid, ended: dict[str, Counts]) -> list[str]:
+    """What the cross behind a mean says; nothing where there is none."""
+    kinds = {"collapsed": "collapsed", "chance": "at chance", "diverged": "diverged"}
+    numbers = {what: sum(getattr(count, field) for count in ended.values()) for field, what in kinds.items()}
+    if not any(numbers.values()):
+        return []
+    told = ", ".join(f"{number} {what}" for what, number in numbers.items() if number)
+    lost = sum(count.lost for count in ended.values())
+    return [f"{CROSS}: a mean with lost runs, {lost} in all ({told}). {lost_text(grid.cells)}"]

@@ -16,15 +16,18 @@ import typer
 from ipbench import __version__, files, methods, numerals, output
 from ipbench.cli import exchange as exchange_command
 from ipbench.cli import experiment as experiment_commands
+from ipbench.cli import lists, own
 from ipbench.cli import packed as packing_commands
 from ipbench.cli import results as results_commands
 from ipbench.cli import run as run_command
 from ipbench.cli.arguments import path, whole
 from ipbench.cli.run import DataFolder, MethodFiles
 from ipbench.data import catalog as datasets
+from ipbench.data.own import keep
 from ipbench.errors import BadInput, valid_choice
 from ipbench.machine.lease import parse_gpus, run_with_gpus
 from ipbench.models import catalog as models
+from ipbench.models.own import own_of
 from ipbench.planning.experiment import Experiment
 from ipbench.planning.jobs import Job
 
@@ -43,6 +46,7 @@ app.add_typer(exchange_command.app)
 app.add_typer(experiment_commands.app)
 app.add_typer(results_commands.app)
 app.add_typer(packing_commands.app)
+app.add_typer(lists.app)
 
 #: Values of an image whose net is counted.
 _LARGEST_IMAGE = 2**22
@@ -162,19 +166,20 @@ def _counts(experiment: Experiment, jobs: Sequence[Job]) -> dict[str, int]:
 
 @app.command()
 def count(
-    model: Annotated[str, typer.Argument(help="A model by name.")],
+    model: Annotated[str, typer.Argument(help="A model by name; of --model-file, the function in it.")],
     shape: Annotated[str, typer.Option("--input", help="Of one image: CxHxW, e.g. 3x32x32.")],
     classes: Annotated[
         int | None,
         typer.Option(
-            help="10 for our models, 80 for detectors and 1000 for other models of torchvision.",
+            help="10 for our models and yours, 80 for detectors, 1000 for other models of torchvision and timm.",
             parser=whole(1, 100_000),
         ),
     ] = None,
+    model_file: own.ModelFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Count parameters and multiply-accumulates, layer by layer."""
-    models.check(model, "MODEL")
+    net = own.the_model(model, model_file, None, None, model, Path("data"))
     try:
         channels, height, width = map(numerals.whole, shape.lower().split("x"))
         if min(channels, height, width) < 1 or max(channels, height, width) > 4096:
@@ -186,9 +191,10 @@ def count(
     from ipbench.models.build import outline
     from ipbench.sparse.measure import count as count_net
 
-    usual = 10 if model in models.MODELS or model.endswith("-small") else 80 if model in models.DETECTORS else 1000
-    outputs = classes or usual
-    counted = count_net(outline(model, (channels, height, width), outputs), (channels, height, width))
+    small = model_file is not None or net in models.MODELS or net.endswith("-small")
+    outputs = classes or (10 if small else 80 if net in models.DETECTORS else 1000)
+    size = channels, height, width
+    counted = count_net(outline(net, size, outputs, own_of(net)), size)
     if as_json:
         layers = [
             {"name": layer.name, "kind": layer.kind, "shape": list(layer.shape), "parameters": layer.parameters,
@@ -209,20 +215,7 @@ def count(
         output.say(f"not used by an evaluated image: {', '.join(counted.unseen)}")
 
 
-@data_app.command("list")
-def list_data_sets(as_json: AsJson = False) -> None:
-    """List the data sets with their tasks, sizes, default models and sources."""
-    if as_json:
-        named = ("name", "task", "shape", "classes", "train", "test", "model", "source")
-        output.say(
-            json.dumps([{key: getattr(one, key) for key in named} for one in datasets.DATASETS.values()], indent=1)
-        )
-        return
-    for one in datasets.DATASETS.values():
-        counts = "the folder decides how many" if one.train is None else f"{one.train:,} + {one.test:,}"
-        size = " x ".join(map(str, one.shape))
-        output.say(f"{one.name}  ({one.task})\n    {counts} images of {size}, {one.classes} classes; model {one.model}")
-        output.say(f"    {one.source}")
+data_app.command("list")(lists.list_data_sets)
 
 
 @data_app.command("fetch")
@@ -250,6 +243,39 @@ def make(
     from ipbench.data.scenes import make as make_scenes
 
     output.say(make_scenes(data))
+
+
+@data_app.command("check")
+def check_own(
+    folder: Annotated[str, typer.Argument(help="A data set of yours: a folder, or a .npz file.")],
+    dataset: Annotated[str | None, typer.Option(help="What to call it; its own name if left out.")] = None,
+    image_size: own.ImageSize = None,
+    resize: own.Resize = None,
+    test: own.Test = None,
+    data: DataFolder = Path("data"),
+) -> None:
+    """Look at a data set of yours: what it holds, and what a run takes where nothing is said."""
+    name = own.the_data_set(dataset, folder, data, image_size=image_size, resize=resize, test=test)
+    facts = datasets.OWN[str(name)]
+    keep()
+    size, mean, std = (" x ".join(map(str, facts.shape)), *(", ".join(map(str, of)) for of in (facts.mean, facts.std)))
+    output.say(f"{facts.name}  ({facts.task}): {facts.train:,} training and {facts.test:,} test images of {size}")
+    output.say(f"    {facts.classes} classes; mean {mean}; standard deviation {std}")
+    output.say(f"    SHA-256 {facts.own.sha256 if facts.own else ''}")
+    recipe = facts.recipe.differences()
+    output.say(f"    model {facts.model}; recipe {', '.join(f'{key} {value}' for key, value in recipe.items())}")
+
+
+@data_app.command("weights")
+def weights(
+    model: Annotated[str, typer.Argument(help="A model of torchvision's, or timm/NAME.")],
+    name: Annotated[str, typer.Argument(help="Of its weights, such as IMAGENET1K_V1 or a1_in1k.")],
+    data: DataFolder = Path("data"),
+) -> None:
+    """Download weights that others have trained, for `--weights NAME`; a run reads the file that this writes."""
+    from ipbench.models.fetching import fetch as fetch_weights
+
+    output.progress(fetch_weights(model, name, data))
 
 
 @data_app.command("beton")

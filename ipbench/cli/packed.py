@@ -12,7 +12,7 @@ import typer
 from ipbench import output
 from ipbench.cli.arguments import path
 from ipbench.errors import BadInput, valid_choice
-from ipbench.spec import Run, build
+from ipbench.spec import Own, Run, build
 from ipbench.store import read_json
 
 if TYPE_CHECKING:
@@ -128,6 +128,11 @@ def _end_of(record: Path, *outputs: Path) -> tuple[Run, End]:
     _spare(record, *outputs)
     recorded = read_json(record)
     run = build(Run, recorded.get("run"), f"{record}: run")
+    if run.own != Own():
+        raise BadInput(
+            f"{record}: a run with a model, weights or a data set of a user's: such files say by names alone what they"
+            " hold, and these names are known nowhere else; its end is a safetensors file, results/NAME/ends"
+        )
     told = recorded.get("provenance")
     content = {name: told[name] for name in ("data", "method") if name in told} if isinstance(told, dict) else {}
     folders = record.absolute().parents  # CELL, runs, NAME

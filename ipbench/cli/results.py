@@ -17,6 +17,9 @@ app = typer.Typer()
 Results = Annotated[
     Path, typer.Argument(metavar="RESULTS", help="An experiment's folder, such as results/quickstart.", parser=path)
 ]
+SeveralResults = Annotated[
+    list[Path], typer.Argument(metavar="RESULTS...", help="Folders such as results/quickstart.", parser=path)
+]
 
 
 @app.command()
@@ -69,14 +72,54 @@ def tables(results: Results) -> None:
 
 @app.command()
 def figures(
-    results: Results,
+    results: SeveralResults,
     overview: Annotated[bool, typer.Option("--overview", help="Only those over all methods and both spaces.")] = False,
+    across: Annotated[
+        Path | None,
+        typer.Option(help="Draw one figure over all RESULTS instead: IP - SP, as PATH.svg and PATH.pdf.", parser=path),
+    ] = None,
 ) -> None:
-    """Draw the figures of an experiment, of all the runs there are so far (SVG, PDF)."""
-    from ipbench.analysis import write_figures
+    """Draw the figures of experiments, of all the runs there are so far (SVG, PDF)."""
+    from ipbench.analysis import write_across, write_figures
 
-    _up_to_date(results)
-    output.progress("\n".join(map(str, write_figures(results, overview))))
+    if overview and across:
+        raise BadInput("--across draws one figure, of which there is no --overview; leave one of them out")
+    for folder in results:
+        _up_to_date(folder)
+    if across:
+        if across.suffix in (".svg", ".pdf"):
+            raise BadInput(f"--across: {across}: leave out {across.suffix}, both formats are written")
+        output.progress("\n".join(map(str, write_across(results, across))))
+        return
+    for folder in results:
+        output.progress("\n".join(map(str, write_figures(folder, overview))))
+
+
+@app.command()
+def report(
+    results: Annotated[
+        Path | None, typer.Argument(metavar="[RESULTS]", help="An experiment's folder.", parser=path)
+    ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(help="A folder of experiments: write the page of each, and index.html over all.", parser=path),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="The file; report.html or index.html in the folder if left out.", parser=path)
+    ] = None,
+) -> None:
+    """Write one page with the result, interactive and complete in one file: charts, tables, how they were made."""
+    from ipbench.analysis import write_index, write_report
+
+    if (results is None) == (index is None):
+        raise BadInput("report: name one experiment's folder, or --index and a folder of experiments")
+    if to is not None and to.is_dir():
+        raise BadInput(f"--to: {to} is a folder; name a file")
+    if index is not None:
+        output.progress("\n".join(map(str, write_index(index, to))))
+    elif results is not None:
+        _up_to_date(results)
+        output.progress(write_report(results, to))
 
 
 @app.command()
@@ -108,6 +151,15 @@ def verify(
     results: Results,
     sample: Annotated[int, typer.Option(help="How many runs to train again.", parser=whole(1))] = 3,
     method_file: Annotated[list[str] | None, typer.Option(help="A Python file that declares methods.")] = None,
+    model_file: Annotated[
+        list[Path] | None, typer.Option(help="A Python file with a model, found by its digest.", parser=path)
+    ] = None,
+    weights: Annotated[
+        list[Path] | None, typer.Option(help="A .safetensors file that a model starts with, likewise.", parser=path)
+    ] = None,
+    dataset_folder: Annotated[
+        list[Path] | None, typer.Option(help="A data set of yours, likewise.", parser=path)
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     data: Annotated[Path, typer.Option("--data", help="Folder of the data sets.", parser=path)] = Path("data"),
 ) -> None:
@@ -121,13 +173,16 @@ def verify(
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from ipbench.runs import verify as verifying
     from ipbench.runs.execute import Environment, choose_device
+    from ipbench.runs.given import Given
 
     environment = Environment(root=data, device=choose_device(device))
-    found = verifying.candidates(results, sample, environment)
+    given = Given(model_file or (), weights or (), dataset_folder or ())
+    given.check()
+    found = verifying.candidates(results, sample, environment, given)
     for line in verifying.announce(found):
         output.say(line)
     kinds = []
-    for candidate, verdict in verifying.verify(found, environment):
+    for candidate, verdict in verifying.verify(found, environment, given):
         output.say(": ".join(part for part in (candidate.label, verdict.kind, verdict.reason) if part))
         kinds.append(verdict.kind)
     output.say(", ".join(f"{kinds.count(kind)} {kind}" for kind in verifying.KINDS))

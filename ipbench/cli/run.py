@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ipbench import files, methods, numerals, output
+from ipbench.cli import own
 from ipbench.cli.arguments import path, whole
 from ipbench.data import catalog as datasets
 from ipbench.errors import BadInput, BadProduct, valid_choice
@@ -20,6 +21,7 @@ from ipbench.machine.stopping import EXIT_STATUS, Stopped, on_signals, reason
 from ipbench.models import catalog as models
 from ipbench.planning import plain_yaml
 from ipbench.planning.experiment import merged_recipe
+from ipbench.planning.own import own_of
 from ipbench.spec import COEFFICIENTS, Basis, Run, build, only_sparsity
 
 if TYPE_CHECKING:
@@ -36,11 +38,17 @@ MethodFiles = Annotated[
 
 @app.command()
 def run(
-    dataset: Annotated[str, typer.Option(help=f"Data set: {', '.join(datasets.DATASETS)}.")] = "digits",
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Data set: {', '.join(datasets.DATASETS)}; digits if left out. Of --dataset-folder: what to call it."
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help=f"Model: {', '.join(models.MODELS)}, or one of torchvision's; left out: the data set's default."
+            help=f"Model: {', '.join(models.MODELS)}, one of torchvision's, or timm/NAME; left out: the data set's"
+            " default. Of --model-file: the function in it."
         ),
     ] = None,
     method: Annotated[
@@ -80,6 +88,14 @@ def run(
     ] = None,
     recipe: Annotated[list[str] | None, typer.Option(help="Of the recipe, NAME=VALUE, e.g. epochs=3.")] = None,
     method_file: MethodFiles = None,
+    model_file: own.ModelFile = None,
+    weights: own.Weights = None,
+    label: own.Label = None,
+    dataset_folder: own.DatasetFolder = None,
+    image_size: own.ImageSize = None,
+    resize: own.Resize = None,
+    test: own.Test = None,
+    digest: own.Digests = None,
     loader: Annotated[str, typer.Option(help="memory or ffcv; the pixels are the same.")] = "memory",
     workers: Annotated[
         int,
@@ -107,15 +123,17 @@ def run(
     """
     methods.load([*(method_file or []), *filter(None, [methods.rule_file(method)])])
     sparsity, seed = _each(sparsity, "--sparsity"), _each(seed, "--seed")
-    facts = datasets.dataset(dataset, "--dataset")
+    given = own.the_data_set(dataset, dataset_folder, data, image_size=image_size, resize=resize, test=test)
+    facts = datasets.dataset(given or ("digits" if dataset is None else dataset), "--dataset")
     chosen = methods.get(method, "--method")
-    net = models.check(facts.model if model is None else model, "--model")
+    net = own.the_model(model, model_file, weights, label, facts.model, data)
     models.check_task(net, facts.name, facts.task, "--model")
     datasets.check_loader(facts, valid_choice(loader, ("memory", "ffcv"), "loader", "--loader"), "--loader")
     chosen_pattern = (chosen.pattern if chosen.prunes else COEFFICIENTS) if pattern is None else pattern
     values: dict[str, Any] = {
-        "dataset": dataset,
+        "dataset": facts.name,
         "model": net,
+        "own": own_of(facts.name, net),
         "method": chosen.name,
         "recipe": merged_recipe(facts.recipe, _nested(_pairs(recipe, "--recipe")), "--recipe"),
         "space": space,
@@ -132,6 +150,7 @@ def run(
     runs = _runs(chosen, values, sparsity, [_integer(word, "--seed") for word in seed or ["0"]])
     datasets.check_recipe(facts, runs[0].recipe, "--recipe")
     chosen.check_run(runs[0], "run")
+    own.check_digests(digest, runs[0].own)
     if exchange:
         from ipbench.cli.exchange_writing import write
 
@@ -312,11 +331,25 @@ def _result(record: dict[str, Any]) -> str:
     name = {"map": "mAP"}.get(outcome.get("metric", ""), "accuracy")
     left_out = sum(outcome.get("not_prunable", {}).values())
     return (
+        f"{_lost(record)}"
         f"test {name} {100 * outcome['test_accuracy']:.2f} %, sparsity {outcome['achieved_sparsity']:.4f}, "
         f"{reached}"
         f"{f'{left_out:,} weights not prunable, ' if left_out else ''}"
         f"{record['cost']['wall_seconds']:.0f} s"
     )
+
+
+def _lost(record: dict[str, Any]) -> str:
+    """Whether a run lost its net, in front of its result; '' if not."""
+    from ipbench.analysis.lost import at_chance, empty_layers
+
+    outcome, run = record["outcome"], record["run"]
+    empty = empty_layers(run["off"], outcome.get("collapsed_layers"))
+    parts = (
+        [f"collapsed, nothing is left of {', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}"] if empty else []
+    )
+    parts += ["at chance level"] if at_chance(run["dataset"], outcome["test_accuracy"]) else []
+    return "".join(f"{part}; " for part in parts)
 
 
 def _pairs(words: Sequence[str] | None, option: str) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from ipbench.errors import BadInput, valid_choice
 from ipbench.spec import Augmentation, Recipe
@@ -13,6 +16,25 @@ DETECTION = "detection"
 TASKS = ("classification", DETECTION)
 #: Data sets that `ipbench data make` makes.
 MADE = ("fashion-scenes",)
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """What a data set of a user's is made of.
+
+    Attributes:
+        kind: "images" (a folder of each class), "arrays" (NumPy's files) or "boxes" (COCO's format).
+        sha256: of its content, and of how its images are brought to size.
+        options: what the user said of it, as plain JSON values (`own.Options`).
+        place: the folder, or the file; None where a command was told of the data set by a grid alone.
+        parts: of folders: where the images of "train" and "test" lie, below `place`.
+    """
+
+    kind: str
+    sha256: str
+    options: Mapping[str, Any]
+    place: Path | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,8 +60,10 @@ class DataSet:
         multiple: height and width of a batch of images of different sizes are multiples of this.
         evaluation_batch: images in a batch that is only evaluated; None: `loaders.EVALUATION_BATCH`.
         task: what nets are trained for on it: one of `TASKS`.
+        commonest: the share of the most frequent class among the test images; None: all are taken to be as frequent.
         published: SHA-256 of the pixels and labels of a part (`sources.sha256`, of scenes `scenes.sha256`), by its
             number of images; a part whose number is not there is recorded, and cannot be checked.
+        own: of a data set of a user's.
     """
 
     name: str
@@ -57,7 +81,9 @@ class DataSet:
     multiple: int = 1
     evaluation_batch: int | None = None
     task: str = "classification"
+    commonest: float | None = None
     published: Mapping[int, str] = field(default_factory=dict)
+    own: OwnData | None = None
 
 
 _CIFAR_RECIPE = Recipe(epochs=160, batch_size=128, augmentation=Augmentation(flip=True, translate=4))
@@ -72,6 +98,7 @@ DATASETS: dict[str, DataSet] = {
             classes=10,
             train=1500,
             test=297,
+            commonest=40 / 297,
             mean=(0.3051,),
             std=(0.3759,),
             model="small-vgg",
@@ -111,6 +138,7 @@ DATASETS: dict[str, DataSet] = {
             classes=10,
             train=60_000,
             test=10_000,
+            commonest=0.1135,
             mean=(0.1307,),
             std=(0.3081,),
             model="lenet5-caffe",
@@ -292,10 +320,12 @@ def check_loader(facts: DataSet, loader: str, where: str = "") -> None:
     """Whether a loader reads a data set.
 
     Raises:
-        BadInput: "ffcv", whose files have no boxes, and the task is detection.
+        BadInput: "ffcv", whose files have no boxes, and the task is detection, or which are not written of users' data.
     """
+    place = f"{where}: " if where else ""
+    if loader == "ffcv" and facts.own is not None:
+        raise BadInput(f"{place}loader ffcv reads the data sets that ipbench knows, and not {facts.name}; take memory")
     if loader == "ffcv" and facts.task == DETECTION:
-        place = f"{where}: " if where else ""
         raise BadInput(f"{place}loader ffcv reads no boxes, which {facts.name} has; use the loader memory")
 
 
@@ -310,14 +340,55 @@ def _training_part(images: int, recipe: Recipe) -> int:
     return chosen - round(recipe.validation * chosen)
 
 
+#: Data sets of users by name, as this command has been told of them (`ipbench.data.own`).
+OWN: dict[str, DataSet] = {}
+_FORGET: list[Callable[[], None]] = []
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
 def dataset(name: str, where: str = "") -> DataSet:
     """The data set of that name.
 
     Args:
-        name: one of `DATASETS`.
+        name: one of `DATASETS`, or of `OWN`.
         where: where the user wrote it, for the message.
 
     Raises:
         BadInput: there is none; the message names the nearest and all the valid ones.
     """
-    return DATASETS[valid_choice(name, DATASETS, "data set", where)]
+    found = known(name)
+    return found if found is not None else DATASETS[valid_choice(name, {**DATASETS, **OWN}, "data set", where)]
+
+
+def known(name: str) -> DataSet | None:
+    """The data set of that name; None if there is none."""
+    return DATASETS.get(name) or OWN.get(name)
+
+
+def register(facts: DataSet) -> None:
+    """Make a user's data set known to this process; what was read of another one of its name is forgotten.
+
+    Raises:
+        BadInput: ipbench has one of that name.
+    """
+    assert facts.own is not None
+    if facts.name in DATASETS:
+        raise BadInput(f"{facts.name} is a data set of ipbench's; give yours another name")
+    before = OWN.get(facts.name)
+    if before is not None and before != facts:
+        for forget in _FORGET:
+            forget()
+    OWN[facts.name] = facts
+
+
+def cached_by_name(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """`lru_cache` for what is read of a data set by its name: emptied when a name comes to mean another one."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        cached = lru_cache(maxsize=most)(function)
+        _FORGET.append(cached.cache_clear)
+        return cached  # type: ignore[return-value]
+
+    return decorate

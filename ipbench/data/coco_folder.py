@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from ipbench import files
-from ipbench.data import coco, image_files
-from ipbench.data.catalog import DataSet, dataset
+from ipbench.data import coco, image_files, own_boxes
+from ipbench.data.catalog import DataSet, cached_by_name, dataset
 from ipbench.data.sources import Split
 from ipbench.errors import BadInput, BadProduct
 
@@ -35,10 +34,18 @@ class Listing:
 
 def annotations_path(name: str, split: Split, root: Path) -> Path:
     """Where the annotations of a split lie."""
+    own = dataset(name).own
+    if own is not None and own.place is not None:
+        return own_boxes.annotations_path(own.place, own.parts[split])
     return root / name / "annotations" / f"instances_{FOLDERS[split]}.json"
 
 
-@lru_cache(maxsize=4)
+def _images_folder(name: str, split: Split, root: Path) -> Path:
+    own = dataset(name).own
+    return own.place / own.parts[split] if own is not None and own.place is not None else root / name / FOLDERS[split]
+
+
+@cached_by_name(4)
 def listing(name: str, split: Split, root: Path) -> Listing:
     """Read the annotations of one split and look whether its images are there; a process does it once.
 
@@ -47,7 +54,7 @@ def listing(name: str, split: Split, root: Path) -> Listing:
         BadProduct: the annotations cannot be used (`coco.checked`), name an image that is not there, or have other
             categories than those of the training images; the message names file and image.
     """
-    folder, path = root / name / FOLDERS[split], annotations_path(name, split, root)
+    folder, path = _images_folder(name, split, root), annotations_path(name, split, root)
     if not folder.is_dir():
         raise BadInput(
             f"{name}: no folder {folder}; it cannot be downloaded for you: get it, and {_expected(name, root)}"
@@ -102,7 +109,7 @@ def read(found: Listing, facts: DataSet, image: int) -> np.ndarray:
     return np.asarray(decoded.resize((to_width, to_height), Image.Resampling.BILINEAR))
 
 
-@lru_cache(maxsize=4)
+@cached_by_name(4)
 def sha256(name: str, split: Split, root: Path) -> str:
     """Over the annotations of one split, and the names and sizes in bytes of its image files; opens no image.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ipbench.data import augment, crops, image_folder
+from ipbench.data import augment, crops, image_folder, own_images
 from ipbench.data.catalog import dataset
 from ipbench.data.sources import Split
 
@@ -40,8 +40,8 @@ class FolderPixels:
     def __init__(self, name: str, split: Split, root: Path, device: str, workers: int):
         facts = dataset(name)
         assert facts.shorter_side is not None
-        self._listing = image_folder.listing(name, split, root)
-        self._shape, self._shorter_side = facts.shape[1:], facts.shorter_side
+        self._listing = own_images.listing(facts, split) if facts.own else image_folder.listing(name, split, root)
+        self._channels, self._shape, self._shorter_side = facts.shape[0], facts.shape[1:], facts.shorter_side
         self._device, self._workers = device, workers
         self.labels = self._listing.labels
 
@@ -64,8 +64,8 @@ class FolderPixels:
                 yield images, torch.from_numpy(self.labels[part]).to(self._device)
 
     def _one(self, index: int, keyed: augment.Keyed | None) -> np.ndarray:
-        """The crop of one sample, uint8 (height, width, 3)."""
-        pixels = image_folder.read(self._listing.path(index), self._shorter_side)
+        """The crop of one sample, uint8 (height, width, channels)."""
+        pixels = image_folder.read(self._listing.path(index), self._shorter_side)[..., : self._channels]
         heights, widths = (np.array([side]) for side in pixels.shape[:2])
         ((top, left, height, width),) = crops.draw(np.array([index]), keyed, heights, widths, self._shape).tolist()
         part = pixels[top : top + height, left : left + width]

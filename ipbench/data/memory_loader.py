@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ipbench.data import augment, sources
+from ipbench.data.catalog import cached_by_name
 
 
 class MemoryPixels:
@@ -45,7 +45,7 @@ class MemoryPixels:
             yield images, self._labels.index_select(0, where[part])
 
 
-@lru_cache(maxsize=8)
+@cached_by_name(8)
 def _held(name: str, split: sources.Split, root: Path, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Images and labels on the device, shared by all runs of a process: fused jobs train many seeds."""
     images, labels = sources.load(name, split, root)

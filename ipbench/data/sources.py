@@ -6,15 +6,14 @@ import hashlib
 import importlib.util
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
 from ipbench import files, keys
-from ipbench.data import archives, image_folder, tiny_imagenet
-from ipbench.data.catalog import DataSet, dataset
+from ipbench.data import archives, image_folder, own_arrays, own_images, tiny_imagenet
+from ipbench.data.catalog import DataSet, cached_by_name, dataset
 from ipbench.data.formats import read_cifar, read_idx
 from ipbench.data.splits import keyed_order
 from ipbench.errors import BadInput, BadProduct, valid_choice
@@ -62,12 +61,12 @@ class Download(NamedTuple):
     """Where it goes and is unpacked, below the data root."""
 
 
-@lru_cache(maxsize=16)
+@cached_by_name(16)
 def load(name: str, split: Split, root: Path) -> Images:
     """Read one split of a data set; a process reads it once.
 
     Args:
-        name: one of `catalog.DATASETS` that fits into memory: not a folder of images (`image_folder`).
+        name: of a data set that fits into memory: not a folder of images (`image_folder`).
         split: "train" or "test".
         root: the data folder; `digits`, and Debian's Fashion-MNIST, lie elsewhere.
 
@@ -82,14 +81,16 @@ def load(name: str, split: Split, root: Path) -> Images:
     return images
 
 
-@lru_cache(maxsize=16)
+@cached_by_name(16)
 def _read(name: str, split: Split, root: Path) -> tuple[Images, str]:
     """One split, of whatever images it is, and where it lies."""
     facts = dataset(name)
     valid_choice(split, SPLITS, "split")
-    if facts.test is None:
+    if facts.own is not None and facts.own.place is not None:
+        images, labels, place = (own_arrays if facts.own.kind == "arrays" else own_images).read(facts, split)
+    elif facts.test is None:
         raise ValueError(f"{name} is a folder of images: image_folder reads it")
-    if name == "digits":
+    elif name == "digits":
         images, labels, place = *_digits(split, facts.test), "scikit-learn's digits"
     elif name in _CIFAR_LABEL_BYTES:
         images, labels, place = _cifar(name, split, root)
@@ -106,7 +107,7 @@ def _read(name: str, split: Split, root: Path) -> tuple[Images, str]:
     return Images(images, labels), place
 
 
-@lru_cache(maxsize=16)
+@cached_by_name(16)
 def sha256(name: str, split: Split, root: Path) -> str:
     """Over shape, type and bytes of the images and the labels of one split; arguments and errors as of `load`."""
     return _sha256(load(name, split, root))

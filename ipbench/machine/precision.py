@@ -42,8 +42,13 @@ def full_precision() -> Iterator[None]:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b of two matrices; never in TF32, nor are its derivatives of any order."""
-    return _Product.apply(a, b) if tf32()[0] else a @ b
+    """a @ b of two matrices; never in TF32, nor are its derivatives of any order.
+
+    In what `torch.compile` makes of it, torch's own setting holds (`torch.set_float32_matmul_precision`).
+    """
+    if torch.compiler.is_compiling() or not tf32()[0]:
+        return a @ b
+    return _Product.apply(a, b)
 
 
 class _Product(torch.autograd.Function):

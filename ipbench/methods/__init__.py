@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 
 from ipbench.errors import valid_choice
-from ipbench.methods._code import Code
 from ipbench.methods._continuing import line_of
 from ipbench.methods._declare import OF_MODELS, OWN_AXES, REGISTRY, Method, before_training, cross_entropy, method
 from ipbench.methods._files import code_in, renew
@@ -25,6 +24,7 @@ from ipbench.methods._stages import Choose, Continue, External, Prune, Rewind, S
 from ipbench.methods._updates import DropAndGrow, Gradual
 from ipbench.spec import Run
 from ipbench.updaters import Steps, Update, Updater
+from ipbench.user_code import Code
 
 __all__ = [
     "OF_MODELS",

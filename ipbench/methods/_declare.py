@@ -199,7 +199,24 @@ class Method:
                 beginning.
         """
         check_line(self, run, REGISTRY, where)
-        if problem := self._not_for(run) or self._twice(run) or self._nothing_to_choose(run):
+        if problem := self._not_for(run):
+            raise BadInput(f"{where}: method {self.name}: {problem}")
+        self.check_meaning(run, where)
+        for stage in self.stages(run.options):
+            if isinstance(stage, Train) and (problem := _misfit(stage, run, f"{where}: method {self.name}", steps)):
+                raise BadInput(f"{where}: method {self.name}: {problem}")
+
+    def check_meaning(self, run: Run, where: str) -> None:
+        """Whether the stages have a meaning for the run's allocation and pattern, whatever is trained on what.
+
+        Args:
+            run: of this method.
+            where: where the user wrote it, for the message.
+
+        Raises:
+            BadInput: they have none.
+        """
+        if problem := self._twice(run) or self._nothing_to_choose(run):
             raise BadInput(f"{where}: method {self.name}: {problem}")
         for stage in self.stages(run.options):
             if isinstance(stage, Prune) and stage.whole_ranking and run.allocation != "global":
@@ -214,8 +231,6 @@ class Method:
                     f"{where}: method {self.name}: its rule is for space {' and '.join(stage.spaces)}, not {run.space}"
                 )
             if problem := without_meaning(stage, run.pattern):
-                raise BadInput(f"{where}: method {self.name}: {problem}")
-            if isinstance(stage, Train) and (problem := _misfit(stage, run, f"{where}: method {self.name}", steps)):
                 raise BadInput(f"{where}: method {self.name}: {problem}")
 
     def _not_for(self, run: Run) -> str:

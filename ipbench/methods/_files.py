@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from hashlib import sha256
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
 
 from ipbench.errors import BadInput
-from ipbench.methods._code import Code, code_of
 from ipbench.methods._declare import REGISTRY
 from ipbench.methods._rules import SUFFIX as RULES
 from ipbench.methods._rules import code_of_rules, declare
+from ipbench.user_code import Code, code_of
+from ipbench.user_files import Uncached, execute, installed
 
 #: The code of methods, by file, as it was when the file was loaded.
 _CODE: dict[Path, Code] = {}
@@ -121,15 +117,7 @@ def _own(name: str) -> bool:
     top = name.partition(".")[0]
     if top == "ipbench" or top.startswith("ipbench_method_") or top in sys.stdlib_module_names:
         return False
-    return getattr(sys.modules[name], "__file__", None) is not None and top not in _installed()
-
-
-@cache
-def _installed() -> Mapping[str, list[str]]:
-    """Names that can be imported from installed packages, of all folders that are searched."""
-    from importlib.metadata import packages_distributions  # here, for planning a grid does not need it
-
-    return packages_distributions()
+    return getattr(sys.modules[name], "__file__", None) is not None and top not in installed()
 
 
 def _declared_in(path: Path) -> list[str]:
@@ -138,20 +126,7 @@ def _declared_in(path: Path) -> list[str]:
 
 def _execute(label: str, path: Path) -> None:
     """Import a file as the module `label`."""
-    spec = importlib.util.spec_from_file_location(label, path, loader=_Uncached(label, str(path)))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[label] = module
-    folder = Path.cwd()
-    try:
-        spec.loader.exec_module(module)
-    except BadInput:
-        raise
-    except (Exception, SystemExit) as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise BadInput(f"{path}: does not import: {said:.300}") from error
-    finally:
-        os.chdir(folder)  # all paths of a command line are relative to it
+    execute(label, path, _Remembered(label, str(path)))
 
 
 @contextmanager
@@ -167,15 +142,11 @@ def _all_or_none(label: str) -> Iterator[None]:
         raise
 
 
-class _Uncached(SourceFileLoader):
-    """Runs the file itself: it leaves no compiled one beside it, and trusts none that lies there."""
-
-    def path_stats(self, path: str) -> Mapping[str, Any]:
-        """Asked by the import system before it looks for a compiled file."""
-        raise OSError
+class _Remembered(Uncached):
+    """Runs the code as it was when the file was first run in this process."""
 
     def get_code(self, fullname: str) -> CodeType | None:
-        """The code as it was when the file was first run in this process."""
+        """Asked by the import system."""
         if fullname not in _CODE_OF:
             _CODE_OF[fullname] = super().get_code(fullname)
         return _CODE_OF[fullname]

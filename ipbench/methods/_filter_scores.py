@@ -118,7 +118,7 @@ def rdt(net: NetView, batch: Batch) -> Scores:
     plain = _classifier(net, "rdt")
 
     def squares(part: Batch) -> dict[str, Tensor]:
-        logits = plain(part.images)
+        logits = plain.logits(part)
         shares, logs = logits.softmax(1).mean(0).detach(), logits.log_softmax(1).mean(0)
         sums: dict[str, Tensor] = {}
         for share, log in zip(shares, logs, strict=True):
@@ -137,7 +137,7 @@ def grasp(net: NetView, batch: Batch) -> Scores:
     plain = _classifier(net, "grasp")
 
     def gradients(part: Batch) -> dict[str, Tensor]:
-        return plain.gradients(cross_entropy(plain(part.images) / _TEMPERATURE, part.labels), create_graph=True)
+        return plain.gradients(cross_entropy(plain.logits(part) / _TEMPERATURE, part.labels), create_graph=True)
 
     whole = net.mean(gradients, batch)  # of all images, whatever the pass
 

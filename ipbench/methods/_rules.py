@@ -15,10 +15,10 @@ from pathlib import Path
 
 from ipbench import files
 from ipbench.errors import BadInput, valid_choice
-from ipbench.methods._code import Code
 from ipbench.methods._declare import REGISTRY, Method
 from ipbench.methods._stages import Continue, External, Stage, Train
 from ipbench.spec import NAME, SPACES, pattern_name
+from ipbench.user_code import Code
 
 #: The folder in which `NAME.smk` is found by the name of its method alone; relative to that of the command.
 FOLDER = Path("workflow/rules/methods")

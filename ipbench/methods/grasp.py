@@ -24,7 +24,7 @@ def grasp(net, batch, *, temperature: float = 200.0):
         raise BadInput(f"method grasp: it divides logits by a temperature, and a net for {net.task} has other outputs")
 
     def gradients(part):
-        return net.gradients(cross_entropy(net(part.images) / temperature, part.labels), create_graph=True)
+        return net.gradients(cross_entropy(net.logits(part) / temperature, part.labels), create_graph=True)
 
     def products(part):
         # The gradient of <g, stop(g)> is H g: one more backward pass instead of a Hessian.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -11,15 +11,18 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ipbench import keys
+from ipbench import keys, output
 from ipbench.errors import BadInput
-from ipbench.models import catalog, googlenet, lenet, mobilenet, resnet, vgg
+from ipbench.models import catalog, googlenet, lenet, making, mobilenet, own, resnet, vgg, weights
 from ipbench.models.initialise import initialise
+from ipbench.spec import Own
 
 Shape = tuple[int, int, int]
 
 #: Pixels per side below which the coarsest level of a detector is a single place.
 _SMALLEST_SCENE = 64
+#: What is told of a model that is known by its name.
+_NOTHING = Own()
 
 
 class _Own(NamedTuple):
@@ -46,52 +49,82 @@ _OWN: dict[str, _Own] = {
 }
 
 
-def build(name: str, shape: Shape, classes: int, seed: int, scheme: str = "kaiming_normal") -> nn.Module:
+def build(
+    name: str, shape: Shape, classes: int, seed: int, scheme: str = "kaiming_normal", told: Own = _NOTHING
+) -> nn.Module:
     """Make the model `name` on the CPU in training mode.
 
     Args:
-        name: one of `catalog.MODELS` or `catalog.DETECTORS`, or any classification model of torchvision.models (never
-            pretrained).
+        name: one of `catalog.MODELS` or `catalog.DETECTORS`, any classification model of torchvision.models, timm.NAME
+            (never pretrained), or a user's.
         shape: (channels, height, width) of one image.
         classes: the number of logits; of a detector, of classes without the background.
         seed: the run's seed; all initial values are functions of it, of the names of the layers and of nothing else.
         scheme: how weights are drawn, one of `initialise.SCHEMES`.
+        told: of a run, what its model stands for: its code, and the weights that it starts with in place of drawn ones.
 
     Returns:
         A module that maps images (B, *shape) to logits (B, classes); a detector, see `detectors`. The state of
         torch's global generators is as before.
 
     Raises:
-        BadInput: unknown model or scheme, or the model cannot take this shape.
+        BadInput: unknown model or scheme, the model cannot take this shape, or is not what the run says.
         ValueError: `shape` or `classes` is not positive.
     """
-    _check(name, shape, classes)
+    _check(name, shape, classes, told)
+    base = told.base or name
     with torch.random.fork_rng(devices=[]):
         # For parameters that are neither weights nor norms, which `initialise` leaves alone (embeddings, tokens).
         # Not torch.manual_seed: it would also reseed the GPUs. A blank is in no layer's name, so no stream is shared.
         torch.default_generator.set_state(keys.generator(seed, "init", "other parameters").get_state())
-        net = _make(name, shape, classes)
+        net = making.of_file(catalog.OWN[name], shape, classes) if told.code else _make(base, shape, classes)
+        _check_timm(net, base, shape, classes, told)
     initialise(net, seed, scheme)
-    if name in catalog.DETECTORS:
+    if base in catalog.DETECTORS and not told.code:
         _detectors().begin_outputs(net)
+    if told.weights:
+        _load(net, name, told, classes)
     return net
 
 
-def outline(name: str, shape: Shape, classes: int) -> nn.Module:
+def _load(net: nn.Module, name: str, told: Own, classes: int) -> None:
+    path = catalog.OWN[name].weights
+    assert path is not None  # `own.check` has seen to it
+    if drawn := weights.load(net, path, told.weights, classes):
+        _say_once(f"ipbench: {path}: made for another number of classes than {classes}, so drawn: {', '.join(drawn)}")
+
+
+@cache
+def _say_once(text: str) -> None:
+    output.complain(text)
+
+
+def outline(name: str, shape: Shape, classes: int, told: Own = _NOTHING) -> nn.Module:
     """The model `name` without values, on torch's meta device: what it consists of, however large it is.
 
     Args:
         name: as for `build`.
         shape: as for `build`.
         classes: as for `build`.
+        told: as for `build`.
 
     Raises:
         BadInput: as `build`.
     """
-    _check(name, shape, classes)
-    with torch.random.fork_rng(devices=[]), _Unfilled():
-        net = _make(name, shape, classes)
-    return net.to("meta")
+    _check(name, shape, classes, told)
+    with torch.random.fork_rng(devices=[]):
+        if told.code:  # it is tried with an image, which needs values
+            return making.of_file(catalog.OWN[name], shape, classes).to("meta")
+        with _Unfilled():
+            net = _make(told.base or name, shape, classes)
+        net = net.to("meta")
+        _check_timm(net, told.base or name, shape, classes, told)
+    return net
+
+
+def _check_timm(net: nn.Module, base: str, shape: Shape, classes: int, told: Own) -> None:
+    if base.startswith(catalog.TIMM) and not told.code:
+        making.check_outputs(net, base.replace(catalog.TIMM, "timm/", 1), shape, classes)
 
 
 class _Unfilled(TorchFunctionMode):
@@ -105,8 +138,10 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **(kwargs | {"device": "meta"} if func is torch.empty else kwargs))
 
 
-def _check(name: str, shape: Shape, classes: int) -> None:
-    catalog.check(name)
+def _check(name: str, shape: Shape, classes: int, told: Own) -> None:
+    own.check(name, told)
+    if not told.code:
+        catalog.check(told.base or name)
     if len(shape) != 3 or min(shape) < 1 or classes < 1:
         raise ValueError(f"not a shape (C, H, W) and a number of classes: {shape}, {classes}")
 
@@ -114,6 +149,8 @@ def _check(name: str, shape: Shape, classes: int) -> None:
 def _make(name: str, shape: Shape, classes: int) -> nn.Module:
     if name in catalog.DETECTORS:
         return _detector(name, shape, classes)
+    if name.startswith(catalog.TIMM):
+        return making.of_timm(name.removeprefix(catalog.TIMM), shape, classes)
     return _own(name, shape, classes) if name in _OWN else _torchvision(name, shape, classes)
 
 

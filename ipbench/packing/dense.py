@@ -82,7 +82,8 @@ def save(path: Path, run: Run, end: End, *, constant: Constant = "drop", onnx: P
 def _cut(path: Path, run: Run, end: End, constant: Constant) -> SparseNet:
     """The net of a run's end without its dead channels."""
     facts = datasets.dataset(run.dataset)
-    net = SparseNet(build_model(run.model, facts.shape, facts.classes, run.seed, run.recipe.init), run, facts.shape)
+    made = build_model(run.model, facts.shape, facts.classes, run.seed, run.recipe.init, run.own)
+    net = SparseNet(made, run, facts.shape)
     try:
         net.restore(end.structure, end.net, end.masks)
     except ValueError as error:

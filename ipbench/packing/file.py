@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,8 +27,10 @@ from ipbench.packing.outline import Outline, outline_of
 from ipbench.spec import Recipe, Run, Value, build
 
 MAGIC = b"IPBPACK\0"
-#: The formats that are read. The second one has a structure; a net of which no channel is cut is written in the first.
+#: The formats of runs' nets. The second one has a structure; a net of which no channel is cut is written in the first.
 VERSIONS = 1, 2
+#: The format of nets of a user's own (`packing/own.py`).
+OWN = 3
 #: How kept coefficients are stored.
 VALUES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 #: A net of more parameters is built only if its file has at least a byte for every hundred of them.
@@ -96,14 +98,14 @@ class SlicedHeader(Header):
     shapes: dict[str, tuple[Side, ...]]
 
 
-def units_kept(header: Header) -> dict[str, tuple[int, tuple[int, ...]]]:
+def units_kept(structure: Mapping[str, tuple[int, str]]) -> dict[str, tuple[int, tuple[int, ...]]]:
     """Of every channel group that is cut, how many units it has in the dense net, and those that stay.
 
     Raises:
         ValueError: the digits are not those of so many units, a part of which stays.
     """
     result = {}
-    for name, (units, digits) in header.structure.items() if isinstance(header, SlicedHeader) else ():
+    for name, (units, digits) in structure.items():
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8))
         kept = tuple(np.flatnonzero(bits).tolist())
         whole = len(bits) == 4 * len(digits) == -(-units // 8) * 8  # fromhex lets white space pass
@@ -118,6 +120,10 @@ def coded_units(units: int, kept: Sequence[int]) -> tuple[int, str]:
     bits = np.zeros(units, dtype=bool)
     bits[list(kept)] = True
     return units, np.packbits(bits).tobytes().hex()
+
+
+#: A kind of header.
+H = TypeVar("H", bound=Value)
 
 
 @contextmanager
@@ -160,7 +166,8 @@ def claims(path: Path, file: IO[bytes], size: int) -> tuple[Header, Sizes]:
     Raises:
         BadProduct: it is truncated, altered, of another version, or claims what cannot be.
     """
-    header, length = _header(path, file, size)
+    kinds: dict[int, type[Header]] = {1: Header, 2: SlicedHeader}
+    header, length = header_of(path, file, size, kinds)
     outline = _claimed(path, header)
     _check_layers(path, header, outline.sizes)
     sizes = _sizes(header, length, outline)
@@ -186,7 +193,7 @@ def _claimed(path: Path, header: Header) -> Outline:
     if not isinstance(header, SlicedHeader):
         return outline
     try:
-        units_kept(header)
+        units_kept(header.structure)
         return outline.cut(header.shapes)
     except ValueError as error:
         raise BadProduct(f"{path}: does not hold a {header.model}: {error}") from None
@@ -208,13 +215,27 @@ def _check_layers(path: Path, header: Header, layers: Mapping[str, int]) -> None
             )
 
 
-def _header(path: Path, file: IO[bytes], size: int) -> tuple[Header, int]:
-    """The header of a file whose checksum is right, and its length."""
+def header_of(path: Path, file: IO[bytes], size: int, kinds: Mapping[int, type[H]]) -> tuple[H, int]:
+    """The header of a file whose checksum is right, and its length.
+
+    Args:
+        path: for messages.
+        file: of this path.
+        size: in bytes.
+        kinds: of headers, by the formats that are read.
+
+    Raises:
+        BadProduct: it is truncated, altered, or of another format.
+    """
     fixed = file.read(FIXED)
     if not fixed.startswith(MAGIC):
         raise BadProduct(f"{path}: not a packed net (`ipbench pack` writes them)")
     version = int.from_bytes(fixed[len(MAGIC) : len(MAGIC) + 2], "little")
-    if len(fixed) == FIXED and version not in VERSIONS:
+    if len(fixed) == FIXED and version not in kinds:
+        if version == OWN:
+            raise BadProduct(f"{path}: holds a net of its user's own: in Python, `ipbench.load(path, model)` reads it")
+        if version in VERSIONS:
+            raise BadProduct(f"{path}: holds the net of a run: `ipbench unpack` reads it")
         known = " and ".join(map(str, VERSIONS))
         raise BadProduct(f"{path}: packed in format {version}; this version of ipbench reads formats {known}")
     if size > LARGEST_FILE:
@@ -228,8 +249,7 @@ def _header(path: Path, file: IO[bytes], size: int) -> tuple[Header, int]:
     try:
         if length > min(LARGEST_HEADER, size - FIXED - CHECKSUM):
             raise ValueError
-        kind = SlicedHeader if version > 1 else Header
-        return build(kind, json.loads(file.read(length)), f"{path}: header"), length
+        return build(kinds[version], json.loads(file.read(length)), f"{path}: header"), length
     except (ValueError, RecursionError):
         raise BadProduct(f"{path}: its header is not readable") from None
     except BadInput as error:

@@ -6,7 +6,6 @@ docs/packed-format.md describes the file.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -37,6 +36,7 @@ from ipbench.packing.file import (
     too_large,
     units_kept,
 )
+from ipbench.packing.tensors import bases_of, bytes_of, check_fits, others_of, taken
 from ipbench.runs.state import End
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.spaces import plain_name
@@ -63,19 +63,19 @@ def pack(path: Path, run: Run, end: End, values: str = "fp32") -> Sizes:
     start_digest = tensors_digest(net.start)
     faded = _restored(path, net, end)
     kept = {name: c.detach()[net.masks[name]] for name, c in net.coefficients.items()}
-    for name, tensor in (*kept.items(), *_bases(net).items(), *_others(net).items()):
-        _check_fits(name, tensor, tensor.dtype)
+    for name, tensor in (*kept.items(), *bases_of(net).items(), *others_of(net).items()):
+        check_fits(name, tensor, tensor.dtype)
     for name, tensor in kept.items():
-        _check_fits(name, tensor, kind)
+        check_fits(name, tensor, kind)
     codes = {name: sparse_code.encode(mask.flatten().numpy(), bool(net.structure)) for name, mask in net.masks.items()}
     layers = [[len(kept[name]), bits, len(code)] for name, (bits, code) in codes.items()]
     header = _header(run, values, layers, faded, start_digest) | _cuts(net)
     parts = {
         "header": _beginning(header),
         "masks": b"".join(code for _, code in codes.values()),
-        "values": b"".join(_bytes(tensor.to(kind)) for tensor in kept.values()),
-        "filter bases": b"".join(map(_bytes, _bases(net).values())),
-        "biases, norms, buffers": b"".join(map(_bytes, _others(net).values())),
+        "values": b"".join(bytes_of(tensor.to(kind)) for tensor in kept.values()),
+        "filter bases": b"".join(map(bytes_of, bases_of(net).values())),
+        "biases, norms, buffers": b"".join(map(bytes_of, others_of(net).values())),
     }
     zeroed = sum(int(((tensor != 0) & (tensor.to(kind) == 0)).sum()) for tensor in kept.values())
     return _written(path, net, parts, sum(map(len, kept.values())), zeroed)
@@ -184,7 +184,7 @@ def _cut(path: Path, net: SparseNet, header: Header) -> None:
     """
     if not isinstance(header, SlicedHeader):
         return
-    told = units_kept(header)
+    told = units_kept(header.structure)
     try:
         structure = Structure({name: kept for name, (_, kept) in told.items()})
         structure.check(net.groups)
@@ -217,13 +217,13 @@ def _contents(net: SparseNet, header: Header, body: bytes) -> tuple[dict[str, Te
     tensors = {}
     for (name, c), (count, _, _) in zip(net.coefficients.items(), header.layers, strict=True):
         values = net.off_values(name, header.faded)
-        values[masks[name]] = _taken(stream, kind, (count,)).to(c.dtype)
+        values[masks[name]] = taken(stream, kind, (count,)).to(c.dtype)
         tensors[places[id(c)]] = values
     for basis in net.bases.values():
         if isinstance(basis.matrix, nn.Parameter):
-            tensors[places[id(basis.matrix)]] = _taken(stream, basis.matrix.dtype, tuple(basis.matrix.shape))
-    for name, tensor in _others(net).items():
-        tensors[name] = _taken(stream, tensor.dtype, tuple(tensor.shape))
+            tensors[places[id(basis.matrix)]] = taken(stream, basis.matrix.dtype, tuple(basis.matrix.shape))
+    for name, tensor in others_of(net).items():
+        tensors[name] = taken(stream, tensor.dtype, tuple(tensor.shape))
     return masks, {**net.tensors(), **tensors}  # bases that were not trained are in no file
 
 
@@ -282,39 +282,3 @@ def _factors(net: SparseNet, end: End) -> list[float]:
     quotient = np.float32(now / start_value)
     steps = quotient + np.arange(-4, 5, dtype=np.float32) * np.spacing(quotient)
     return [float(step) for step in sorted(steps, key=lambda step: abs(step - quotient))]
-
-
-def _check_fits(name: str, tensor: Tensor, kind: torch.dtype) -> None:
-    """Raise `BadInput` if a value is not finite in this type."""
-    wrong = ~torch.isfinite(tensor.to(kind))
-    if bool(wrong.any()):
-        value = float(tensor[wrong][0])
-        limit = f", whose largest is {torch.finfo(kind).max:g}" if math.isfinite(value) else ""
-        raise BadInput(f"{name}: {value:g} cannot be packed as {str(kind).removeprefix('torch.')}{limit}")
-
-
-def _bases(net: SparseNet) -> dict[str, Tensor]:
-    """The filter bases that were trained; the others come from the seed."""
-    return {name: basis.matrix.detach() for name, basis in net.bases.items() if isinstance(basis.matrix, nn.Parameter)}
-
-
-def _others(net: SparseNet) -> dict[str, Tensor]:
-    """Biases, norms and buffers."""
-    known = {id(c) for c in net.coefficients.values()} | {id(basis.matrix) for basis in net.bases.values()}
-    named = {**dict(net.net.named_parameters()), **dict(net.net.named_buffers())}
-    return {name: tensor.detach() for name, tensor in named.items() if id(tensor) not in known}
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    data: bytes = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
-    return data
-
-
-def _taken(stream: BytesIO, kind: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """The next tensor of a file."""
-    data = stream.read(math.prod(shape) * kind.itemsize)
-    return (
-        torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy()).view(kind).view(shape)
-        if data
-        else torch.empty(shape, dtype=kind)
-    )

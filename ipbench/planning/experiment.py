@@ -22,7 +22,7 @@ from ipbench import files, methods
 from ipbench.data import catalog as datasets
 from ipbench.errors import BadInput, valid_choice
 from ipbench.models import catalog as models
-from ipbench.planning import plain_yaml
+from ipbench.planning import own, plain_yaml
 from ipbench.planning.jobs import Job, fuse
 from ipbench.spec import (
     COEFFICIENTS,
@@ -43,6 +43,7 @@ from ipbench.spec import (
     Text,
     Value,
     build,
+    checked_name,
     pair_of,
 )
 
@@ -68,6 +69,20 @@ def _method(value: object) -> object:
     return value
 
 
+def _set(value: object) -> object:
+    if not isinstance(value, str | dict):
+        raise ValueError("a data set is a name, or a mapping with `folder`")
+    return checked_name(value) if isinstance(value, str) else value
+
+
+def _model(value: object) -> object:
+    if not isinstance(value, str | dict):
+        raise ValueError("a model is a name, or a mapping with `name`")
+    if isinstance(value, str):
+        checked_name(value.removeprefix("timm/"))
+    return value
+
+
 def _seeds(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         if not 1 <= value <= 100_000:
@@ -86,8 +101,10 @@ class Axes(Value):
     """What a user writes in `config/NAME.yaml`. Every axis is one value or a list."""
 
     title: Text = Field("", max_length=200)
-    datasets: Annotated[tuple[Name, ...], _LISTED, _SOME, _ONCE]
-    models: Annotated[tuple[Name, ...], _LISTED, _ONCE] = Field((), description="empty: each data set's default")
+    datasets: Annotated[tuple[Annotated[str | dict[str, Any], BeforeValidator(_set)], ...], _LISTED, _SOME]
+    models: Annotated[tuple[Annotated[str | dict[str, Any], BeforeValidator(_model)], ...], _LISTED] = Field(
+        (), description="empty: each data set's default"
+    )
     recipe: Annotated[tuple[dict[str, Any], ...], _LISTED, _SOME] = Field(
         ({},), description="changes to each data set's default recipe; several mappings are an axis"
     )
@@ -123,15 +140,21 @@ class Experiment:
     name: str
     axes: Axes
     where: str
+    folder: Path = Path()
+    trust: bool = False
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], name: str, where: str | None = None) -> Experiment:
+    def from_config(
+        cls, config: dict[str, Any], name: str, where: str | None = None, folder: Path = Path(), trust: bool = False
+    ) -> Experiment:
         """Validate what a user wrote, completely: every cell of the grid is built.
 
         Args:
             config: the YAML's content; a key `name` in it takes the place of `name`.
             name: names the folder results/NAME.
             where: how messages name the source.
+            folder: that the paths of models and data sets are relative to.
+            trust: take what was found of users' data sets last time without a look at their files.
 
         Raises:
             BadInput: one line with the place, the problem and what is valid.
@@ -144,13 +167,14 @@ class Experiment:
         if isinstance(label, int) and not isinstance(label, bool):
             label = str(label)  # `name: 2026`
         build(_Named, {"name": label}, place)
-        experiment = cls(label, build(Axes, values, place), place)
+        experiment = cls(label, build(Axes, values, place), place, folder, trust)
         _ = experiment.cells
+        own.keep()
         return experiment
 
     @classmethod
-    def load(cls, path: Path) -> Experiment:
-        """Read an experiment from a YAML file; its stem is its name."""
+    def load(cls, path: Path, *, trust: bool = False) -> Experiment:
+        """Read an experiment from a YAML file; its stem is its name. `trust`: as of `from_config`."""
         try:
             config = plain_yaml.read(files.read(path, MOST_BYTES).decode())
         except files.Missing:
@@ -158,12 +182,22 @@ class Experiment:
             raise BadInput(f"{path}: no such file" + (f" (did you mean {near[0]}?)" if near else "")) from None
         except (UnicodeDecodeError, plain_yaml.NotPlain) as error:
             raise BadInput(f"{path}: not readable as YAML: {' '.join(str(error).split())[:200]}") from None
-        return cls.from_config(config, path.stem, str(path))
+        return cls.from_config(config, path.stem, str(path), path.parent, trust)
+
+    @cached_property
+    def datasets(self) -> list[str]:
+        """Names of the data sets; those of users are looked at, if they were not before."""
+        return own.data_sets(self.axes.datasets, self.folder, f"{self.where}: datasets", trust=self.trust)
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Names of the models, as the file lists them; none where each data set's default is meant."""
+        return own.models(self.axes.models, self.folder, f"{self.where}: models")
 
     @property
-    def datasets(self) -> list[str]:
-        """Names of the data sets."""
-        return list(self.axes.datasets)
+    def own_paths(self) -> list[Path]:
+        """Files and folders of users' models and data sets."""
+        return own.paths()
 
     @property
     def loader(self) -> str:
@@ -191,7 +225,7 @@ class Experiment:
     def _nets(self) -> Iterator[dict[str, Any]]:
         """Data set, model, recipe and what else the runs of a net have in common, as fields of a run."""
         axes, where = self.axes, self.where
-        for data in axes.datasets:
+        for data in self.datasets:
             facts = datasets.dataset(data, where)
             datasets.check_loader(facts, axes.loader, where)
             recipes = [merged_recipe(facts.recipe, changes, f"{where}: recipe") for changes in axes.recipe]
@@ -199,12 +233,12 @@ class Experiment:
                 raise BadInput(f"{where}: recipe: two of its {len(recipes)} entries are the same recipe for {data}")
             for recipe in recipes:
                 datasets.check_recipe(facts, recipe, f"{where}: recipe")
-            for model in axes.models or (facts.model,):
-                models.check(model, where)
+            for model in self.models or (facts.model,):
                 models.check_task(model, data, facts.task, where)
                 for recipe in recipes:
                     yield {
                         "dataset": data, "model": model, "recipe": recipe, "mode": axes.mode, "seed": axes.seeds[0],
+                        "own": own.own_of(data, model),
                     }  # fmt: skip
 
     def _of_variant(
@@ -310,7 +344,7 @@ class Experiment:
         codes = {name: methods.code(name) for name in {run.method for run in self.cells.values()}}
         known = methods.methods()
         for cell, run in self.cells.items():
-            values = run.model_dump(mode="json", exclude={"seed"})
+            values = run.model_dump(mode="json", exclude={"seed", "own"})
             code = codes[run.method]
             cells.append(
                 {
@@ -320,20 +354,25 @@ class Experiment:
                     "pair": pair_of(run),
                     "seeds": list(self.axes.seeds),
                     **({"code": code.sha256} if code else {}),
+                    **({"own": told} if (told := run.own.differences()) else {}),
                     **({"knob": known[run.method].knob} if known[run.method].by_knob(run.options) else {}),
                 }
             )
-        return {"name": self.name, "title": self.axes.title, "margin": self.axes.margin, "cells": cells}
+        sets = own.facts(self.datasets)
+        return {
+            "name": self.name, "title": self.axes.title, "margin": self.axes.margin, "cells": cells,
+            **({"datasets": sets} if sets else {}),
+        }  # fmt: skip
 
     def _variants(self) -> Iterator[_Variant]:
         """Every method of the experiment with its options and masks; lists of values are axes too."""
         where, seen = f"{self.where}: methods", set()
-        for method, own in self._entries():
-            chosen_models = self._own_models(own.pop(methods.OF_MODELS, None), f"{where}: {method.name}")
-            axes = self._own_axes(method, own, where)
-            for chosen in _product({**axes, **own}, f"{where}: {method.name}"):
+        for method, said in self._entries():
+            chosen_models = self._own_models(said.pop(methods.OF_MODELS, None), f"{where}: {method.name}")
+            axes = self._own_axes(method, said, where)
+            for chosen in _product({**axes, **said}, f"{where}: {method.name}"):
                 masks = {name: chosen.pop(name) for name in methods.OWN_AXES}
-                if "budget" not in own and method.budget != "parameters":
+                if "budget" not in said and method.budget != "parameters":
                     masks["budget"] = method.budget_for(masks["pattern"])
                 options = method.check_options(chosen, self.where)
                 name = repr((method.name, options, masks, sorted(chosen_models)))
@@ -396,7 +435,7 @@ class Experiment:
             return frozenset()
         if wanted == []:
             raise BadInput(f"{where}: model is an empty list; give a value, or leave it out")
-        known = self.axes.models or tuple(datasets.dataset(data, self.where).model for data in self.axes.datasets)
+        known = self.models or [datasets.dataset(data, self.where).model for data in self.datasets]
         chosen = wanted if isinstance(wanted, list) else [wanted]
         return frozenset(valid_choice(str(name), known, "model of this experiment", where) for name in chosen)
 

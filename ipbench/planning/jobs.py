@@ -10,6 +10,8 @@ from typing import Any
 
 from ipbench import methods
 from ipbench.data import catalog as datasets
+from ipbench.data import own as own_data
+from ipbench.models import own as own_models
 from ipbench.planning import plain_yaml
 from ipbench.spec import Recipe, Run, identity
 
@@ -60,9 +62,11 @@ class Job:
 
     @property
     def arguments(self) -> list[str]:
-        """Axis options of `ipbench run`: what differs from the defaults."""
+        """Options of `ipbench run` that say what is trained: what differs from the defaults."""
         run = self.cells[0]
-        words = ["--dataset", run.dataset, "--model", run.model, "--method", run.method]
+        words = [*own_data.words(run.dataset), *own_models.words(run.model, run.own), "--method", run.method]
+        for name, digest in run.own.differences().items():
+            words += ["--digest", f"{name}={digest}"] if name != "base" else []
         for cell in self.cells:
             words += ["--sparsity", cell.sparsity]
         words += ["--space", run.space, "--off", run.off, "--allocation", run.allocation, "--mode", run.mode]
@@ -85,6 +89,12 @@ class Job:
         for seed in self.seeds:
             words += ["--seed", str(seed)]
         return words
+
+    @property
+    def places(self) -> list[str]:
+        """Options of `ipbench run` that say where a user's model and data set lie: no part of what they are."""
+        run = self.cells[0]
+        return [*own_data.places(run.dataset), *own_models.places(run.model, run.own)]
 
     def alone(self, cell: Run, seed: int) -> Job:
         """One of its runs, for a program that scores it: another one does not keep its end."""
@@ -178,7 +188,7 @@ def _ends(sparsities: Sequence[str]) -> str:
     return sparsities[0] if len(sparsities) == 1 else f"{sparsities[0]}-{sparsities[-1]}"
 
 
-@lru_cache
+@datasets.cached_by_name(128)
 def _recipe_words(dataset: str, recipe: Recipe) -> tuple[str, ...]:
     """What differs from the data set's default recipe."""
     usual = _flat(datasets.dataset(dataset).recipe.model_dump(mode="json"))

@@ -51,6 +51,7 @@ def _draws_dropout_again(run: Run) -> bool:
 
 def _scores_in_passes(run: Run) -> bool:
     """A user's method is told by its code, and need not be there where records are collected."""
+    # Nor was there any data set of a user's in versions before.
     if not methods.built_in(run.method) or run.dataset not in DATASETS:
         return False
     return _score_pixels(run.dataset, run.recipe, run.method, tuple(sorted(run.options.items()))) > PASS_PIXELS

@@ -7,11 +7,13 @@ Everything that decides a number is in the `Run`; where it is computed (device, 
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ import torch
 
 from ipbench import methods, output
 from ipbench.data import digest
+from ipbench.data import own as own_data
 from ipbench.data.loaders import Data
 from ipbench.errors import BadInput, BadProduct
 from ipbench.files import Missing
@@ -27,6 +30,7 @@ from ipbench.machine.precision import set_tf32
 from ipbench.machine.process_state import reset
 from ipbench.machine.provenance import provenance
 from ipbench.models.build import build as build_model
+from ipbench.models.catalog import TIMM
 from ipbench.planning.numerics import numerics
 from ipbench.runs.external import external_masks
 from ipbench.runs.latency import side_by_side
@@ -318,7 +322,7 @@ class _Work:
         return {
             "id": run.id,
             "cell": run.cell,
-            "run": run.model_dump(mode="json"),
+            "run": run.to_json(),
             "status": status,
             "reason": reason,
             "outcome": (outcome := without_nan(outcome)),
@@ -328,6 +332,7 @@ class _Work:
             "provenance": {
                 "numerics": numerics(run),
                 **self.there,
+                **of_the_model(run),
                 **({"boxes": self.data.notes} if self.data.notes else {}),
                 **handed_on(provenance(environment.device), before),
                 "threads": environment.threads,
@@ -340,7 +345,12 @@ class _Work:
 
 
 def open_data(run: Run, environment: Environment) -> Data:
-    """What a run reads; of several processes each reads its part."""
+    """What a run reads; of several processes each reads its part.
+
+    Raises:
+        BadInput: a user's data set is not known here, or has changed; besides, what `Data` raises.
+    """
+    own_data.check(run.dataset, run.own.data)
     return Data(
         run.dataset,
         run.recipe,
@@ -374,6 +384,14 @@ def content(run: Run, environment: Environment) -> dict[str, str]:
     return {"data": images, **({"method": code.sha256} if code else {})}
 
 
+def of_the_model(run: Run) -> dict[str, str]:
+    """What a record tells of a model that is a user's, or timm's."""
+    told = {"model": run.own.code, "weights": run.own.weights, "timm": ""}
+    if run.net.startswith(TIMM) or (run.own.code and "timm" in sys.modules):
+        told["timm"] = metadata.version("timm")
+    return {name: value for name, value in told.items() if value}
+
+
 def in_turn(numbers: Sequence[int]) -> int | str:
     """A number, or "1 then 2" where it was another one before."""
     return numbers[0] if len(numbers) == 1 else " then ".join(map(str, numbers))
@@ -400,6 +418,7 @@ def versions(environment: Environment) -> dict[str, Any]:
 
 def build_net(run: Run, data: Data, environment: Environment) -> SparseNet:
     """The net of a run with its initial values, in the run's space and on the device."""
-    net = SparseNet(build_model(run.model, data.shape, data.classes, run.seed, run.recipe.init), run, data.shape)
+    made = build_model(run.model, data.shape, data.classes, run.seed, run.recipe.init, run.own)
+    net = SparseNet(made, run, data.shape)
     net = net.to(environment.device)
     return net.to(memory_format=torch.channels_last) if channels_last(run.mode, environment) else net

@@ -16,17 +16,16 @@ from ipbench.sparse.net import Gradient, SparseNet
 from ipbench.sparse.patterns import selector
 from ipbench.spec import canonical_json
 from ipbench.store import tensors_digest
-from ipbench.tasks import task_of
 from ipbench.training.loop import Progress, evaluate, gradient_norm, require_finite, require_finite_net
 
 
 def starting_gradient_norm(net: SparseNet, data: Data) -> float:
     """Norm of the loss gradient in the trained coefficients before the first step, on the score batch."""
-    batch, task = data.score_batch(), task_of(net.run.dataset)
+    batch = data.score_batch()
     with net.scratch() as twin:
 
         def gradients(part: Batch) -> list[Gradient]:
-            return twin.gradients(task.loss(twin(*task.inputs(part, net.run.seed)), part))
+            return twin.gradients(twin.task.loss_of(twin, part, net.run.seed))
 
         for _, c, gradient in twin.averaged(gradients, batch):
             c.grad = torch.empty_like(c).copy_(gradient)  # in its layout, in whose order the norm is summed
@@ -139,7 +138,7 @@ def assess(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
     # An accuracy can be taken of logits that are not numbers; the loss tells.
     require_finite({"test loss": test_loss, "training loss": train_loss}, "of the net at the end")
     require_finite({"test loss": selected_loss}, f"of the net that is selected, of epoch {progress.best_epoch},")
-    metric = task_of(net.run.dataset).primary
+    metric = net.task.primary
     return {
         "test_accuracy": test_accuracy,
         "test_accuracy_selected": selected,

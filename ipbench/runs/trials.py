@@ -9,7 +9,6 @@ from ipbench.data.loaders import Batch, Data
 from ipbench.errors import BadInput
 from ipbench.sparse.net import SparseNet
 from ipbench.store import tensors_digest
-from ipbench.tasks import task_of
 from ipbench.training.loop import Sgd, _precision
 
 #: Pooling whose backward pass has no deterministic algorithm on GPUs, unless it leaves one position.
@@ -94,14 +93,14 @@ def equal_steps(net: SparseNet, batch: Batch) -> bool:
         net: not changed, nor are the generators.
         batch: of a training step.
     """
-    recipe, task, digests = net.run.recipe, task_of(net.run.dataset), set()
+    recipe, task, digests = net.run.recipe, net.task, set()
     for _ in range(2):
         with net.scratch() as twin:
             optimiser = Sgd(twin, recipe, {})
             for _ in range(2):
                 twin.zero_grad(set_to_none=True)
                 with _precision(recipe, batch.images):
-                    outputs = twin(*task.inputs(batch, net.run.seed, 0))
+                    outputs = task.outputs(twin, batch, net.run.seed, 0)
                 task.loss(outputs, batch).backward()
                 twin.mask_gradients(recipe.weight_decay)
                 optimiser.step(recipe.lr)

@@ -23,6 +23,7 @@ from ipbench.errors import BadInput
 from ipbench.machine.provenance import provenance
 from ipbench.planning.numerics import numerics
 from ipbench.runs.execute import Environment, execute
+from ipbench.runs.given import Given
 from ipbench.spec import UNIT_PATTERNS, Run, canonical_json
 
 #: What two runs must have in common before their bits can be expected to agree.
@@ -38,6 +39,9 @@ _LEVEL = 0.05
 
 #: How reasons begin that say nothing of a number: the record is of something else, or was not read.
 _NOTHING_SAID = ("stale: ", "cannot be read: ", "not a file, but ")
+
+#: Of users' models and data sets.
+NOTHING = Given()
 
 KINDS = EQUAL, CONSISTENT, DIFFERENT, NOT_COMPARABLE = "equal", "consistent", "different", "not comparable"
 
@@ -80,7 +84,7 @@ class Verdict:
     reason: str
 
 
-def candidates(results: Path, sample: int, environment: Environment) -> list[Candidate]:
+def candidates(results: Path, sample: int, environment: Environment, given: Given = NOTHING) -> list[Candidate]:
     """What would be trained again, with what is known before: nothing is trained here.
 
     Args:
@@ -88,6 +92,7 @@ def candidates(results: Path, sample: int, environment: Environment) -> list[Can
         sample: how many runs of each experiment, chosen by a hash of their ids: the same ones everywhere. Records that
             cannot be used are listed besides.
         environment: where to compute.
+        given: users' models and data sets.
 
     Raises:
         BadInput: there is no experiment, one cannot be read, or no run of any is finished.
@@ -99,7 +104,9 @@ def candidates(results: Path, sample: int, environment: Environment) -> list[Can
         rows = [row for row in collection.runs.to_dict("records") if row["status"] == "done"]
         rows.sort(key=lambda row: hashlib.sha256(f"verify {row['id']}".encode()).digest())
         for row in rows[:sample]:
-            found.append(_candidate(folder, collection, {str(key): value for key, value in row.items()}, environment))
+            found.append(
+                _candidate(folder, collection, {str(key): value for key, value in row.items()}, environment, given)
+            )
     if not found:
         raise BadInput(f"{results}: no run is finished: there is nothing to verify")
     return found
@@ -124,16 +131,19 @@ def announce(found: list[Candidate]) -> Iterator[str]:
         yield f"{len(found) - len(trained)} of {len(found)} runs are not trained again"
 
 
-def verify(found: list[Candidate], environment: Environment) -> Iterator[tuple[Candidate, Verdict]]:
+def verify(
+    found: list[Candidate], environment: Environment, given: Given = NOTHING
+) -> Iterator[tuple[Candidate, Verdict]]:
     """Train candidates again, each in a folder of its own, and judge what comes out.
 
     Args:
         found: what `candidates` returned.
         environment: where to compute; the number of threads is the recorded one.
+        given: as of `candidates`.
     """
     intervals = sum(candidate.verdict is None and bool(candidate.differences) for candidate in found)
     for candidate in found:
-        yield candidate, candidate.verdict or _train(candidate, environment, _LEVEL / max(1, intervals))
+        yield candidate, candidate.verdict or _train(candidate, environment, given, _LEVEL / max(1, intervals))
 
 
 def _experiments(results: Path) -> list[Path]:
@@ -158,7 +168,9 @@ def _unusable(folder: Path, collection: Collection) -> list[Candidate]:
     return found
 
 
-def _candidate(folder: Path, collection: Collection, row: dict[str, Any], environment: Environment) -> Candidate:
+def _candidate(
+    folder: Path, collection: Collection, row: dict[str, Any], environment: Environment, given: Given
+) -> Candidate:
     cell = next(cell for cell in collection.grid.cells if cell.id == row["cell"])
     run = cell.run(int(row["seed"]))
     label = f"{folder.name}: {run.dataset} {run.model} {run.method} {run.space} p={run.sparsity} seed {run.seed}"
@@ -166,7 +178,7 @@ def _candidate(folder: Path, collection: Collection, row: dict[str, Any], enviro
     others = runs[(runs["cell"] == cell.id) & (runs["seed"] != run.seed) & (runs["status"] == "done")]["test_accuracy"]
     accuracies = tuple(map(float, others.dropna()))
     candidate = Candidate(label, run, row, cell, accuracies, tuple(_differences(row, run, environment)))
-    if refusal := _refusal(candidate, run, environment):
+    if refusal := _refusal(candidate, run, environment, given):
         return replace(candidate, verdict=Verdict(NOT_COMPARABLE, refusal))
     return candidate
 
@@ -189,7 +201,7 @@ def _differences(row: Mapping[str, Any], run: Run, environment: Environment) -> 
         yield "the record does not tell the instructions of its cpu"
 
 
-def _refusal(candidate: Candidate, run: Run, environment: Environment) -> str:
+def _refusal(candidate: Candidate, run: Run, environment: Environment, given: Given) -> str:
     """Why a run is not worth training again; empty if it is."""
     row = candidate.row
     if (made_with := _told(row, "numerics")) != str(numerics(run)):
@@ -197,6 +209,7 @@ def _refusal(candidate: Candidate, run: Run, environment: Environment) -> str:
     if (processes := _told(row, "processes")) not in ("1", None):
         return f"made by {processes} processes, which changes what norms see; one trains here"
     try:
+        given.know(run, environment.root)
         code = methods.code(run.method)
         images = digest.of(run.dataset, environment.root, environment.loader)
     except BadInput as error:
@@ -215,9 +228,10 @@ def _refusal(candidate: Candidate, run: Run, environment: Environment) -> str:
     return ""
 
 
-def _train(candidate: Candidate, environment: Environment, level: float) -> Verdict:
+def _train(candidate: Candidate, environment: Environment, given: Given, level: float) -> Verdict:
     run, row = candidate.run, candidate.row
     assert run is not None
+    given.know(run, environment.root)  # another experiment may have a data set of that name
     threads = int(_told(row, "threads") or 1)
     with tempfile.TemporaryDirectory() as folder:
         record = execute(run, Path(folder), replace(environment, threads=threads))

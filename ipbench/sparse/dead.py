@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from ipbench.errors import BadInput
 from ipbench.sparse.channels import Group, Groups, Member
 from ipbench.sparse.layers import CONVOLUTIONS, TRANSPOSED
+from ipbench.sparse.slicing import Cut, plan
+from ipbench.sparse.structure import Structure
 
 if TYPE_CHECKING:
     from ipbench.sparse.net import SparseNet
@@ -37,6 +39,18 @@ def silent(groups: Groups, masks: Mapping[str, Tensor]) -> dict[str, NDArray[np.
 def unread(groups: Groups, masks: Mapping[str, Tensor]) -> dict[str, NDArray[np.bool_]]:
     """The units of the free groups that no filter reads any more: all its parts for the channel are masked."""
     return {group.name: _empty(group, group.consumers, masks) for group in groups.free}
+
+
+def removed_with(groups: Groups, masks: Mapping[str, Tensor]) -> Cut:
+    """The cut of all channels that masks leave without filters or without readers; one of every group stays.
+
+    Args:
+        groups: of the dense net.
+        masks: by layer.
+    """
+    made, read = silent(groups, masks), unread(groups, masks)
+    gone = {name: made[name] | read[name] for name in made}
+    return plan(groups, Structure().without(groups, gone).removed(groups))
 
 
 def _empty(group: Group, members: Sequence[Member], masks: Mapping[str, Tensor]) -> NDArray[np.bool_]:
@@ -113,13 +127,12 @@ def _inputs(net: SparseNet, layers: set[str]) -> dict[str, list[Tensor]]:
     def noting(name: str) -> Callable[[nn.Module, Any], None]:
         return lambda module, given: seen[name].append(given[0].detach())
 
-    first = next(net.parameters())
-    images = torch.rand(2, *net.shape, generator=torch.Generator().manual_seed(0)).to(first)
+    inputs = net.example.several().like(next(net.parameters()))
     with net.scratch(training=False) as twin, torch.no_grad(), ExitStack() as stack:
         for name in layers & {*twin.layers}:
             for use in twin.layers[name].uses:
                 stack.callback(use.module.register_forward_pre_hook(noting(name)).remove)
-        twin(images)
+        inputs.of(twin)
     return seen
 
 

@@ -18,7 +18,6 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,18 +28,17 @@ from ipbench.errors import BadInput
 from ipbench.sparse.channel_rules import rule_of, unknown
 from ipbench.sparse.channels import Group, Groups, Member
 from ipbench.sparse.coupling import coupled
+from ipbench.sparse.example import Example, example_of
 from ipbench.sparse.layers import RECURRENT, Use, prunable_weights
 from ipbench.sparse.spaces import Interspace, leave_interspace
 from ipbench.sparse.trace import Trace
 from ipbench.sparse.trial import breaking, returned, settle, stir
+from ipbench.tasks.inputs import Inputs
 
 __all__ = ["Group", "Groups", "Member", "channel_groups"]
 
-#: Images of the passes that are traced: norms in training mode need two.
-_IMAGES = 2
 
-
-def channel_groups(net: nn.Module, shape: Sequence[int] | Sequence[Sequence[int]]) -> Groups:
+def channel_groups(net: nn.Module, shape: Example | Sequence[int] | Sequence[Sequence[int]]) -> Groups:
     """The groups of coupled channels of a net: what can be removed only together, and what not at all.
 
     A copy of the net is run on two images in evaluation and in training mode, and it is followed which channel every
@@ -49,7 +47,8 @@ def channel_groups(net: nn.Module, shape: Sequence[int] | Sequence[Sequence[int]
 
     Args:
         net: any module, in either space, on any device, also without values (`meta`); it stays as it is.
-        shape: of one image, e.g. (C, H, W); a sequence of shapes for a net with several inputs.
+        shape: of one image, e.g. (C, H, W); a sequence of shapes for a net with several inputs; or what else it is
+            called with.
 
     Returns:
         Groups in the order of the net. They do not depend on its values, nor on the machine. The channels of the image
@@ -61,12 +60,9 @@ def channel_groups(net: nn.Module, shape: Sequence[int] | Sequence[Sequence[int]
     with _usual_operators():
         plain = _plain_copy(net)
         prunable_weights(plain)
-        sides: Any = shape if shape and not isinstance(shape[0], int) else [shape]
-        generator = torch.Generator().manual_seed(0)
-        images = [torch.rand((_IMAGES, *part), generator=generator) for part in sides]
+        images = example_of(shape).several()
         groups = coupled(_traced(plain, images))
-        settle(plain, images)
-        broken = breaking(plain, groups, images)
+        broken = _tried(plain, groups, images)
     found = [
         replace(group, reason=f"layer {group.producers[0].layer}: {broken[group.name]}")
         if group.name in broken
@@ -74,6 +70,24 @@ def channel_groups(net: nn.Module, shape: Sequence[int] | Sequence[Sequence[int]
         for group in groups
     ]
     return replace(groups, groups=tuple(found))
+
+
+def _tried(plain: nn.Module, groups: Groups, images: Inputs) -> dict[str, str]:
+    """The groups that a trial finds to break the net, with reasons.
+
+    Raises:
+        BadInput: the net cannot be tried.
+    """
+    try:
+        settle(plain, images)
+        return breaking(plain, groups, images)
+    except BadInput:
+        raise
+    except Exception as error:  # whatever a forward raises
+        line = (str(error).splitlines() or [""])[0]
+        raise BadInput(
+            f"the net cannot be run with ones in place of random numbers: {type(error).__name__}: {line:.120}"
+        ) from error
 
 
 @contextmanager
@@ -124,7 +138,7 @@ def _replica(net: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
     return copy.deepcopy(net, tensors)
 
 
-def _traced(net: nn.Module, images: Sequence[Tensor]) -> Trace:
+def _traced(net: nn.Module, images: Inputs) -> Trace:
     """The trace of a net in both modes.
 
     Labels do not depend on values: the net is traced without any, which takes no time. A forward that asks for values
@@ -132,12 +146,12 @@ def _traced(net: nn.Module, images: Sequence[Tensor]) -> Trace:
     """
     shadow = _replica(net, lambda tensor: tensor.to("meta"))
     try:
-        return _traced_once(shadow, [image.to("meta") for image in images])
+        return _traced_once(shadow, images.mapped(lambda image: image.to("meta")))
     except Exception:  # whatever a forward raises; it raises it again below if it is the net's own
         return _traced_once(copy.deepcopy(net), images)
 
 
-def _traced_once(net: nn.Module, images: Sequence[Tensor]) -> Trace:
+def _traced_once(net: nn.Module, images: Inputs) -> Trace:
     trace = Trace(net, rule_of, unknown)
     _freeze_states(trace, net)
     results: list[Tensor] = []
@@ -145,13 +159,13 @@ def _traced_once(net: nn.Module, images: Sequence[Tensor]) -> Trace:
         for training in (False, True):
             net.train(training)
             try:
-                with trace.watching(images):
-                    result = net(*images)
+                with trace.watching(images.tensors):
+                    result = images.of(net)
                 results += returned(result)
             except Exception as error:  # whatever a forward raises
                 mode = "training" if training else "evaluation"
                 line = (str(error).splitlines() or [type(error).__name__])[0]
-                sides = ", ".join(str(tuple(image.shape)) for image in images)
+                sides = ", ".join(str(tuple(image.shape)) for image in images.tensors)
                 raise BadInput(f"the net cannot be run on images of shape {sides} in {mode} mode: {line}") from error
     if not results:
         raise BadInput(f"the net returns no tensors (got {type(result).__name__})")

@@ -6,9 +6,9 @@ It shows coefficients, their gradients and masks, and nothing that tells one spa
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -18,33 +18,20 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ipbench import keys
 from ipbench.data.loaders import Batch
 from ipbench.sparse import dead, measure, slicing, spaces
+from ipbench.sparse.channels import Group as ChannelGroup
 from ipbench.sparse.channels import Groups
 from ipbench.sparse.dead import Constant
+from ipbench.sparse.example import Example, Images, example_of
 from ipbench.sparse.layers import Use, check_prunable, prunable_weights
 from ipbench.sparse.norms import norms_of
 from ipbench.sparse.renewing import Fresh, renew
 from ipbench.sparse.selection import budget
 from ipbench.sparse.structure import Structure, groups_of, restricted
-from ipbench.spec import PASS_PIXELS, Run
+from ipbench.spec import Run
+from ipbench.tasks import Task, task_of
 
 #: Name, coefficients and gradient of a layer.
 Gradient = tuple[str, nn.Parameter, Tensor]
-
-
-def passes(batch: Batch) -> int:
-    """How many passes of nearly equal size the images of a batch are taken in."""
-    count, _, *pixels = batch.images.shape
-    most = max(2, PASS_PIXELS // math.prod(pixels))
-    return max(1, min(-(-count // most), count // 2))
-
-
-def parts(batch: Batch, number: int) -> Iterator[Batch]:
-    """So many parts of nearly equal size, in the order of the images."""
-    end = 0
-    for images in batch.images.tensor_split(number):
-        begin, end = end, end + len(images)
-        indices = None if batch.indices is None else batch.indices[begin:end]
-        yield Batch(images, batch.labels[begin:end], batch.targets[begin:end], indices, batch.sizes[begin:end])
 
 
 def _laid_out(mask: Tensor, like: Tensor) -> Tensor:
@@ -75,40 +62,59 @@ class SparseNet(nn.Module):
         state: what scores remember from one call to the next: by the name of a score, tensors and numbers by name. It
             lies in the run's state file.
         bases: the filter bases by name (empty in `sp`).
-        counted: parameters, MACs and shapes of the plain dense net.
-        now: the same of the net as it is, whose channels may have been cut.
+        task: what it is trained for.
+        example: what it is called with where its products are counted and its channels followed.
         structure: the units of the channel groups that are left.
-        shape: of one image, (C, H, W).
         dense_shapes: of the coefficients of the dense net.
     """
 
-    def __init__(self, net: nn.Module, run: Run, shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        run: Run,
+        shape: Example | Sequence[int],
+        *,
+        task: Task | None = None,
+        left_out: Collection[str] = (),
+    ) -> None:
         """Put `net` into the run's space.
 
         Args:
-            net: freshly initialised, on the CPU; changed in place.
+            net: changed in place.
             run: gives space, basis, off-value, sparsity and seed.
-            shape: of one image, (C, H, W).
+            shape: of one image, (C, H, W); or what else the net is called with.
+            task: what the net is trained for; that of the run's data set if left out.
+            left_out: names of prunable layers that are not pruned, and take no part in any count of what is.
 
         Raises:
             BadInput: a weight that cannot be pruned, or counted.
         """
         super().__init__()
         self.run = run
-        self.layers = prunable_weights(net)
+        everything = prunable_weights(net)
+        self.layers = {name: layer for name, layer in everything.items() if name not in left_out}
         check_prunable(net, self.layers)
-        self.shape = shape
-        self.counted = self.now = measure.count(net, shape)
+        self.task = task or task_of(run.dataset)
+        self.example = example_of(shape)
+        self._counted: measure.Count | None = None
+        self._now: measure.Count | None = None
+        if isinstance(self.example, Images):  # what cannot be counted is refused before anything is changed
+            self._counted = measure.count(net, self.example)
         named = {id(tensor): name for name, tensor in net.named_parameters()}
         #: Names of the weights in the plain net, by layer.
         self.weights = {name: named[id(layer.weight)] for name, layer in self.layers.items()}
+        self._left_out = frozenset(everything) - set(self.layers)
         self.structure = Structure()
         self._groups: Groups | None = None
         self._norms: dict[str, str] | None = None
         self.bases: dict[str, spaces.FilterBasis] = {}
         if run.space == "ip":
             spaces.check_held_by_modules(net, self.layers, run.basis)
-            self.bases = spaces.enter_interspace(self.layers, run.basis, run.seed, self.counted.stages)
+            stages = None
+            if run.basis.sharing == "stage":
+                self._counted = self._counted or measure.count(net, self.example)
+                stages = self._counted.stages
+            self.bases = spaces.enter_interspace(self.layers, run.basis, run.seed, stages)
         self._places = {name: spaces.place(layer) for name, layer in self.layers.items()}
         self._building, self._together = spaces.build_at_once(self.layers)
         self.net = net
@@ -121,15 +127,12 @@ class SparseNet(nn.Module):
         self.start = {name: c.detach().clone() for name, c in self.coefficients.items()}
         self.basis_start = {name: basis.matrix.detach().clone() for name, basis in self.bases.items()}
 
-    def forward(self, images: Tensor, *more: Any) -> Any:
-        """Logits of shape (N, classes) of images of shape (N, C, H, W); of a detector, what it gives.
-
-        Args:
-            images: of a batch.
-            more: what else the task calls the net with (`Task.inputs`).
-        """
-        with self._building.a_pass(self._together) if self._together else nullcontext():
-            return self.net(images, *more)
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """What the net gives for these arguments: logits (N, classes) of images (N, C, H, W), or what else it gives."""
+        if not self._together or torch.compiler.is_compiling():  # a compiler joins operators by itself
+            return self.net(*inputs, **named)
+        with self._building.a_pass(self._together):
+            return self.net(*inputs, **named)
 
     def _apply(self, function, recurse=True):  # type: ignore[no-untyped-def]
         # What `to(device)` and `double()` call: masks and starts move along with the parameters.
@@ -143,6 +146,31 @@ class SparseNet(nn.Module):
                 c.data = c.data.contiguous()
                 self.masks[name], self.start[name] = self.masks[name].contiguous(), self.start[name].contiguous()
         return self
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image, (C, H, W); of nets that are called with images alone."""
+        assert isinstance(self.example, Images)
+        channels, height, width = self.example.shapes[0]
+        return channels, height, width
+
+    @property
+    def counted(self) -> measure.Count:
+        """Parameters, MACs and shapes of the plain dense net.
+
+        Raises:
+            BadInput: they cannot be counted.
+        """
+        if self._counted is None:
+            if self.structure:
+                raise ValueError("a net is counted before it is cut")
+            self._counted = measure.count(self.plain().cpu(), self.example)
+        return self._counted
+
+    @property
+    def now(self) -> measure.Count:
+        """The same of the net as it is, whose channels may have been cut."""
+        return self._now or self.counted
 
     @property
     def coefficients(self) -> dict[str, nn.Parameter]:
@@ -238,9 +266,11 @@ class SparseNet(nn.Module):
             training: the mode of the copy.
         """
         # What a net started from is never changed in place: no need to copy it a hundred times for SynFlow.
-        kept = (self.start, self.basis_start, self.notes, self.state)
+        kept = (
+            self.start, self.basis_start, self.notes, self.state, self.task, self.example, self._groups, self._norms,
+            self._counted, self._now,
+        )  # fmt: skip
         shared: dict[int, object] = {id(values): values for values in kept}
-        shared |= {id(self._groups): self._groups, id(self._norms): self._norms}
         with self._dropout_anew(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             yield copy.deepcopy(self, shared).train(training)
 
@@ -255,15 +285,14 @@ class SparseNet(nn.Module):
     def averaged(self, gradients: Callable[[Batch], list[Gradient]], batch: Batch) -> list[Gradient]:
         """The mean over all images of what `gradients` gives for a part of them, in passes of bounded size.
 
-        A pass has at most `PASS_PIXELS` pixels (height times width times images), but two images at least. Parts are
-        weighted by their images, so a mean over images is that of the whole batch; only norms in training mode see a
-        pass alone. Whatever is computed so draws the same dropout.
+        Passes are those of `Task.parts`. Parts are weighted by their images, so a mean over images is that of the whole
+        batch; only norms in training mode see a pass alone. Whatever is computed so draws the same dropout.
 
         Args:
             gradients: a function of a batch, as `self.gradients` of a mean loss.
             batch: all images.
         """
-        if passes(batch) == 1:
+        if len(list(self.task.parts(batch))) == 1:
             with self._dropout_anew():
                 return gradients(batch)
         means = self.mean(lambda part: {name: gradient for name, _, gradient in gradients(part)}, batch)
@@ -278,8 +307,7 @@ class SparseNet(nn.Module):
         """
         sums: dict[str, Tensor] = {}
         with self._dropout_anew():
-            for part in parts(batch, passes(batch)):
-                share = len(part.images) / len(batch.images)
+            for part, share in self.task.parts(batch):
                 for name, value in values(part).items():
                     summand = value.detach() * share
                     sums[name] = sums[name] + summand if name in sums else summand
@@ -289,15 +317,27 @@ class SparseNet(nn.Module):
     def groups(self) -> Groups:
         """The channel groups of the plain dense net, found when first asked for."""
         if self._groups is None:
-            self._groups = groups_of(self.plain(), self.shape)
+            self._groups = self._with_left_out(groups_of(self.plain(), self.example))
         return self._groups
+
+    def _with_left_out(self, groups: Groups) -> Groups:
+        """The groups, those frozen whose channels are made by a layer that is left out, or by none that is pruned."""
+
+        def reason(group: ChannelGroup) -> str:
+            makers = [member.layer for member in group.producers]
+            if left := next((layer for layer in makers if layer in self._left_out), ""):
+                return f"layer {left}: it is left out"
+            return "" if set(makers) & set(self.layers) else f"layer {makers[0]}: its weight is never pruned"
+
+        found = [group if group.reason else replace(group, reason=reason(group)) for group in groups]
+        return groups if found == list(groups) else replace(groups, groups=tuple(found))
 
     @property
     def norms(self) -> dict[str, str]:
         """By layer, the path of the batch norm of its channels (`sparse.norms`); found when first asked for."""
         if self._norms is None:
             groups = restricted(self.groups, self.structure)
-            self._norms = norms_of(self.plain(), self.weights, groups, self.shape)
+            self._norms = norms_of(self.plain(), self.weights, groups, self.example)
         return self._norms
 
     def plain(self) -> nn.Module:
@@ -328,7 +368,8 @@ class SparseNet(nn.Module):
         self.masks = {name: chosen.take(self.weights[name], mask) for name, mask in self.masks.items()}
         self.start = {name: chosen.take(self.weights[name], value) for name, value in self.start.items()}
         self.structure = structure
-        self.now = measure.count(self.plain().cpu(), self.shape)  # as the dense net was counted, on the CPU
+        if self._counted is not None:
+            self._now = measure.count(self.plain().cpu(), self.example)  # as the dense net was counted, on the CPU
 
     def slice(self, constant: Constant = "drop", fresh: Collection[Fresh] = ()) -> None:
         """Cut every channel that is dead: one that is zero, or that nothing reads.

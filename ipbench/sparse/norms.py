@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ipbench.sparse.channels import Groups
+from ipbench.sparse.example import Example, example_of
 
 #: In place of a layer: a norm that another one follows, or the image.
 _OTHER = ""
 
 
-def norms_of(net: nn.Module, weights: Mapping[str, str], groups: Groups, shape: Sequence[int]) -> dict[str, str]:
+def norms_of(
+    net: nn.Module, weights: Mapping[str, str], groups: Groups, shape: Example | Sequence[int]
+) -> dict[str, str]:
     """The path of the batch norm behind each layer whose channels are exactly that layer's filters, in their order.
 
     It is the norm that reads what the layer makes, be it through an activation, and nothing that another layer makes: a
@@ -27,7 +30,7 @@ def norms_of(net: nn.Module, weights: Mapping[str, str], groups: Groups, shape: 
         net: a plain module; stays as it is but for the modes of modules.
         weights: the name of its weight in `net`, by layer.
         groups: the channel groups of the net.
-        shape: of one image, (C, H, W).
+        shape: of one image, (C, H, W); or what else the net is called with.
     """
     found: dict[str, list[str]] = {}
     for path, sources in _sources(net, weights, shape).items():
@@ -40,7 +43,7 @@ def norms_of(net: nn.Module, weights: Mapping[str, str], groups: Groups, shape: 
     }
 
 
-def _sources(net: nn.Module, weights: Mapping[str, str], shape: Sequence[int]) -> dict[str, set[str]]:
+def _sources(net: nn.Module, weights: Mapping[str, str], shape: Example | Sequence[int]) -> dict[str, set[str]]:
     """By the path of each batch norm, the layers whose outputs it reads, at all of its calls."""
     modules = dict(net.named_modules())
     layers = {
@@ -62,9 +65,9 @@ def _sources(net: nn.Module, weights: Mapping[str, str], shape: Sequence[int]) -
     handles = [module.register_forward_pre_hook(before) for module in norms]
     handles += [module.register_forward_hook(after) for module in watched]
     try:
-        device = next(net.parameters()).device
+        inputs = example_of(shape).one(next(net.parameters()))
         with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
-            net.eval()(torch.zeros(1, *shape, device=device, dtype=next(net.parameters()).dtype))
+            inputs.of(net.eval())
     finally:
         for handle in handles:
             handle.remove()

@@ -464,8 +464,6 @@ class OfUnits:
     def facts(self, masks: Mapping[str, Tensor]) -> dict[str, Any]:
         """Units of every layer or group, asked and reached share, and the counts of the net after slicing."""
         net, alive = self._net, self.units.alive(_dense(self._net, masks))
-        whole = {"parameters": net.prunable, "macs": net.counted.macs, "channels": self.units.number}[net.run.budget]
-        kept = self._count(alive) + (net.basis_entries if net.run.budget == "parameters" else 0)
         facts: dict[str, Any] = {
             "units": [
                 {
@@ -476,11 +474,18 @@ class OfUnits:
                 for block in self.units.blocks
             ],
             "asked": float(Fraction(net.run.sparsity)),
-            "reached": 1 - kept / whole,
+            "reached": self.reached(masks),
         }
         if net.run.pattern != "columns" and net.run.off == "zero":
             facts |= self._after_slicing(alive)
         return facts
+
+    def reached(self, masks: Mapping[str, Tensor]) -> float:
+        """The share that masks remove, in the unit of the budget."""
+        net, kept = self._net, self.kept(masks)
+        if net.run.budget == "parameters":
+            return 1 - (kept + net.basis_entries) / net.prunable
+        return 1 - kept / (net.counted.macs if net.run.budget == "macs" else self.units.number)
 
     def _require(self) -> None:
         if not self.units.number:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ipbench.tasks import Task, task_of
+from ipbench.tasks import Task
 
 if TYPE_CHECKING:
     from ipbench.data.loaders import Batch
@@ -37,7 +37,12 @@ class PlainNet:
 
     def loss(self, batch: Batch) -> Tensor:
         """The mean loss of the task over a batch, a scalar with a graph."""
-        return self._task.loss(self._module(*self._task.inputs(batch, self._seed)), batch)
+        return self._task.loss_of(self._module, batch, self._seed)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits (N, classes) of a batch; of nets for classification."""
+        found: Tensor = self._task.outputs(self._module, batch, self._seed)
+        return found
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W)."""
@@ -60,8 +65,9 @@ def plain_net(net: SparseNet) -> PlainNet:
     """The copy of a net."""
     module = net.plain().eval().requires_grad_(True)
     norms = {name: f"{path}.weight" for name, path in net.norms.items()}
-    task, seed = task_of(net.run.dataset), net.run.seed
-    return PlainNet(module, dict(module.named_parameters()), net.weights, bias_names(net), norms, task, seed)
+    return PlainNet(
+        module, dict(module.named_parameters()), net.weights, bias_names(net), norms, net.task, net.run.seed
+    )
 
 
 def bias_names(net: SparseNet) -> dict[str, str]:

@@ -52,8 +52,8 @@ def take(
         BadInput: what comes back is not one number for each coefficient.
         Impossible: the net has no second derivatives where the score needs them, or a promise is not kept.
     """
-    own = _cloned(batch)
     net = sparse_net(net)
+    own = net.task.cloned(batch)
     try:
         with net.scratch(training=net.training) as twin:
             memory = twin.state.setdefault(name, {})
@@ -70,12 +70,6 @@ def take(
     if positive and all(bool(values.isfinite().all()) for values in scores.values()):
         _check_positive(scores, name, start=all(bool(mask.all()) for mask in net.masks.values()))
     return scores
-
-
-def _cloned(batch: Batch) -> Batch:
-    """A batch of its own memory."""
-    targets = tuple(type(target)(*(part.clone() for part in target)) for target in batch.targets)
-    return batch._replace(images=batch.images.clone(), labels=batch.labels.clone(), targets=targets)
 
 
 def share_memory(net: SparseNet) -> None:

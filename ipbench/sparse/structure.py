@@ -5,7 +5,7 @@ Units and groups are those of `channels.py`, numbered as in the dense net, howev
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import partial
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ipbench.sparse.channels import Group, Groups, Member
+from ipbench.sparse.example import Example, Images, example_of
 
 
 @dataclass(frozen=True)
@@ -113,20 +114,23 @@ class Structure:
 _FOUND: dict[tuple[object, ...], Groups] = {}
 
 
-def groups_of(net: nn.Module, shape: tuple[int, int, int]) -> Groups:
-    """The channel groups of a plain net, found once in a process for all nets that are made of the same.
+def groups_of(net: nn.Module, shape: Example | Sequence[int]) -> Groups:
+    """The channel groups of a plain net, of images found once in a process for all nets that are made of the same.
 
     Args:
         net: any.
-        shape: of one image, (C, H, W).
+        shape: of one image, (C, H, W); or what else the net is called with.
     """
     from ipbench.sparse.groups import (
         channel_groups,
     )  # here: few nets are cut, and scipy's graphs take a while to import
 
-    key = (*shape, repr(net), *_made_of(net))
+    example = example_of(shape)
+    if not isinstance(example, Images):
+        return channel_groups(net, example)
+    key = (*map(tuple, example.shapes), repr(net), *_made_of(net))
     if key not in _FOUND:
-        _FOUND[key] = channel_groups(net, shape)
+        _FOUND[key] = channel_groups(net, example)
     return _FOUND[key]
 
 

@@ -20,12 +20,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ipbench.errors import BadInput
 from ipbench.sparse.channels import Groups
 from ipbench.sparse.slicing import mask_net, plan, slice_net
+from ipbench.tasks.inputs import Inputs
 
 #: Largest difference of outputs as a share of the largest output; what single precision leaves open, double decides.
 _TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-6}
 
 
-def breaking(net: nn.Module, groups: Groups, images: Sequence[Tensor]) -> dict[str, str]:
+def breaking(net: nn.Module, groups: Groups, images: Inputs) -> dict[str, str]:
     """The groups whose units cannot be removed although the trace says so, each with a reason.
 
     Args:
@@ -45,7 +46,7 @@ def breaking(net: nn.Module, groups: Groups, images: Sequence[Tensor]) -> dict[s
     return found
 
 
-def _search(net: nn.Module, groups: Groups, names: list[str], images: Sequence[Tensor]) -> dict[str, str]:
+def _search(net: nn.Module, groups: Groups, names: list[str], images: Inputs) -> dict[str, str]:
     """Which of some groups break the net, by halves; all of them if it breaks only if they are cut together."""
     reason = _difference(net, groups, names, images)
     if not reason:
@@ -57,7 +58,7 @@ def _search(net: nn.Module, groups: Groups, names: list[str], images: Sequence[T
     return found or dict.fromkeys(names, reason)
 
 
-def _difference(net: nn.Module, groups: Groups, names: list[str], images: Sequence[Tensor]) -> str:
+def _difference(net: nn.Module, groups: Groups, names: list[str], images: Inputs) -> str:
     """What goes wrong without about half of the units of some groups; empty if nothing does."""
     generator = np.random.default_rng(0)
     removed = {}
@@ -67,7 +68,7 @@ def _difference(net: nn.Module, groups: Groups, names: list[str], images: Sequen
     cut = plan(groups, removed)
     for kind, tolerance in _TOLERANCES.items():
         twin = copy.deepcopy(net).to(kind)
-        inputs = [image.to(kind) for image in images]
+        inputs = images.like(torch.empty(0, dtype=kind))
         mask_net(twin, cut)
         wanted = outputs(twin, inputs)
         if not all(bool(one.isfinite().all()) for one in wanted):
@@ -89,20 +90,21 @@ def _near(one: Tensor, two: Tensor, tolerance: float) -> bool:
     return one.shape == two.shape and bool((one - two).abs().max() <= tolerance * one.abs().max())
 
 
-def outputs(net: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
+def outputs(net: nn.Module, images: Inputs | Sequence[Tensor]) -> list[Tensor]:
     """All tensors that a net returns in evaluation and in training mode; nothing of it changes.
 
     Args:
         net: any module.
         images: its arguments.
     """
+    inputs = images if isinstance(images, Inputs) else Inputs(*images)
     modes = [(module, module.training) for module in net.modules()]
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
     found = []
     with torch.no_grad(), torch.random.fork_rng(devices=[]), _Certain():
         for training in (False, True):
             net.train(training)
-            found += [tensor.clone() for tensor in returned(net(*images))]
+            found += [tensor.clone() for tensor in returned(inputs.of(net))]
         for name, buffer in net.named_buffers():
             buffer.copy_(buffers[name])
     for module, training in modes:
@@ -151,7 +153,7 @@ def stir(net: nn.Module) -> None:
                 tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * scale)
 
 
-def settle(net: nn.Module, images: Sequence[Tensor]) -> None:
+def settle(net: nn.Module, images: Inputs) -> None:
     """Let batch norms take over the statistics of these images, so that they normalise in evaluation mode too.
 
     Args:
@@ -164,7 +166,7 @@ def settle(net: nn.Module, images: Sequence[Tensor]) -> None:
         norm.momentum = 1.0
     with torch.no_grad(), torch.random.fork_rng(devices=[]), _Certain():
         net.train()
-        net(*images)
+        images.of(net)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 

@@ -21,14 +21,15 @@ from ipbench.errors import BadInput
 from ipbench.machine import distributed
 from ipbench.sparse.channels import Groups
 from ipbench.sparse.gates import Gates
+from ipbench.sparse.inputs import input_norms
 from ipbench.sparse.net import Gradient, SparseNet
 from ipbench.sparse.patterns import OfUnits, selector
 from ipbench.sparse.plain import PlainNet, bias_names, plain_net
 from ipbench.sparse.removal import ChannelUnits
 from ipbench.sparse.selection import Rounding
 from ipbench.sparse.structure import restricted
+from ipbench.sparse.trial import returned
 from ipbench.sparse.unit_tensors import UnitTensors, unit_tensors
-from ipbench.tasks import task_of
 
 #: What a method may remember: tensors and plain numbers by name.
 Memory = dict[str, Tensor | int | float | bool]
@@ -65,13 +66,29 @@ class NetView:
 
     def loss(self, batch: Batch) -> Tensor:
         """The mean loss of the task over a batch, a scalar with a graph; what is drawn for an image is keyed by it."""
-        task = task_of(self._net.run.dataset)
-        return task.loss(self._net(*task.inputs(batch, self._net.run.seed)), batch)
+        return self._net.task.loss_of(self._net, batch, self._net.run.seed)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits (N, classes) of a batch; of nets for classification."""
+        found: Tensor = self._net.task.outputs(self._net, batch, self._net.run.seed)
+        return found
+
+    def flow(self, batch: Batch) -> Tensor:
+        """The sum of all numbers that the net gives for ones in place of one image, a scalar with a graph.
+
+        Raises:
+            BadInput: it gives none that depend on its weights.
+        """
+        inputs = self._net.task.ones(batch).like(next(self._net.parameters()))
+        found = [part.sum() for part in returned(inputs.of(self._net)) if part.requires_grad]
+        if not found:
+            raise BadInput("the net gives nothing of ones that depends on its weights")
+        return sum(found[1:], found[0])
 
     @property
     def task(self) -> str:
         """What the net is trained for: "classification" or "detection"."""
-        return task_of(self._net.run.dataset).name
+        return self._net.task.name
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"a method does not see {name!r} of a net; docs/adding-a-method.md tells what it sees")
@@ -177,6 +194,15 @@ class NetView:
     def mean(self, values: Callable[[Batch], Mapping[str, Tensor]], batch: Batch) -> dict[str, Tensor]:
         """The mean of tensors by name that `values(part)` gives for parts of a batch, in the same passes."""
         return self._net.mean(values, batch)
+
+    def input_norms(self, batch: Batch) -> dict[str, Tensor]:
+        """By layer, in the shapes of the coefficients, the norm over images and places of what each is multiplied with:
+        of an input, in the interspace of the response of a basis filter.
+
+        Raises:
+            BadInput: a layer that is neither linear nor a plain convolution over two dimensions; its name is told.
+        """
+        return input_norms(self._net, batch)
 
     def uniform(self, layer: str, purpose: keys.Purpose = "score", *parts: int) -> Tensor:
         """Keyed uniform numbers in [0, 1) in the shape of a layer's coefficients; see `SparseNet.uniform`."""

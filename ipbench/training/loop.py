@@ -20,7 +20,7 @@ from ipbench.sparse.net import SparseNet
 from ipbench.sparse.patterns import selector
 from ipbench.sparse.selection import NotFinite
 from ipbench.spec import Recipe
-from ipbench.tasks import Measured, task_of
+from ipbench.tasks import Measured
 from ipbench.tasks.task import Truths
 from ipbench.training.updates import Hooks
 
@@ -368,10 +368,10 @@ def _gradients(
 
     Parameters have no gradients before.
     """
-    task = task_of(net.run.dataset)
+    task = net.task
     with hooks.gates(batch) if hooks else nullcontext():
         with _precision(recipe, batch.images):
-            outputs = forward(*task.inputs(batch, net.run.seed, step))
+            outputs = task.outputs(forward, batch, net.run.seed, step)
             loss = task.loss(outputs, batch, recipe.label_smoothing)
         penalty = hooks.penalty(step) if hooks else None
         (loss if penalty is None else loss + penalty).backward()
@@ -425,11 +425,11 @@ def evaluate(net: SparseNet, batches: Iterable[Batch], recipe: Recipe, truth: Tr
         truth: of these images, where the task asks for more than the batches tell.
     """
     net.eval()
-    task, device = task_of(net.run.dataset), next(net.parameters()).device
+    task, device = net.task, next(net.parameters()).device
     metrics = task.metrics(truth)
     for batch in batches:
         with _precision(recipe, batch.images):
-            outputs = net(*task.inputs(batch, net.run.seed))
+            outputs = task.outputs(net, batch, net.run.seed)
         metrics.add(outputs, batch)
     return metrics.measured(device)
 

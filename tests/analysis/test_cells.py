@@ -5,7 +5,7 @@ import pytest
 from ipbench.analysis.cells import GAP, PRIMARY, SELECTED, all_cells, counts, metric_values
 from ipbench.analysis.collect import collect
 
-from .synthetic import grid, put, record, write
+from .synthetic import cell, grid, put, record, write
 
 
 def test_statistics_of_a_cell_by_hand(tmp_path):
@@ -38,13 +38,25 @@ def test_diverged_runs_count_as_guesses(tmp_path):
     assert metric_values(collection.runs, GAP)[sp["id"]].keys() == {0, 2}  # what it had learnt is not known
     assert all_cells(collection)[sp["id"]].mean == pytest.approx(1.7 / 3)
     found = counts(collection)[sp["id"]]
-    assert (found.done, found.diverged, found.collapsed) == (2, 1, 1)
+    assert (found.done, found.diverged, found.lost, found.collapsed, found.chance) == (2, 1, 1, 0, 0)
 
 
-def test_collapsed_runs_are_counted_whatever_the_method(tmp_path):
+def test_runs_at_chance_are_counted_whatever_the_method(tmp_path):
     plan = grid(methods=("snip",), sparsities=("0.9",), dense=("sp",), seeds=range(4))
-    collection = collect(write(tmp_path, plan, test_accuracy=lambda c, s: [0.1, 0.15, 0.16, 0.9][s]))
-    assert [found.collapsed for found in counts(collection).values()] == [2, 2, 2]
+    collection = collect(write(tmp_path, plan, test_accuracy=lambda c, s: [0.1, 0.15, 0.18, 0.9][s]))
+    assert [(found.chance, found.collapsed, found.lost) for found in counts(collection).values()] == [(2, 0, 2)] * 3
+
+
+def test_a_run_with_an_empty_layer_is_collapsed_whatever_its_accuracy(tmp_path, unchecked):
+    """Where masked coefficients keep their values, a layer of which nothing is kept still computes."""
+    cells = [cell("snip", "sp", "0.9", off=off, seeds=range(3)) for off in ("zero", "frozen", "decayed")]
+    outcome = {
+        "collapsed_layers": lambda c, s: ["fc1"] if s else [],
+        "test_accuracy": lambda c, s: [0.9, 0.9, 0.1][s],
+    }
+    collection = collect(write(tmp_path, grid() | {"cells": cells}, **outcome))
+    found = [(one.collapsed, one.chance, one.lost) for one in counts(collection).values()]
+    assert found == [(2, 1, 2), (0, 1, 1), (0, 1, 1)]
 
 
 def test_a_cell_of_mixed_settings_has_no_mean(tmp_path):

@@ -265,7 +265,7 @@ def test_single_seeds_are_shown_where_a_run_collapsed(tmp_path):
     (axes,) = sheet.axes
     (dots,) = [item for item in axes.collections if item.get_offsets().shape == (6, 2)]
     assert sorted(dots.get_offsets()[:, 1]) == pytest.approx([10, 80, 80, 80, 80, 80])
-    assert "30 of 30 runs, 1 collapsed." in texts(sheet)
+    assert "30 of 30 runs, 1 at chance." in texts(sheet)
 
 
 def test_what_would_mix_settings_is_not_drawn(tmp_path):

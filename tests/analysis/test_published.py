@@ -38,6 +38,7 @@ def test_the_file_is_whole():
 def test_only_the_same_setting_matches(known):
     _, cell, name = known
     assert find(cell) is not None and find(None) is None
+    assert find(replace(cell, own='{"weights":"..."}')) is None
     others = [{"space": "ip"}, {"sparsity": "0.95"}, {"options": '{"rounds":2}'}, {"off": "frozen"}]
     recipe = {**json.loads(cell.recipe), name: -1}
     assert not any(find(replace(cell, **other)) for other in [*others, {"recipe": json.dumps(recipe)}])

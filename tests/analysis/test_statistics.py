@@ -1,4 +1,4 @@
-"""Single means, collapse, seeds to plan with."""
+"""Single means, rates, seeds to plan with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ipbench.analysis.flips import Interval
-from ipbench.analysis.statistics import better, collapsed, mean_interval, rate_bound, seeds_for
+from ipbench.analysis.statistics import better, mean_interval, rate_bound, seeds_for
 
 
 def test_the_t_interval_by_hand():
@@ -32,11 +32,6 @@ def test_intervals_of_degenerate_data():
     assert mean_interval([0.0] * 4) == Interval(0.0, 0.0, "constant")
     with pytest.raises(ValueError, match="finite"):
         mean_interval([1.0, math.nan, 2.0])
-
-
-def test_a_guess_is_a_collapse_and_a_poor_net_is_not():
-    assert collapsed(0.1, 10) and collapsed(0.15, 10) and not collapsed(0.1501, 10)
-    assert collapsed(0.01, 100) and not collapsed(0.1, 100)
 
 
 @pytest.mark.parametrize(("n", "percent"), [(6, 39), (9, 28), (12, 22), (20, 14)])

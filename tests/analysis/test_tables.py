@@ -14,6 +14,7 @@ from ipbench.analysis.grid import read_grid
 from ipbench.analysis.plan import plan_tables
 from ipbench.analysis.render import Table, csv, escape_latex, latex, markdown, page
 from ipbench.analysis.tables import make_tables
+from ipbench.analysis.terminal import summarise
 from ipbench.analysis.text import points, probability, quantity, ranges, seconds
 from ipbench.output import printable
 
@@ -75,12 +76,12 @@ def test_diverged_and_impossible_are_told(tables):
     accuracy = tables["accuracy"].printed.set_index(["method", "sparsity p"])
     assert (
         accuracy.loc[("grasp", "0.9"), "SP n"] == "6 (1 diverged)"
-        and accuracy.loc[("grasp", "0.9"), "SP collapsed"] == "1 of 6"
+        and "SP collapsed" not in accuracy  # diverged, and told as that
     )
     assert accuracy.loc[("grasp", "0.98"), "IP"] == "impossible"
     assert accuracy.loc[("snip", "0.98"), "IP n"] == "4 of 6"
     pairs = tables["paired"].printed.set_index(["method", "sparsity p"])
-    assert pairs.loc[("grasp", "0.9"), "n"] == "6 (1 diverged)" and pairs.loc[("grasp", "0.9"), "collapsed"] == "SP 1"
+    assert pairs.loc[("grasp", "0.9"), "n"] == "6 (1 diverged)"
     assert pairs.loc[("grasp", "0.98"), "verdict"] == "impossible"
     assert pairs.loc[("dense", "0"), "verdict"] == "reference"
 
@@ -315,7 +316,26 @@ def test_without_diverged_or_collapsed_runs_there_are_no_such_columns(tmp_path):
     for name in ("accuracy", "paired", "methods", "global"):
         assert not any("diverged" in column or "collapsed" in column for column in tables[name].printed)
     notes = " ".join(tables["accuracy"].notes)
-    assert "none of n runs collapsed, the rate is below 39 % (n = 6)" in notes
+    assert "none of n runs collapsed, is at chance or diverged, the rate of these is below 39 % (n = 6)" in notes
+
+
+def test_collapsed_runs_and_those_at_chance_are_told_apart(tmp_path, unchecked):
+    """Of 6 seeds: one with an empty layer and a good accuracy, one with both, one that guesses."""
+    outcome = {
+        "collapsed_layers": lambda c, s: ["fc1"] if (c["space"], s) in (("ip", 0), ("ip", 1)) else [],
+        "test_accuracy": lambda c, s: 0.1 if c["space"] == "ip" and s in (1, 2) else 0.8,
+    }
+    collection = collect(write(tmp_path, grid(("snip",), ("0.9",)), **outcome))
+    tables = make_tables(collection)
+    accuracy = tables["accuracy"].printed.set_index("method").loc["snip"]
+    assert (accuracy["IP collapsed"], accuracy["IP at chance"]) == ("2 of 6", "2 of 6")
+    assert (accuracy["SP collapsed"], accuracy["SP at chance"]) == ("0 of 6", "0 of 6")
+    pair = tables["paired"].printed.set_index("method").loc["snip"]
+    assert (pair["collapsed"], pair["at chance"]) == ("IP 2", "IP 2")
+    for name in ("accuracy", "paired"):
+        assert "nothing is left of a layer" in " ".join(tables[name].notes)
+    told = " ".join(summarise(collection).split())
+    assert "56.67 ± 38.32 ×" in told and "lost runs, 3 in all (2 collapsed, 2 at chance)" in told
 
 
 def test_every_table_with_intervals_says_what_they_cover(tables):

@@ -36,5 +36,5 @@ def test_unknown_is_one_short_line(name, near):
     assert line.startswith(
         f"unknown model {name!r} in x.yaml: model (did you mean {near!r}?); valid: googlenet-cifar, "
     )
-    assert line.endswith("or any classification model of torchvision.models")
+    assert line.endswith("any classification model of torchvision, timm/NAME, a --model-file")
     assert "\n" not in line and len(line) < 450

@@ -22,7 +22,8 @@ STEPS_OF_AN_EPOCH = 9
 def test_a_grid_equals_that_of_a_local_call(seen: Seen, local: Callable[..., Checkout]) -> None:
     results = seen.call.checkout.results
     assert all((results / path).stat().st_size for path in plan_tables(json.loads((results / "grid.json").read_text())))
-    assert "paired by seed" in (results / "report.html").read_text()
+    assert "paired by seed" in (results / "snakemake-report.html").read_text()
+    assert "IP against SP" in (results / "report.html").read_text()
     records = outcomes(seen.call.checkout)
     assert len(records) == 4
     assert records == outcomes(local("local", "--set-threads", "run=4", "--until", "run"))

@@ -17,7 +17,7 @@ from tests.workflow.conftest import TINY, Checkout
 pytestmark = pytest.mark.workflow
 
 #: What follows every change of a record.
-RESULTS = {"collect": 1, "tables": 1, "figures": 1, "report": 1, "all": 1}
+RESULTS = {"collect": 1, "tables": 1, "figures": 1, "report": 1, "snakemake_report": 1, "all": 1}
 
 
 def test_one_call_makes_everything(first_call: Checkout) -> None:
@@ -27,7 +27,9 @@ def test_one_call_makes_everything(first_call: Checkout) -> None:
     assert len(first_call.files("runs/*/*.json")) == 4
     for path in [figure.path for figure in plan(grid)] + plan_tables(grid):
         assert (results / path).stat().st_size > 0, path
-    report = (results / "report.html").read_text()
+    page = (results / "report.html").read_text()
+    assert "IP against SP" in page and TINY["title"] in page
+    report = (results / "snakemake-report.html").read_text()
     assert "difference.digits-small-vgg.all.both.svg" in report
     assert "paired by seed" in report  # a caption
     assert TINY["title"] in report
@@ -79,7 +81,7 @@ def test_a_deleted_record_is_trained_again(finished: Checkout) -> None:
 
 def test_a_lost_figure_is_drawn_again(finished: Checkout) -> None:
     next(finished.results.glob("figures/*.pdf")).unlink()
-    assert finished.planned() == {"figures": 1, "report": 1, "all": 1}
+    assert finished.planned() == {"figures": 1, "snakemake_report": 1, "all": 1}
 
 
 def test_a_new_sparsity_trains_only_its_cells(finished: Checkout) -> None:

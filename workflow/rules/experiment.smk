@@ -119,7 +119,8 @@ JOBS_PER_GPU = of_the_machine("jobs_per_gpu")
 GPUS = gpus_of_the_machine()
 
 try:
-    EXPERIMENT = Experiment.load(EXPERIMENT_FILE)
+    # A user's data set is looked at once, when the grid is planned; whoever runs a job of it compares sizes and dates.
+    EXPERIMENT = Experiment.load(EXPERIMENT_FILE, trust=workflow.exec_mode != ExecMode.DEFAULT)
     RESULTS = f"results/{EXPERIMENT.name}"
     GRID = EXPERIMENT.grid()
     JOBS = {job.path: job for job in EXPERIMENT.jobs(SEEDS_PER_JOB, SPARSITIES_PER_JOB)}
@@ -132,7 +133,7 @@ except BadInput as error:
 except OSError as error:
     refuse(refusal(error))
 
-for path in map(str, (workflow.basedir, EXPERIMENT_FILE, *EXPERIMENT.method_files)):
+for path in map(str, (workflow.basedir, EXPERIMENT_FILE, *EXPERIMENT.method_files, *EXPERIMENT.own_paths)):
     if set(path) & set("{}<>") or not path.isprintable():
         refuse(f"{ascii(path)}: Snakemake has a use of its own for {{, }}, < and > in a path on one line; rename it")
 
@@ -172,12 +173,23 @@ def asked_often(function):
 
 def job_of(wildcards):
     """What `run` trains for a file that it is asked for."""
-    return JOBS[f"jobs/{wildcards.job}.json"]
+    path = f"jobs/{wildcards.job}.json"
+    if path not in JOBS:  # a job on a cluster plans the grid again
+        refuse(
+            f"{RESULTS}/{path}: no job of {EXPERIMENT_FILE} as it is now: it, or a file of its methods, models or data"
+            " sets, has changed since; put that back, or call Snakemake again"
+        )
+    return JOBS[path]
 
 
 @cache
 def data_files(dataset):
-    """What a training reads. A newer copy holds the same images: its date is no reason to train again."""
+    """What a training reads. A newer copy holds the same images: its date is no reason to train again.
+
+    Nothing of a user's data set: its digest is an argument of the training, which looks whether the files are the same.
+    """
+    if dataset in GRID.get("datasets", {}):
+        return []
     files = list(rules.fetch.output) + (list(rules.beton.output) if EXPERIMENT.loader == "ffcv" else [])
     return ancient(expand(files, dataset=dataset))
 
@@ -241,10 +253,12 @@ def start(gpu, threads):
 def start_of(wildcards, output, threads, resources):
     """How `ipbench run` is started. It takes `output` only so that Snakemake sees no parameter of the training in it.
 
-    The threads of the job are shared by its processes.
+    The threads of the job are shared by its processes. Where a user's model and data set lie is no parameter either:
+    their digests are among the arguments.
     """
     asked = [resources.get("gpu"), resources.get("gpu_model"), "gpu" in str(resources.get("gres", ""))]
-    return start(bool(GPUS) or any(asked), max(1, threads // PROCESSES))
+    first, places = start(bool(GPUS) or any(asked), max(1, threads // PROCESSES)), job_of(wildcards).places
+    return f"{first} {shlex.join(places)}" if places else first
 
 
 def a_figure(wildcards):

@@ -18,22 +18,38 @@ SCORED = {
 }
 
 
+def scored(wildcards):
+    """The run that a program scores, and its job."""
+    found = SCORED.get((wildcards.cell, wildcards.seed))
+    if found is None:  # a job on a cluster plans the grid again
+        refuse(
+            f"{RESULTS}/exchange/{wildcards.cell}/{wildcards.seed}: no run of {EXPERIMENT_FILE} as it is now: it, or a"
+            " file of its methods, models or data sets, has changed since; put that back, or call Snakemake again"
+        )
+    return found
+
+
 def exchange_inputs(wildcards):
     """What the net is made of; the rule, too, and what it names: when they change, the scores are made again."""
-    job, run = SCORED[wildcards.cell, wildcards.seed]
+    job, run = scored(wildcards)
     parents = [f"{RESULTS}/{parent}" for parent in job.parents]
     return [*data_files(job.dataset), *map(str, code(run.method).files), *parents]
 
 
 def exchange_arguments(wildcards):
     """What `ipbench exchange` is told: the options of this one run."""
-    job, run = SCORED[wildcards.cell, wildcards.seed]
+    job, run = scored(wildcards)
     return shlex.join(job.alone(run, int(wildcards.seed)).arguments)
+
+
+def exchange_places(wildcards, output):
+    """Where a user's model and data set lie; it takes `output` only so that Snakemake sees no parameter in it."""
+    return shlex.join(scored(wildcards)[0].places)
 
 
 def exchange_made_of(wildcards):
     """What else changes the files: the version of the numerics, and the code of the rule."""
-    _, run = SCORED[wildcards.cell, wildcards.seed]
+    _, run = scored(wildcards)
     return f"{numerics(run)} {code(run.method).sha256}"
 
 
@@ -67,10 +83,11 @@ rule exchange:
         arguments=exchange_arguments,
         made_of=exchange_made_of,
         experiment=EXPERIMENT.name,
+        places=exchange_places,
     message:
         "exchange {wildcards.cell} {wildcards.seed}"
     shell:
-        "python -m ipbench exchange --device cpu --threads {threads} {params.arguments}"
+        "python -m ipbench exchange --device cpu --threads {threads} {params.places} {params.arguments}"
         " --out results/{params.experiment:q} > {log:q} 2>&1"
 
 

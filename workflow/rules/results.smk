@@ -8,6 +8,7 @@ localrules:
     tables,
     figures,
     report,
+    snakemake_report,
     partial,
 
 
@@ -99,12 +100,9 @@ rule figures:
         "python -m ipbench figures results/{params.experiment:q} > {log:q} 2>&1"
 
 
-# A second Snakemake writes the report, so that one call ends with it, whatever the profile. It only reads what this
-# one has finished: it needs no lock, and no profile of the environment may change what it does.
 rule report:
     input:
-        rules.tables.output,
-        rules.figures.output[0],
+        rules.collect.output,
     output:
         f"{RESULTS}/report.html",
     log:
@@ -113,11 +111,32 @@ rule report:
     conda:
         "../envs/ipbench.yaml"
     params:
+        experiment=EXPERIMENT.name,
+    message:
+        "report of {EXPERIMENT.name}"
+    shell:
+        "python -m ipbench report results/{params.experiment:q} > {log:q} 2>&1"
+
+
+# A second Snakemake writes its own report, so that one call ends with it, whatever the profile. It only reads what this
+# one has finished: it needs no lock, and no profile of the environment may change what it does.
+rule snakemake_report:
+    input:
+        rules.tables.output,
+        rules.figures.output[0],
+    output:
+        f"{RESULTS}/snakemake-report.html",
+    log:
+        f"{RESULTS}/logs/snakemake-report.log",
+    retries: 0
+    conda:
+        "../envs/ipbench.yaml"
+    params:
         snakefile=os.path.relpath(workflow.main_snakefile),
         experiment=str(EXPERIMENT_FILE),
         blocks=f"seeds_per_job={SEEDS_PER_JOB} sparsities_per_job={SPARSITIES_PER_JOB} processes={PROCESSES}",
     message:
-        "report of {EXPERIMENT.name}"
+        "Snakemake's report of {EXPERIMENT.name}"
     shell:
         "python -m snakemake --profile none --nolock --snakefile {params.snakefile:q} --configfile {params.experiment:q}"
         " --config {params.blocks} --report {output:q} -- {input:q} > {log:q} 2>&1"

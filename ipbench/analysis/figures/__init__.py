@@ -18,6 +18,7 @@ from ipbench.analysis.figures.against_option import tradeoff
 from ipbench.analysis.figures.against_sparsity import accuracy, difference, generalisation, spatial_zeros
 from ipbench.analysis.figures.of_basis import ablation, basis
 from ipbench.analysis.figures.of_channels import channels
+from ipbench.analysis.figures.of_comparisons import forest
 from ipbench.analysis.figures.of_cost import cost
 from ipbench.analysis.figures.of_methods import methods
 from ipbench.analysis.figures.over_epochs import gradient_norm, training_loss
@@ -25,6 +26,7 @@ from ipbench.analysis.figures.scene import Scene
 from ipbench.analysis.plan import ALL, BOTH, FigureFile, plan
 
 _DRAWERS: dict[str, Callable[[Scene, FigureFile], Figure]] = {
+    "forest": forest,
     "accuracy": accuracy,
     "methods": methods,
     "difference": difference,

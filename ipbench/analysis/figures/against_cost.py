@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ipbench.analysis import style
 from ipbench.analysis.cells import PRIMARY, CellStatistics
+from ipbench.analysis.figures.edge import Point, edge_note, living_axis
 from ipbench.analysis.figures.layout import empty, label, page, ticks
 from ipbench.analysis.figures.marks import DOTS, cut_curves, interval, legend_columns, marker, reference
 from ipbench.analysis.figures.scene import Scene, spaces, title
@@ -108,8 +109,11 @@ def _figure(
     columns = legend_columns(names, len(shown) * style.PANEL_WIDTH + _MARGINS)
     note = (
         f"{text} Bars: 95 % intervals by Student's t over seeds, not test images, in both directions; none where all"
-        f" seeds are equal. Band: that of the dense net's {scene.metric}. Dots: single seeds, where a run collapsed."
+        f" seeds are equal. Band: that of the dense net's {scene.metric}."
     )
+    if any(scene.counts[cell.id].lost for cell in _cells(curves)):
+        note += " Dots: single seeds, where a run is lost."
+    note += edge_note(scene, _cells(curves), bands)
     sheet = page(
         [len(shown)] * len(blocks),
         [
@@ -122,14 +126,17 @@ def _figure(
     )  # fmt: skip
     references: dict[str, Artist] = {}
     places: list[float] = []
+    drawn: list[Point] = []
     for axes, (block, space) in zip(sheet.panels, product(blocks, shown), strict=True):
         for cell in dense[space]:
             reference(axes, scene.cells(PRIMARY)[cell], space, references)
         found = [_line(axes, scene, curve, space, block, statistics) for curve in curves]
-        if not any(found):
+        if not any(ends for ends, _ in found):
             empty(axes, scene.nothing(cell for panel, _ in curves for cell in panel.side(space)))
-        places += [place for line in found for place in line]
+        places += [place for ends, _ in found for place in ends]
+        drawn += [point for _, points in found for point in points]
     _share_axis(sheet.panels, places)
+    living_axis(scene, drawn, bands)
     ticks(sheet, bool(places) or bool(references))
     handles: list[Artist] = [marker(panel.title, *look, look[0]) for panel, look in curves]
     label(sheet, title(file), x, f"test {scene.metric} (%)", [*handles, *references.values()], columns)
@@ -143,15 +150,16 @@ def _line(
     space: str,
     block: _Block,
     statistics: Callable[[Mapping[int, float]], CellStatistics],
-) -> list[float]:
-    """Draw one method of one space, by growing share; gives the ends of all intervals along the x-axis."""
+) -> tuple[list[float], list[Point]]:
+    """Draw one method of one space, by growing share; gives the ends of all intervals along x, and the points."""
     panel, (colour, shape) = curve
-    points = []
+    points, drawn = [], []
     for cell in panel.side(space):
         share, accuracy = statistics(block.shares.get(cell.id, {})), scene.cells(PRIMARY)[cell.id]
         if share.n and accuracy.n:
             points.append((share, accuracy))
-            if scene.counts[cell.id].collapsed:  # no interval says what happened there
+            drawn.append(Point(axes, 100 * share.mean, cell.id, colour))
+            if scene.counts[cell.id].lost:  # no interval says what happened there
                 values = scene.values(PRIMARY)[cell.id].values()
                 axes.scatter([100 * share.mean] * accuracy.n, [100 * value for value in values], color=colour, **DOTS)
     points.sort(key=lambda point: point[0].mean)
@@ -166,7 +174,7 @@ def _line(
         [100 * share.mean for share, _ in points], [100 * accuracy.mean for _, accuracy in points], color=colour,
         marker=shape, linewidth=0.9, zorder=4, markeredgecolor="white", markeredgewidth=0.4,
     )  # fmt: skip
-    return ends
+    return ends, drawn
 
 
 def _share_axis(panels: Sequence[Axes], places: Sequence[float]) -> None:

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from ipbench.analysis import style
 from ipbench.analysis.cells import GAP, PRIMARY
 from ipbench.analysis.comparisons import differences, pair_name
+from ipbench.analysis.figures.edge import Point, edge_note, living_axis, lost_pairs
 from ipbench.analysis.figures.layout import chunks, empty, label, page
 from ipbench.analysis.figures.marks import (
     DIFFERENCES,
@@ -49,7 +50,11 @@ def difference(scene: Scene, file: FigureFile) -> Figure:
     panels = scene.panels(file)
     rows = [row for panel in panels for row in panel.rows if row.compared]
     cells = [cell for row in rows for cell in (row.sp, row.ip) if cell]
-    sheet = page(chunks(len(panels)), [panel.title for panel in panels], scene.note(cells, DIFFERENCES, rows))
+    sheet = page(
+        chunks(len(panels)),
+        [panel.title for panel in panels],
+        scene.note(cells, lost_pairs(scene, DIFFERENCES, rows), rows),
+    )
     drawn = False
     for axes, panel in zip(sheet.panels, panels, strict=False):
         drawn = _difference_panel(axes, scene, panel) or drawn
@@ -97,18 +102,22 @@ def _metric(scene: Scene, file: FigureFile, metric: str, y: str) -> Figure:
     panels, shown = scene.panels(file), spaces(file)
     cells = [cell for panel in panels for space in shown for cell in panel.side(space)]
     references = [cell for panel in panels for cell in _references(panel, shown).values()]
-    note = scene.note([*cells, *references], f"{MEANS} Dots: single seeds.")
+    living = metric == PRIMARY
+    more = edge_note(scene, cells, references) if living else ""
+    note = scene.note([*cells, *references], f"{MEANS} Dots: single seeds.{more}")
     sheet = page(chunks(len(panels)), [panel.title for panel in panels], note)
     drawn: dict[str, Artist] = {}
-    anything = False
+    points: list[Point] = []
     for axes, panel in zip(sheet.panels, panels, strict=False):
         for space, cell in _references(panel, shown).items():
             reference(axes, scene.cells(metric)[cell.id], space, drawn)
         found = [_series(axes, scene, metric, panel, space, len(shown) > 1) for space in shown]
         if not any(found):
             empty(axes, scene.nothing(cell for space in shown for cell in panel.side(space)))
-        anything = anything or any(found)
-    sparsities(scene, sheet, panels, anything or bool(drawn))
+        points += [point for same in found for point in same]
+    sparsities(scene, sheet, panels, bool(points) or bool(drawn))
+    if living:
+        living_axis(scene, points, references)
     handles: list[Artist] = [marker(style.LABEL[s], style.COLOUR[s], style.MARKER[s], style.COLOUR[s]) for s in shown]
     label(sheet, title(file), share_name(cells), y, [*handles, *drawn.values()])
     return sheet.figure
@@ -124,11 +133,11 @@ def _series(
     *,
     hollow: bool = False,
     dots: bool = True,
-) -> bool:
-    """Draw one space in one panel, a fraction in per cent; says whether there was anything to draw."""
+) -> list[Point]:
+    """Draw one space in one panel, a fraction in per cent; gives what was drawn."""
     colour = style.COLOUR[space]
     shift = (-1 if space == "sp" else 1) * dodge(scene.places(panel)) if dodged else 0.0
-    places, means = [], []
+    places, means, drawn = [], [], []
     for cell in scene.side(panel, space):
         found = scene.cells(metric)[cell.id]
         if not found.n:
@@ -138,10 +147,11 @@ def _series(
         if dots:
             axes.scatter([x] * found.n, [100 * value for value in values], color=colour, **DOTS)
         interval(axes, x, 100 * found.mean, 100 * found.lower, 100 * found.upper, colour)
+        drawn.append(Point(axes, x, cell.id, colour))
         places.append(x)
         means.append(100 * found.mean)
     axes.plot(places, means, color=colour, zorder=3.5 if hollow else 4, **_line(space, hollow, dots))
-    return bool(places)
+    return drawn
 
 
 def _line(space: str, hollow: bool, dots: bool) -> dict[str, Any]:
@@ -167,6 +177,8 @@ def _difference_panel(axes: Axes, scene: Scene, panel: Panel) -> bool:
         mean, bar = 100 * found.comparison.mean, found.comparison.interval
         interval(axes, x, mean, 100 * bar.lower, 100 * bar.upper, style.DIFFERENCE_COLOUR)
         axes.plot(x, mean, "D", color=style.DIFFERENCE_COLOUR, markerfacecolor=verdict_fill(found), zorder=5)
+        if any(scene.counts[side.id].lost for side in (row.sp, row.ip) if side):
+            axes.plot(x, mean, "x", color=style.DIFFERENCE_COLOUR, markersize=8, markeredgewidth=0.8, zorder=6)
         places.append(x)
         means.append(mean)
     axes.plot(places, means, color=style.DIFFERENCE_COLOUR, linewidth=0.9, zorder=3)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from ipbench.analysis import style
 from ipbench.analysis.cells import PRIMARY
+from ipbench.analysis.figures.edge import Point, edge_note, living_axis
 from ipbench.analysis.figures.layout import empty, label, page
 from ipbench.analysis.figures.marks import DOTS, MEANS, interval, legend_columns, looks, marker, reference, sparsities
 from ipbench.analysis.figures.scene import Scene, spaces, title
@@ -35,12 +36,15 @@ def methods(scene: Scene, file: FigureFile) -> Figure:
         space: {panel.dense[space].id: panel.dense[space] for panel in panels if space in panel.dense}
         for space in shown
     }
-    bands = [cell for cells in dense.values() for cell in cells.values()]
+    bands = [cell for found in dense.values() for cell in found.values()]
     named = sum(map(bool, dense.values()))
     width = style.PAGE_WIDTH if len(shown) > 1 else style.PANEL_WIDTH + _MARGINS
     columns = legend_columns([panel.title for panel in panels] + ["dense (SP)"] * named, width)
     budgets = budgets_of(cells) or ["parameters"]
-    text = f"{MEANS} Band: that of the dense net. Dots: single seeds, where a run collapsed."
+    text = f"{MEANS} Band: that of the dense net."
+    if any(scene.counts[cell.id].lost for cell in cells):
+        text += " Dots: single seeds, where a run is lost."
+    text += edge_note(scene, cells, bands)
     sheet = page(
         [len(shown)] * len(budgets),
         [_title(space, budget, len(budgets) > 1) for budget in budgets for space in shown],
@@ -49,7 +53,7 @@ def methods(scene: Scene, file: FigureFile) -> Figure:
         legend_rows=math.ceil((len(panels) + named) / columns),
     )
     references: dict[str, Artist] = {}
-    drawn = []
+    drawn: list[list[Point]] = []
     styles = list(zip(panels, looks(panels), strict=True))
     for axes, (budget, space) in zip(sheet.panels, product(budgets, shown), strict=True):
         for cell in dense[space]:
@@ -60,6 +64,7 @@ def methods(scene: Scene, file: FigureFile) -> Figure:
         if not drawn[-1]:
             empty(axes, scene.nothing(cell for panel, _ in own for cell in panel.side(space)))
     sparsities(scene, sheet, panels, any(drawn) or bool(references))
+    living_axis(scene, [point for found in drawn for point in found], bands)
     handles: list[Artist] = [marker(panel.title, *look, look[0]) for panel, look in styles]
     label(sheet, title(file), share_name(cells), f"test {scene.metric} (%)", [*handles, *references.values()], columns)
     return sheet.figure
@@ -70,9 +75,9 @@ def _title(space: str, budget: str, several: bool) -> str:
     return f"{style.LABEL[space]}, p of {SHARES_OF[budget]}" if several else style.LABEL[space]
 
 
-def _lines(axes: Axes, scene: Scene, styles: list[tuple[Panel, tuple[str, str]]], space: str) -> bool:
-    """Draw the methods of one space; says whether there was anything to draw."""
-    anything = False
+def _lines(axes: Axes, scene: Scene, styles: list[tuple[Panel, tuple[str, str]]], space: str) -> list[Point]:
+    """Draw the methods of one space; gives what was drawn."""
+    drawn = []
     span = [place for panel, _ in styles for place in scene.places(panel)] or [0.0]
     step = 0.04 * (max(span) - min(span) or 1.0) / max(1, len(styles) - 1)
     for number, (panel, (colour, shape)) in enumerate(styles):
@@ -84,14 +89,14 @@ def _lines(axes: Axes, scene: Scene, styles: list[tuple[Panel, tuple[str, str]]]
             # Beside each other, so that intervals do not cover each other.
             x = scene.position(cell) + step * (number - (len(styles) - 1) / 2)
             interval(axes, x, 100 * found.mean, 100 * found.lower, 100 * found.upper, colour)
-            if scene.counts[cell.id].collapsed:  # no interval says what happened there
+            if scene.counts[cell.id].lost:  # no interval says what happened there
                 values = scene.values(PRIMARY)[cell.id].values()
                 axes.scatter([x] * found.n, [100 * value for value in values], color=colour, **DOTS)
+            drawn.append(Point(axes, x, cell.id, colour))
             places.append(x)
             means.append(100 * found.mean)
         axes.plot(
             places, means, color=colour, marker=shape, linewidth=0.9, zorder=4, markeredgecolor="white",
             markeredgewidth=0.4,
         )  # fmt: skip
-        anything = anything or bool(places)
-    return anything
+    return drawn

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from ipbench.analysis import style
-from ipbench.analysis.cells import CellStatistics, Counts, Values, all_cells, counts, metric_values
+from ipbench.analysis.cells import CellStatistics, Counts, Values, all_cells, counts, lost_runs, metric_values
 from ipbench.analysis.collect import Collection
-from ipbench.analysis.comparisons import Finding, analyse
+from ipbench.analysis.comparisons import Analysis, Finding, analyse
 from ipbench.analysis.grid import Cell, Row
 from ipbench.analysis.labels import metric_name
 from ipbench.analysis.panels import Panel, panels
@@ -66,12 +66,22 @@ class Scene:
     @cached_property
     def pairs(self) -> dict[str, Finding]:
         """The comparisons of the primary metric, by `comparisons.pair_name`."""
-        return analyse(self.collection).pairs
+        return self.analysis.pairs
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """All comparisons of the primary metric."""
+        return analyse(self.collection)
 
     @cached_property
     def counts(self) -> dict[str, Counts]:
         """How the runs of each cell ended."""
         return counts(self.collection)
+
+    @cached_property
+    def lost(self) -> dict[str, dict[int, frozenset[str]]]:
+        """The runs of each cell that lost their net, by seed, with what is said of them."""
+        return lost_runs(self.collection)
 
     @cached_property
     def done(self) -> dict[str, list[dict[str, Any]]]:
@@ -143,10 +153,9 @@ class Scene:
         ended = [self.counts[name] for name in names]
         done, planned = sum(count.done for count in ended), sum(count.planned for count in ended)
         parts = [f"{done} of {planned} runs"]
-        for what in ("diverged", "collapsed", "impossible", "missing"):
+        for what in ("diverged", "collapsed", "chance", "impossible", "missing"):
             number = sum(getattr(count, what) for count in ended)
-            number -= sum(count.diverged for count in ended) if what == "collapsed" else 0  # told already
-            parts += [f"{number} {what}"] if number else []
+            parts += [f"{number} {'at chance' if what == 'chance' else what}"] if number else []
         what = "pair" if (rows := list(pairs)) else "mean"
         mixed = list(filter(None, map(self.mixed, rows) if rows else (self.settings.mixed([name]) for name in names)))
         more = f" Not formed: {len(mixed)} {what}{'s' if len(mixed) > 1 else ''}, mixed {mixed[0]}." if mixed else ""

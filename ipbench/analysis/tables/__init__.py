@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ipbench.analysis.collect import Collection, load
-from ipbench.analysis.comparisons import analyse
+from ipbench.analysis.comparisons import Analysis, analyse
 from ipbench.analysis.labels import labels
 from ipbench.analysis.plan import TABLE_FORMATS, tables_of
 from ipbench.analysis.reached import reached_by_knob
@@ -36,10 +36,10 @@ def write_tables(results: Path) -> list[Path]:
     return paths
 
 
-def make_tables(collection: Collection) -> dict[str, Table]:
-    """Every table of a collection, by name."""
+def make_tables(collection: Collection, analysis: Analysis | None = None) -> dict[str, Table]:
+    """Every table of a collection, by name; `analysis` is its `analyse`, if that is there already."""
     names = replace(labels(collection.grid), reached=reached_by_knob(collection))
-    analysis = analyse(collection)
+    analysis = analysis or analyse(collection)
     made = [
         accuracy_table(collection, names, analysis),
         paired_table(collection, names, analysis),

@@ -13,12 +13,12 @@ from ipbench.analysis.grid import Cell
 from ipbench.analysis.labels import Labels, guess_text, metric_name
 from ipbench.analysis.published import find
 from ipbench.analysis.render import Table
-from ipbench.analysis.statistics import COLLAPSED, COLLAPSED_MAP, rate_bound
 from ipbench.analysis.tables.parts import (
     MEANS,
     axes,
     column_names,
     common_notes,
+    lost_notes,
     raw_axes,
     raw_reached,
     seeds_note,
@@ -29,6 +29,8 @@ from ipbench.analysis.text import NOTHING, percent, with_interval
 _SIDES = (("sp", "SP"), ("ip", "IP"))
 #: The means of a cell: prefix in the CSV, heading behind the space.
 _MEANS = (("", ""), ("selected_", " selected"), ("complete_", " without diverged"))
+#: How many runs lost their net: heading behind the space, field of `Counts`.
+_LOST = {" collapsed": "collapsed", " at chance": "chance"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def accuracy_table(collection: Collection, names: Labels, analysis: Analysis) ->
         data.append(raw)
         printed.append(texts)
     ended = numbers.ended.values()
-    headings = ["", " n", *([" collapsed"] if any(count.collapsed for count in ended) else []), " selected"]
+    headings = ["", " n", *_lost_headings(numbers), " selected"]
     headings += [" without diverged"] if any(count.diverged for count in ended) else []
     headings += [" published"] if sources else []
     order = [f"{heading}{what}" for what in headings for _, heading in _SIDES]
@@ -72,7 +74,7 @@ def accuracy_table(collection: Collection, names: Labels, analysis: Analysis) ->
         MEANS,
         f"n: runs behind a mean, one per seed. A diverged run counts as {guess_text(collection.grid.cells)}"
         + ("; the mean without diverged runs stands beside it." if " without diverged" in headings else "."),
-        *_collapse_notes(numbers, metric),
+        *lost_notes(collection.grid.cells, numbers.ended),
         *common_notes(collection, names),
         seeds_note(collection, analysis),
         *(f"Published: {source}." for source in dict.fromkeys(sources)),
@@ -80,19 +82,9 @@ def accuracy_table(collection: Collection, names: Labels, analysis: Analysis) ->
     return table(collection, "accuracy", f"test {metric}", data, printed, notes, [*column_names(names), *order])
 
 
-def _collapse_notes(numbers: _Numbers, metric: str) -> list[str]:
-    """What collapsed means, and what can be said of the rate where no run did."""
-    finished = {cell: count.done + count.diverged for cell, count in numbers.ended.items()}
-    none = sorted({n for cell, n in finished.items() if n and not numbers.ended[cell].collapsed})
-    least = {
-        "accuracy": f"accuracy of at most {COLLAPSED:g} times that of a guess",
-        "mAP": f"mAP of at most {COLLAPSED_MAP:g}",
-    }
-    notes = [f"collapsed: a test {' or '.join(least[name] for name in metric.split(' or '))}, or diverged."]
-    if len(none) > 0:
-        bounds = ", ".join(f"{100 * rate_bound(n):.0f} % (n = {n})" for n in none)
-        notes.append(f"Where none of n runs collapsed, the rate is below {bounds}, at a confidence of 95 %.")
-    return notes
+def _lost_headings(numbers: _Numbers) -> list[str]:
+    """The columns of lost runs, of which there are any."""
+    return [what for what, field in _LOST.items() if any(getattr(count, field) for count in numbers.ended.values())]
 
 
 def _raw(space: str, cell: Cell | None, numbers: _Numbers) -> dict[str, Any]:
@@ -104,22 +96,23 @@ def _raw(space: str, cell: Cell | None, numbers: _Numbers) -> dict[str, Any]:
     raw[f"{space}_interval"] = numbers.means[""][cell.id].interval if cell else None
     raw[f"{space}_mixed"] = numbers.means[""][cell.id].mixed if cell else None
     count = numbers.ended[cell.id] if cell else None
-    for field in ("planned", "done", "diverged", "collapsed", "impossible", "missing"):
+    for field in ("planned", "done", "diverged", "collapsed", "chance", "impossible", "missing"):
         raw[f"{space}_{field}"] = getattr(count, field) if count else 0
     return raw
 
 
 def _texts(heading: str, cell: Cell | None, numbers: _Numbers) -> dict[str, str]:
     if cell is None:
-        return dict.fromkeys([f"{heading}{what}" for what in (" n", " collapsed", *dict(_MEANS).values())], NOTHING)
+        return dict.fromkeys([f"{heading}{what}" for what in (" n", *_LOST, *dict(_MEANS).values())], NOTHING)
     count = numbers.ended[cell.id]
     if count.impossible:
         texts = dict.fromkeys([f"{heading}{what}" for what in dict(_MEANS).values()], "impossible")
-        return texts | {f"{heading} n": NOTHING, f"{heading} collapsed": NOTHING}
+        return texts | {f"{heading}{what}": NOTHING for what in (" n", *_LOST)}
     finished = count.done + count.diverged
     number = f"{finished}" if finished == count.planned else f"{finished} of {count.planned}"
     number += f" ({count.diverged} diverged)" if count.diverged else ""
-    texts = {f"{heading} n": number, f"{heading} collapsed": f"{count.collapsed} of {finished}"}
+    texts = {f"{heading} n": number}
+    texts |= {f"{heading}{what}": f"{getattr(count, field)} of {finished}" for what, field in _LOST.items()}
     for prefix, suffix in _MEANS:
         found = numbers.means[prefix][cell.id]
         mean = with_interval(percent(found.mean), percent(found.lower), percent(found.upper))

@@ -18,6 +18,7 @@ from ipbench.analysis.tables.parts import (
     column_names,
     common_notes,
     describe,
+    lost_text,
     raw_axes,
     raw_reached,
     seeds_note,
@@ -28,6 +29,8 @@ from ipbench.analysis.text import NOTHING, points, probability, with_interval
 
 _PRINTED = ["IP − SP", "n", "p", "p (max-T)", "verdict"]
 _WITHOUT = "without diverged"
+#: Of lost runs: heading, field of `Counts`.
+_LOST = {"collapsed": "collapsed", "at chance": "chance"}
 #: Columns of a comparison in the CSV, needed where there may be no row to tell them.
 _RAW = ["n", "planned", "diverged", "difference_pp", "lower_pp", "upper_pp", "p", "p_adjusted", "verdict"]
 
@@ -42,10 +45,12 @@ def paired_table(collection: Collection, names: Labels, analysis: Analysis) -> T
         if found is None or row.sp is None or row.ip is None:
             continue
         sides = (ended[row.sp.id], ended[row.ip.id])
-        more = {"sp_collapsed": sides[0].collapsed, "ip_collapsed": sides[1].collapsed}
+        more = {f"{space}_{what}": getattr(side, what) for what in _LOST.values()
+                for space, side in zip(("sp", "ip"), sides, strict=True)}  # fmt: skip
         levels = raw_axes(row) | raw_reached(names, collection.grid, row)
         data.append(levels | {"sp_cell": row.sp.id, "ip_cell": row.ip.id} | _raw(found) | more)
-        printed.append(axes(names, row) | _texts(found) | {"n": _number(found), "collapsed": _collapsed(sides)})
+        printed.append(axes(names, row) | _texts(found) | {"n": _number(found)} | _lost(sides))
+    lost = [what for what in _LOST if any(texts[what] != NOTHING for texts in printed)]
     shared = (
         "Several comparisons have one SP side in common: flipping a seed is then no exchange of SP and IP, and the"
         " joint test assumes that differences scatter symmetrically.",
@@ -57,11 +62,11 @@ def paired_table(collection: Collection, names: Labels, analysis: Analysis) -> T
         *_claim_notes(collection, analysis, analysis.pairs.values()),
         *(shared if analysis.shared else ()),
         seeds_note(collection, analysis),
+        *([lost_text(collection.grid.cells)] if lost else []),
         *common_notes(collection, names),
     )
     columns = [*column_names(names), *_columns(analysis.pairs.values())]
-    if any(texts["collapsed"] != NOTHING for texts in printed):
-        columns.insert(-1, "collapsed")
+    columns[-1:-1] = lost
     raw = [*AXES, "family", "sp_cell", "ip_cell", *_RAW]
     return table(collection, "paired", "IP against SP, paired by seed", data, printed, notes, columns, raw)
 
@@ -209,7 +214,11 @@ def _number(found: Finding) -> str:
     return number + (f" ({found.diverged} diverged)" if found.diverged else "")
 
 
-def _collapsed(sides: tuple[Counts, Counts]) -> str:
-    """'SP 2, IP 5', of runs that about guess."""
-    found = [f"{name} {count.collapsed}" for name, count in zip(("SP", "IP"), sides, strict=True) if count.collapsed]
-    return ", ".join(found) or NOTHING
+def _lost(sides: tuple[Counts, Counts]) -> dict[str, str]:
+    """'SP 2, IP 5', of runs that collapsed, and of runs at chance level."""
+    found = {
+        what: [f"{name} {number}" for name, side in zip(("SP", "IP"), sides, strict=True)
+               if (number := getattr(side, field))]
+        for what, field in _LOST.items()
+    }  # fmt: skip
+    return {what: ", ".join(texts) or NOTHING for what, texts in found.items()}

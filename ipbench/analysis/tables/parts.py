@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
+from ipbench.analysis.cells import Counts
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.comparisons import REFERENCE, Analysis
 from ipbench.analysis.flips import CLAIM_SEEDS
 from ipbench.analysis.grid import LATER, Cell, Grid, Row
 from ipbench.analysis.labels import AXES, Labels
+from ipbench.analysis.lost import CHANCE_MAP, chance_bound
 from ipbench.analysis.render import Table
 from ipbench.analysis.setting import hardware, software
-from ipbench.analysis.statistics import INTERVAL_SEEDS, POWER, seeds_for
+from ipbench.analysis.statistics import INTERVAL_SEEDS, POWER, rate_bound, seeds_for
+from ipbench.analysis.text import percent
+from ipbench.data.catalog import DETECTION, known
 
 #: What an interval is about, whatever its kind.
 _SCOPE = "It covers the draw of seeds, not that of test images, and no collapse that no seed has shown."
@@ -49,6 +54,30 @@ def seeds_note(collection: Collection, analysis: Analysis) -> str:
         f" difference of {margin:g} points is found with a probability of {100 * POWER:.0f} % by {alone} seeds if it is"
         f" the only comparison, by {together} as one of {members}; planned: {have}."
     )
+
+
+def lost_text(cells: Iterable[Cell]) -> str:
+    """What it means that a run collapsed, or is at chance level, for the data sets of these cells."""
+    facts = [found for found in map(known, dict.fromkeys(cell.dataset for cell in cells)) if found]
+    bounds = [f"{percent(chance_bound(one))} % on {one.name}" for one in facts if one.task != DETECTION]
+    least = [f"an accuracy that a net which guesses reaches (at most {', '.join(bounds)})"] if bounds else []
+    least += [f"an mAP of at most {CHANCE_MAP:g}"] if len(bounds) < len(facts) else []
+    chance = f"; at chance: a test metric of no more than chance, {' or '.join(least)}" if least else ""
+    return f"collapsed: nothing is left of a layer{chance}. They count in every mean like all others."
+
+
+def lost_notes(cells: Iterable[Cell], ended: Mapping[str, Counts]) -> list[str]:
+    """`lost_text`, and what can be said of the rate where no run was lost."""
+    finished = {cell: count.done + count.diverged for cell, count in ended.items()}
+    none = sorted({n for cell, n in finished.items() if n and not ended[cell].lost})
+    notes = [lost_text(cells)]
+    if none:
+        bounds = ", ".join(f"{100 * rate_bound(n):.0f} % (n = {n})" for n in none)
+        notes.append(
+            f"Where none of n runs collapsed, is at chance or diverged, the rate of these is below {bounds}, at a"
+            " confidence of 95 %."
+        )
+    return notes
 
 
 def setting_notes(collection: Collection) -> tuple[str, ...]:

@@ -7,7 +7,9 @@ import math
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.grid import Row
@@ -55,8 +57,9 @@ def cost_table(collection: Collection, names: Labels) -> Table:
     runs["factor_bytes"] = 4 * runs["parameters_dense"] / runs["bytes_stored_entropy"]
     costs = (*_COSTS, *(entry for entry in _COSTS_OF_UNITS if entry[0] in runs))
     columns = ["achieved_sparsity", *(name for name, _, _ in costs)]
-    means = {str(cell): group[columns].mean() for cell, group in runs.groupby("cell")}
-    number = {str(cell): len(group) for cell, group in runs.groupby("cell")}
+    places = {str(cell): rows for cell, rows in runs.reset_index(drop=True).groupby("cell").indices.items()}
+    number = {cell: len(rows) for cell, rows in places.items()}
+    numbers = {name: pd.to_numeric(runs[name]).astype("Float64").to_numpy(float, na_value=math.nan) for name in columns}
     settings = Settings(collection)
     data: list[dict[str, Any]] = []
     printed: list[dict[str, str]] = []
@@ -64,7 +67,7 @@ def cost_table(collection: Collection, names: Labels) -> Table:
     for cell in dict.fromkeys(side for row in collection.grid.rows() for side in (row.sp, row.ip) if side):
         mixed = settings.mixed([cell.id])
         n = 0 if mixed else number.get(cell.id, 0)
-        mean = {name: _float(means[cell.id][name]) if n else math.nan for name in columns}
+        mean = {name: _mean(numbers[name][places[cell.id]]) if n else math.nan for name in columns}
         data.append(
             {"cell": cell.id, "space": cell.space} | raw_axes(Row(cell, None)) | {"n": n} | mean | {"mixed": mixed}
         )
@@ -136,6 +139,7 @@ def missing_table(collection: Collection, names: Labels) -> Table:
     return table(collection, "missing", "runs without a result", data, printed, notes, order, raw)
 
 
-def _float(value: Any) -> float:
-    """A mean of pandas as a float; NaN where there was nothing to average."""
-    return math.nan if pd.isna(value) else float(value)
+def _mean(values: NDArray[np.floating[Any]]) -> float:
+    """The mean of the numbers that there are; NaN where there is nothing to average."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else math.nan

@@ -13,7 +13,7 @@ from ipbench.analysis.labels import Labels, guess_text, metric_name
 from ipbench.analysis.render import Table
 from ipbench.analysis.settings import Settings
 from ipbench.analysis.sliced import COLUMNS, latency, macs_left, parameters_left, ratio_statistics, share_statistics
-from ipbench.analysis.tables.parts import MEANS, axes, column_names, common_notes, raw_axes, table
+from ipbench.analysis.tables.parts import MEANS, axes, column_names, common_notes, lost_text, raw_axes, table
 from ipbench.analysis.text import NOTHING, percent, quantity, with_interval
 
 _NOTES = (
@@ -47,6 +47,7 @@ def structured_table(collection: Collection, names: Labels) -> Table:
         parameters = [found for run in own.values() if math.isfinite(found := parameters_left(run))]
         share = share_statistics({seed: parameters_left(run) / run["parameters_dense"] for seed, run in own.items()})
         numbers: dict[str, Any] = {"n": count.done + count.diverged, "planned": count.planned, "mixed": mixed}
+        numbers |= {"collapsed": count.collapsed, "chance": count.chance}
         numbers |= _raw("accuracy", accuracy) | _raw("macs_left", macs) | _raw("parameters_left", share)
         numbers["parameters_left"] = sum(parameters) / len(parameters) if parameters else math.nan
         texts = axes(names, Row(cell, None)) | {
@@ -54,6 +55,8 @@ def structured_table(collection: Collection, names: Labels) -> Table:
             "n": str(accuracy.n) if accuracy.n == count.planned else f"{accuracy.n} of {count.planned}",
             "MACs left": f"not formed: {mixed}" if mixed else percent(macs.mean),
             "parameters left": _parameters(numbers["parameters_left"], share),
+            "collapsed": str(count.collapsed),
+            "at chance": str(count.chance),
             metric: "impossible" if count.impossible and not accuracy.n else _with_interval(accuracy),
         }
         for where, ratios in (_times(own) or {"": {}}).items():
@@ -63,7 +66,8 @@ def structured_table(collection: Collection, names: Labels) -> Table:
             printed.append(
                 texts | {"time": _with_interval(time), "time n": str(time.n), "measured on": where or NOTHING}
             )
-    order = [*column_names(names), "space", "n", "MACs left", "parameters left", metric, "time"]
+    lost = [what for what in ("collapsed", "at chance") if any(texts[what] != "0" for texts in printed)]
+    order = [*column_names(names), "space", "n", *lost, "MACs left", "parameters left", metric, "time"]
     several = {texts["measured on"] for texts in printed} - {NOTHING}
     told = (f"Times measured on: {', '.join(several)}.",) if len(several) == 1 else ()
     order += ["time n", "measured on"] if len(several) > 1 else []
@@ -71,6 +75,7 @@ def structured_table(collection: Collection, names: Labels) -> Table:
     notes = (
         *(note.format(metric=told_metric, guess=guess_text(cells)) for note in _NOTES),
         *told,
+        *([lost_text(cells)] if lost else []),
         *common_notes(collection, names),
     )
     return table(collection, "structured", "nets whose channels were cut", data, printed, notes, order)

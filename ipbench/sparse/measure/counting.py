@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 
 from ipbench.errors import BadInput
 from ipbench.sparse import layers as kinds
+from ipbench.sparse.example import Example, example_of
 from ipbench.sparse.layers import Weight, not_prunable, origins, prunable_weights
 from ipbench.sparse.measure.products import Products
 
@@ -87,7 +88,7 @@ class Count:
         return [layer.name for layer in self.layers if layer.prunable and not layer.positions]
 
 
-def count(net: nn.Module, shape: Sequence[int]) -> Count:
+def count(net: nn.Module, shape: Example | Sequence[int]) -> Count:
     """Count a net by one forward pass on an image of zeros, in evaluation mode, on the net's device.
 
     A net whose tensors are parametrised (`torch.nn.utils.parametrize`) is counted as the plain net: parameters that
@@ -97,7 +98,7 @@ def count(net: nn.Module, shape: Sequence[int]) -> Count:
 
     Args:
         net: any module that maps images (B, *shape) to something.
-        shape: of one image, e.g. (C, H, W).
+        shape: of one image, e.g. (C, H, W); or what else the net is called with: then all is of one such call.
 
     Raises:
         BadInput: a weight is used in a way that cannot be counted, has no shape yet, or shares memory with another.
@@ -108,9 +109,9 @@ def count(net: nn.Module, shape: Sequence[int]) -> Count:
     first = next(net.parameters(), torch.empty(0))
     forked = [first.device] if first.device.type == "cuda" else []
     with evaluating(net), torch.no_grad(), torch.random.fork_rng(devices=forked):
-        image = torch.zeros(1, *shape, device=first.device, dtype=first.dtype)
-        with products.watching(image):
-            net(image)
+        inputs = example_of(shape).one(first)
+        with products.watching(*inputs.tensors):
+            inputs.of(net)
         parameters, buffers = _plain_values(net)
         shapes = {name: tuple(weight.weight.shape) for name, weight in weights.items()}
     left_out = not_prunable(net, weights)

@@ -74,10 +74,11 @@ class Products(TorchDispatchMode):
         return False  # torch would import its compiler to keep it away from here: seconds in every process
 
     @contextmanager
-    def watching(self, image: Tensor) -> Iterator[None]:
-        """Within the block, all that is made of `image` counts as the image's."""
-        if (key := _storage(image)) is not None:
-            self._made[key] = None
+    def watching(self, *images: Tensor) -> Iterator[None]:
+        """Within the block, all that is made of one of `images` counts as the image's."""
+        for image in images:
+            if (key := _storage(image)) is not None:
+                self._made[key] = None
         with ExitStack() as stack:
             for handle in self._hooks():
                 stack.callback(handle.remove)

@@ -1,6 +1,6 @@
-"""The code of a user's method: its file, and the modules of the user that it imports.
+"""The code of a user's file, of a method or a model: the file, and the modules of the user that it imports.
 
-A built-in method's code is told by `ipbench.planning.numerics`; that of a user's file by a digest in every record.
+The code of what ipbench ships is told by `ipbench.planning.numerics`, that of a user's file by a digest.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import FunctionType, ModuleType
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
 class Code:
-    """What a method file is made of.
+    """What a user's file is made of.
 
     Attributes:
         sha256: of the content of all files.
-        files: the method file, then the modules that it imports, by name.
+        files: the file itself, then the modules that it imports, by name.
     """
 
     sha256: str
@@ -34,15 +34,16 @@ class Code:
 
 
 def code_of(file: Path, module: ModuleType | None = None) -> Code:
-    """The code behind a method file that has been imported.
+    """The code behind a file, which need not have been imported.
 
     It holds what import statements name, those inside functions too, and what those modules import; not the standard
     library, not installed packages and not ipbench, whose versions are in the records. Data files that the code reads
     are not seen.
 
     Args:
-        file: the method file.
-        module: what it became: modules and functions in it that were found in other ways are followed, too.
+        file: the file.
+        module: what it became, if it was imported: modules and functions in it that were found in other ways are
+            followed, too.
 
     Raises:
         OSError: a file cannot be read.
