@@ -81,6 +81,7 @@ def test_no_other_file_unpickles_evaluates_or_calls_a_shell(path):
 UNQUOTED = {
     "threads": r"\{threads\}",  # Snakemake's own number
     "params.arguments": r"shlex\.join\(job_of\(wildcards\)\.arguments\)",
+    "params.places": r"def exchange_places\(wildcards, output\):\n.*\n    return shlex\.join\(",
     "params.start": r"def start\(gpu, threads\):\n.*\n    return shlex\.join\(",
     "params.blocks": r"blocks=f\"seeds_per_job=\{SEEDS_PER_JOB\}",  # whole numbers, checked
 }

@@ -103,6 +103,13 @@ def test_a_file_that_is_no_method_is_one_line(
     assert name not in REGISTRY or methods.built_in(name)
 
 
+def test_what_the_documents_quote_of_the_example_stands_there() -> None:
+    page = (ROOT / "docs/adding-a-method.md").read_text()
+    quoted = re.findall(r"^<!-- [^\n]* from (examples/\S+), [^\n]*\n```python\n(.*?)^```$", page, re.M | re.S)
+    assert {file for file, _ in quoted} == {"examples/rule/numpy-magnitude.smk", "examples/rule/numpy_magnitude.py"}
+    assert all(text in (ROOT / file).read_text() for file, text in quoted)
+
+
 def test_two_of_one_name_are_refused(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a/mine.smk"), write(tmp_path / "b/mine.smk")
     assert methods.load([first, first]) == {str(first): ["mine"]}
