@@ -205,7 +205,7 @@ class Scored:
 
     def __init__(self, place: Path, **values: object) -> None:
         methods.load([EXAMPLE / "numpy-magnitude.smk"])
-        fixed = {"dataset": "digits", "model": "small-vgg", "method": "numpy-magnitude", "recipe": RECIPE}
+        fixed = {"dataset": "digits", "model": "lenet-300-100", "method": "numpy-magnitude", "recipe": RECIPE}
         self.run = Run.model_validate({**fixed, "sparsity": "0.8", "space": "sp", **values})
         self.results, environment = place, Environment()
         write_exchange(self.run, place, environment)
@@ -244,7 +244,7 @@ def masks_of(method: str, scored: Scored) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("space", ["sp", "ip"])
 def test_snip_of_what_is_exchanged_gives_the_masks_of_snip(tmp_path: Path, space: str) -> None:
-    scored = Scored(tmp_path, space=space, seed=3)
+    scored = Scored(tmp_path, model="small-vgg", space=space, seed=3)
     gradients = scored.tensors("gradients")
     scores = {name: (c * gradients[name]).abs() for name, c in scored.tensors("coefficients").items()}
     found, wanted = scored.masks(scores), masks_of("snip", scored)
@@ -257,7 +257,7 @@ def test_snip_of_what_is_exchanged_gives_the_masks_of_snip(tmp_path: Path, space
 def test_what_a_program_is_told(scored: Scored) -> None:
     facts, net = scored.facts, scored.net
     assert facts["layers"] == list(net.masks) and facts["budget"] == net.budget
-    assert (facts["model"], facts["sparsity"], facts["pattern"]) == ("small-vgg", "0.8", "coefficients")
+    assert (facts["model"], facts["sparsity"], facts["pattern"]) == ("lenet-300-100", "0.8", "coefficients")
     assert not scored.tensors("masks")
     plain = net.plain().state_dict()
     filters, weights = scored.tensors("filters"), dict(facts["weights"])  # type: ignore[call-overload]
@@ -352,7 +352,7 @@ def test_masks_are_shared_among_layers_as_the_allocation_says(tmp_path: Path) ->
 
 
 def test_masks_of_filters_are_of_whole_ones(tmp_path: Path) -> None:
-    scored = Scored(tmp_path, model="lenet-300-100", pattern="filters", sparsity="0.5")
+    scored = Scored(tmp_path, pattern="filters", sparsity="0.5")
     filters = scored.masks({name: c.abs() for name, c in scored.tensors("coefficients").items()})
     assert all(torch.equal(mask, filters[name]) for name, mask in scored.masks(filters).items())
     name = next(iter(filters))
@@ -388,7 +388,7 @@ def test_a_run_resumes_without_scores(tmp_path: Path) -> None:
 
 
 def test_a_budget_that_cannot_be_met_is_told_by_the_run(tmp_path: Path) -> None:
-    scored = Scored(tmp_path, space="ip", sparsity="0.999")
+    scored = Scored(tmp_path, model="small-vgg", space="ip", sparsity="0.999")
     assert scored.facts["budget"] is None
     save_file(scored.tensors("coefficients"), scores_path(tmp_path, scored.run))
     assert execute(scored.run, tmp_path, Environment())["status"] == "impossible"
@@ -399,7 +399,7 @@ def test_by_hand_in_three_lines(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["--method-file", str(EXAMPLE / "numpy-magnitude.smk"), "--method", "numpy-magnitude", "--space", "ip"]
-    words += ["--model", "small-vgg", "--recipe", "epochs=1", "--recipe", "train_examples=100"]
+    words += ["--model", "lenet-300-100", "--recipe", "epochs=1", "--recipe", "train_examples=100"]
     assert main(["run", *words]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "ipbench exchange" in said and "Snakemake" in said
