@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ipbench import files
+from ipbench.analysis.by_hand import grid_of
 from ipbench.analysis.checks import check_values
 from ipbench.analysis.grid import AXES, LATER, Grid, check, parse, read_grid, to_json
 from ipbench.analysis.records import COLUMNS, column_type, row
@@ -59,12 +60,14 @@ def collect(results: Path, grid: Grid | None = None) -> Collection:
 
     Args:
         results: a folder with `grid.json` and `runs/<cell>/<seed>.json`.
-        grid: what is planned; that of `grid.json` if left out.
+        grid: what is planned; that of `grid.json` if left out, and without one what there is.
 
     Raises:
         BadInput: `grid.json` is not usable.
     """
-    grid = grid or read_grid(results)
+    if grid is None:
+        by_hand = not (results / "grid.json").exists() and (results / "runs").is_dir()
+        grid = parse(grid_of(results), str(results)) if by_hand else read_grid(results)
     rows, missing, unreadable = [], [], []
     for cell in grid.cells:
         for seed in sorted(cell.seeds):

@@ -97,7 +97,7 @@ def _legend(members: int, margin: float) -> tuple[str, ...]:
         "SP prunes weights; IP prunes coefficients of filters over small bases, which are trained, too.",
         "± half of the 95 % interval of a mean over seeds, [ ] that of the difference of paired seeds.",
         f"Claims: IP better, SP better (5 % error over all {members} tests); within ±{margin:g} is tested by itself.",
-    )
+    )[: 3 if members else 2]
 
 
 def _difference(found: Comparison) -> str:

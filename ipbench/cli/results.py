@@ -124,10 +124,12 @@ def report(
 
 @app.command()
 def summary(results: Results) -> None:
-    """Print the result table of an experiment."""
+    """Print the result table of an experiment, or of runs by hand (results/single)."""
     from ipbench.analysis import summary as text
 
-    output.say(text(_folder(results)))
+    if not (_folder(results) / "grid.json").is_file():
+        _up_to_date(results)
+    output.say(text(results))
 
 
 @app.command()
@@ -193,8 +195,8 @@ def verify(
 
 
 def _folder(results: Path) -> Path:
-    """An experiment's folder, recognised by its grid."""
-    if not (results / "grid.json").is_file():
+    """An experiment's folder, recognised by its grid, or one of runs by hand."""
+    if not (results / "grid.json").is_file() and not (results / "runs").is_dir():
         raise BadInput(f"{results}: not an experiment's folder, it holds no grid.json (run the experiment first)")
     return results
 
