@@ -37,7 +37,7 @@ def registry() -> Iterator[None]:
 
 @pytest.fixture
 def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(name, shape, classes, seed, scheme):
+    def build(name, shape, classes, seed, scheme, told=None):
         net = tiny_conv(shape[0], classes)
         initialise(net, seed, scheme)
         return net

@@ -56,6 +56,7 @@ def test_two_processes_train_what_one_does(tmp_path, processes, words):
     assert two["curves"]["gradient_norm"][0] == pytest.approx(one["curves"]["gradient_norm"][0], rel=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loader", ["memory", "ffcv"])
 def test_imagenet_end_to_end(tmp_path, processes, loader):
     """A tiny folder of JPEGs in ImageNet's layout, its whole preparation, ResNet-18, two processes."""

@@ -42,7 +42,7 @@ class Stop(Exception):
 def tiny_model(monkeypatch):
     """Every model is `tiny_conv`: 224 weights, in `ip` two FBs with 162 entries."""
 
-    def build(name, shape, classes, seed, scheme):
+    def build(name, shape, classes, seed, scheme, told=None):
         net = tiny_conv(shape[0], classes)
         initialise(net, seed, scheme)
         return net

@@ -49,7 +49,7 @@ def registry() -> Iterator[None]:
 def own(monkeypatch: pytest.MonkeyPatch) -> None:
     """The methods of the file, on a tiny net of 224 weights."""
 
-    def build(name, shape, classes, seed, scheme):
+    def build(name, shape, classes, seed, scheme, told=None):
         net = tiny_conv(shape[0], classes)
         initialise(net, seed, scheme)
         return net

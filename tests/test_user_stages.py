@@ -42,7 +42,7 @@ class Stop(Exception):
 def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every model is `tiny_conv`: 224 weights."""
 
-    def build(name, shape, classes, seed, scheme):
+    def build(name, shape, classes, seed, scheme, told=None):
         net = tiny_conv(shape[0], classes)
         initialise(net, seed, scheme)
         return net

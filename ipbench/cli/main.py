@@ -179,7 +179,7 @@ def count(
     as_json: AsJson = False,
 ) -> None:
     """Count parameters and multiply-accumulates, layer by layer."""
-    net = own.the_model(model, model_file, None, None, model, Path("data"))
+    net = own.the_model(model, model_file, None, None, model, Path("data"), "MODEL")
     try:
         channels, height, width = map(numerals.whole, shape.lower().split("x"))
         if min(channels, height, width) < 1 or max(channels, height, width) > 4096:

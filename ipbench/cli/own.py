@@ -48,7 +48,13 @@ Digests = Annotated[
 
 
 def the_model(
-    model: str | None, model_file: Path | None, weights: str | None, label: str | None, usual: str, root: Path
+    model: str | None,
+    model_file: Path | None,
+    weights: str | None,
+    label: str | None,
+    usual: str,
+    root: Path,
+    where: str = "--model",
 ) -> str:
     """The name of the model that a command line tells of.
 
@@ -59,6 +65,7 @@ def the_model(
         label: --label.
         usual: the data set's default.
         root: --data.
+        where: how the command line calls the model.
 
     Raises:
         BadInput: there is none.
@@ -67,7 +74,7 @@ def the_model(
         raise BadInput(f"--model-file {model_file}: give --model, the name of the function in it that makes the net")
     return own_models.model(
         usual if model is None else model, file=model_file, weights=weights, label=label, root=root, folder=Path(),
-        where="--model",
+        where=where,
     )  # fmt: skip
 
 

@@ -80,6 +80,7 @@ def test_status_and_reason(diverged: Experiment) -> None:
     assert not temporaries(diverged.results) and not list(diverged.results.glob("state/*/*"))
 
 
+@pytest.mark.long
 def test_it_is_not_trained_again_and_the_same_when_it_is(diverged: Experiment, tmp_path: Path) -> None:
     dates = {path: path.stat().st_mtime_ns for path in diverged.results.glob("runs/*/*")}
     lay(diverged)

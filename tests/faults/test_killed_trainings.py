@@ -70,6 +70,7 @@ def check(folder: Path, undisturbed: Path) -> None:
     assert files == {path.relative_to(undisturbed).as_posix() for path in undisturbed.rglob("*") if path.is_file()}
 
 
+@pytest.mark.long
 def test_killed_at_twenty_moments(server: Server, undisturbed: tuple[Path, float], tmp_path: Path) -> None:
     chance = random.Random(0)
     moments = MOMENTS.copy()

@@ -80,6 +80,7 @@ def check(checkout: Checkout, expected: dict[str, str]) -> None:
     assert not temporaries(checkout.results) and not list(checkout.results.glob("state/*/*"))
 
 
+@pytest.mark.long
 def test_interrupted_and_called_again(checkout: Checkout, expected: dict[str, str]) -> None:
     """No lock is left, and each call goes on where the last one was."""
     with at_work(checkout) as process:
