@@ -39,7 +39,8 @@ class Block:
         """Its command lines, without comments behind them."""
         if self.language not in ("", "sh", "bash"):
             return []
-        lines = [line.split("  #")[0].strip() for line in self.text.splitlines()]
+        text = self.text.replace("\\\n", " ")  # a command on several lines
+        lines = [line.split("  #")[0].strip() for line in text.splitlines()]
         return [line for line in lines if line.startswith(PROGRAMS)]
 
 

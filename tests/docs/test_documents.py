@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,10 @@ def groups() -> list[Any]:
 def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A page, and a folder like a clone in which all of its blocks are run, one after the other."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in (".venv", "config", "docs", "profiles", "workflow", "Snakefile", "tests", "benchmarks", "examples"):
+    for name in (".venv", "config", "docs", "profiles", "workflow", "Snakefile", "tests", "benchmarks"):
         if (ROOT / name).exists():
             (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "examples", folder / "examples")
     (folder / "slurm").symlink_to("profiles/slurm")
     (folder / "results").mkdir()
     (folder / "results/reference").symlink_to(ROOT / "results/reference")
@@ -87,10 +89,11 @@ def test_what_a_page_says_works(page: tuple[str, Path], monkeypatch: pytest.Monk
 
 
 def run_python(block: Block, folder: Path, names: dict[str, Any]) -> None:
-    """A first line like `# mine/gradient.py` is the name of a file that the block is written to as well."""
+    """A first line like `# mine/gradient.py` is the name of a file, which the commands behind it run."""
     if found := re.match(r"# ([\w/]+\.py)\n", block.text):
         (folder / found[1]).parent.mkdir(exist_ok=True)
         (folder / found[1]).write_text(block.text)
+        return
     exec(compile(block.text, f"{block.page}:{block.line}", "exec"), names)
 
 
