@@ -106,6 +106,7 @@ def test_what_is_missing_or_lost_is_told(text):
     assert "40 of 60" not in text and "47 of 60 planned runs are finished, 1 at chance, 1 diverged" in text
 
 
+@pytest.mark.long
 def test_equal_records_give_equal_bytes(results, text, tmp_path):
     """In another process too, and beside charts that were made before."""
     call = [sys.executable, "-m", "ipbench", "report", str(results), "--to", str(tmp_path / "again.html")]
