@@ -313,7 +313,8 @@ def test_several_runs_by_commas_and_what_is_done_is_said(tmp_path, capsys):
     assert "already done" not in capsys.readouterr().out
     assert main([*words, "--sparsity", "0.9", "--sparsity", "0.5", "--seed", "1"]) == 0
     new, old = capsys.readouterr().out.splitlines()
-    assert "p=0.5 seed 1: test accuracy" in new and "p=0.9 seed 1: already done: test accuracy" in old
+    assert "p=0.5 seed 1: " in new and "already done" not in new
+    assert "p=0.9 seed 1: already done: " in old and all("test accuracy" in line for line in (new, old))
 
 
 def test_commas_that_separate_nothing(tmp_path, capsys):

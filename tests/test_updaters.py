@@ -320,7 +320,7 @@ def test_flops_are_those_of_the_net_as_it_then_was():
     class Smaller(Updater):
         def after_epoch(self, net, epoch):
             whole = sparse_net(net)
-            whole.now = SimpleNamespace(macs=whole.counted.macs // 10)
+            whole._now = SimpleNamespace(macs=whole.counted.macs // 10)
 
     net = SparseNet(tiny_conv(), make_run(method="dense", sparsity="0"), (2, 6, 6))
     macs, progress = net.counted.macs, loop.Progress()

@@ -176,6 +176,7 @@ def test_a_grid_of_dense_nets_has_a_panel_of_them():
 def test_plan_names_every_file():
     files = plan(grid())
     assert [file.path for file in files if file.format == "svg"] == [
+        "figures/forest.digits-lenet.all.both.svg",
         "figures/accuracy.digits-lenet.all.both.svg",
         "figures/methods.digits-lenet.all.both.svg",
         "figures/difference.digits-lenet.all.both.svg",
@@ -195,7 +196,7 @@ def test_plan_names_every_file():
     ]
     assert {file.path.replace(".svg", ".pdf") for file in files} <= {file.path for file in files}
     assert files[0].labels == {
-        "figure": "accuracy", "dataset": "digits", "model": "lenet", "method": "all", "space": "both",
+        "figure": "forest", "dataset": "digits", "model": "lenet", "method": "all", "space": "both",
     }  # fmt: skip
     assert len(plan_tables(grid())) == 24  # six tables in four formats
 

@@ -157,8 +157,10 @@ def test_shares_of_several_budgets_share_no_panel(results):
         ]
         assert [mean for (mean,) in means] == pytest.approx([100 * KINDS[kind] for kind in own])
         coloured = [
-            line for line in axes.get_lines() if line.get_marker() in style.METHOD_MARKERS and len(line.get_xdata())
-        ]
+            line
+            for line in axes.get_lines()
+            if line.get_marker() in style.METHOD_MARKERS and len(line.get_xdata()) and line.get_linestyle() != "None"
+        ]  # without marks at the edge
         assert len(coloured) == len(own)
         assert drawing.points(axes, style.DENSE_COLOUR["sp"])[1] == pytest.approx([95, 95])
 
