@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Annotated
@@ -100,28 +100,36 @@ def _watched(command: list[str], told: IO[str], watch: Watch) -> tuple[int, bool
 
     It has a process group of its own, so that it and its trainings get one signal each, whoever sends it to us.
     """
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=told, stderr=subprocess.STDOUT, text=True, process_group=0
-    )
-    with _handed_on(process) as stopped:
+    with _handed_on() as (groups, came):
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=told, stderr=subprocess.STDOUT, text=True, process_group=0
+        )
+        groups.append(process.pid)
+        if came:  # before it was known whom to tell
+            os.killpg(process.pid, signal.SIGINT)
         for _ in watch.until(process):
             pass
-        return process.wait(), bool(stopped)
+        return process.wait(), bool(came)
 
 
 @contextmanager
-def _handed_on(process: subprocess.Popen[str]) -> Iterator[list[int]]:
-    """While this lasts, signals that would end us go to the group of a process, as SIGINT; gives those that came."""
+def _handed_on() -> Iterator[tuple[list[int], list[int]]]:
+    """While this lasts, signals that would end us go to process groups, as SIGINT; gives these, and those that came.
+
+    A process that begins now does not ignore them, as one does that a shell started in the background.
+    """
+    groups: list[int] = []
     came: list[int] = []
 
     def hand_on(number: int, _: FrameType | None) -> None:
         came.append(number)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT)
+        for group in groups:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGINT)
 
     before = {number: signal.signal(number, hand_on) for number in _ENDING}
     try:
-        yield came
+        yield groups, came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -46,7 +46,7 @@ def test_a_signal_ends_it_in_one_line_and_the_next_call_goes_on(checkout: Checko
     checkout.write(recipe={"epochs": 40})
     process = subprocess.Popen(
         command(), cwd=checkout.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=ignore_interrupts,
     )  # fmt: skip
     try:
         wait_for(lambda: list(checkout.results.glob("logs/**/random/**/*.log")), process)
@@ -63,6 +63,11 @@ def test_a_signal_ends_it_in_one_line_and_the_next_call_goes_on(checkout: Checko
     done = call(checkout.folder)
     assert done.returncode == 0, done.stderr
     assert "4 of 4" in done.stdout and "random" in done.stdout
+
+
+def ignore_interrupts() -> None:
+    """As a shell does for what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def wait_for(condition, process: subprocess.Popen[str]) -> None:
