@@ -112,8 +112,8 @@ def test_count_tells_what_is_never_pruned(capsys):
 def test_grid_json(capsys):
     assert main(["grid", str(ROOT / "config/quickstart.yaml"), "--json"]) == 0
     grid = json.loads(capsys.readouterr().out)
-    assert grid["counts"] == {"cells": 14, "runs": 84, "levels": 0, "jobs": 14, "dense": 2}
-    assert len(grid["cells"]) == 14 and len(grid["runs"]) == 84 and len(grid["jobs"]) == 14
+    assert grid["counts"] == {"cells": 8, "runs": 48, "levels": 0, "jobs": 8, "dense": 2}
+    assert len(grid["cells"]) == 8 and len(grid["runs"]) == 48 and len(grid["jobs"]) == 8
 
 
 def test_an_external_method_shows_up_everywhere(tmp_path, capsys, monkeypatch):
