@@ -12,6 +12,7 @@ include: "workflow/rules/cluster.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/run.smk"
 include: "workflow/rules/results.smk"
+include: "workflow/rules/scored.smk"
 include: "workflow/rules/external.smk"
 
 
