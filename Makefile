@@ -16,7 +16,7 @@ INSTALLED := .venv/installed-workflow,dev$(FFCV)
 
 SNAKEFILES := Snakefile workflow/rules
 
-.PHONY: help setup quickstart experiment test test-long test-slurm test-gpu test-wheel docs lint reference constraints
+.PHONY: help setup quickstart experiment test test-long test-slurm test-gpu test-wheel site docs lint reference constraints
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -76,9 +76,11 @@ test-wheel: setup  ## the quickstart from the built wheel, in an environment and
 	../venv/bin/ipbench quickstart
 	test -s results/quickstart/report.html
 
-docs: setup  ## the documentation as a site in build/site, and every command and block of code in it run
+site: setup  ## the documentation as a site in build/site, warnings as errors
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
-	$(BIN)/python -m pytest -m docs tests/docs
+
+docs: site  ## the site, and every command and block of code in the documents run
+	@$(BIN)/python -m pytest -m docs tests/docs
 
 lint: setup  ## style, types and the workflow's own rules
 	@$(BIN)/ruff check .
