@@ -128,7 +128,8 @@ def test_an_impossible_cell_says_why(tmp_path):
 @pytest.mark.parametrize("space", ["sp", "ip"])
 def test_bf16_is_autocast_on_every_device(tmp_path, space):
     """The layers' products are in bf16, what is trained stays in float32, and a run repeats to the bit."""
-    short = RECIPE.model_copy(update={"epochs": 1, "train_examples": 100})  # some processors take seconds for an image
+    # Some processors take seconds for an image.
+    short = RECIPE.model_copy(update={"epochs": 1, "warmup": 0.0, "train_examples": 200})
     run = tiny_run(space=space, recipe=short.model_copy(update={"precision": "bf16"}))
     rounded = execute(run, tmp_path / "bf16", HERE)["outcome"]
     assert rounded == execute(run, tmp_path / "again", HERE)["outcome"]
