@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import parametrize
 
 from ipbench.data import catalog as datasets
@@ -36,7 +36,16 @@ from ipbench.packing.file import (
     too_large,
     units_kept,
 )
-from ipbench.packing.tensors import bases_of, bytes_of, check_fits, others_of, taken
+from ipbench.packing.tensors import (
+    bases_of,
+    bytes_of,
+    check_finite,
+    check_fits,
+    masks_taken,
+    others_of,
+    rest_taken,
+    taken,
+)
 from ipbench.runs.state import End
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.spaces import plain_name
@@ -169,9 +178,7 @@ def unpack(path: Path) -> SparseNet:
         masks, tensors = _contents(net, header, body)
     except ValueError as error:
         raise BadProduct(f"{path}: does not hold a {header.model}: {error}") from None
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise BadProduct(f"{path}: {name} holds values that are not finite")
+    check_finite(path, tensors)
     net.restore(net.structure, tensors, masks, header.faded)
     return net.eval()
 
@@ -209,22 +216,14 @@ def _contents(net: SparseNet, header: Header, body: bytes) -> tuple[dict[str, Te
         ValueError: the bytes of a mask are not those of one.
     """
     stream = BytesIO(body)
-    masks = {}
-    for (name, mask), (count, bits, size) in zip(net.masks.items(), header.layers, strict=True):
-        coded = sparse_code.decode(stream.read(size), bits, mask.numel(), count)
-        masks[name] = torch.from_numpy(coded).view(mask.shape)
+    masks = masks_taken(stream, net, header.layers)
     kind, places = VALUES[header.values], {id(c): name for name, c in net.net.named_parameters()}
     tensors = {}
     for (name, c), (count, _, _) in zip(net.coefficients.items(), header.layers, strict=True):
         values = net.off_values(name, header.faded)
         values[masks[name]] = taken(stream, kind, (count,)).to(c.dtype)
         tensors[places[id(c)]] = values
-    for basis in net.bases.values():
-        if isinstance(basis.matrix, nn.Parameter):
-            tensors[places[id(basis.matrix)]] = taken(stream, basis.matrix.dtype, tuple(basis.matrix.shape))
-    for name, tensor in others_of(net).items():
-        tensors[name] = taken(stream, tensor.dtype, tuple(tensor.shape))
-    return masks, {**net.tensors(), **tensors}  # bases that were not trained are in no file
+    return masks, {**net.tensors(), **tensors, **rest_taken(stream, net)}  # bases not trained are in no file
 
 
 def inspect(path: Path) -> tuple[dict[str, Any], Sizes]:

@@ -35,7 +35,16 @@ from ipbench.packing.file import (
     opened,
     units_kept,
 )
-from ipbench.packing.tensors import bases_of, bytes_of, check_fits, others_of, taken
+from ipbench.packing.tensors import (
+    bases_of,
+    bytes_of,
+    check_finite,
+    check_fits,
+    masks_taken,
+    others_of,
+    rest_taken,
+    taken,
+)
 from ipbench.sparse.example import Example
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.slicing import Cut, slice_net
@@ -199,9 +208,7 @@ def unpack(path: Path, model: nn.Module, example: Example, task: Task) -> tuple[
         masks, tensors = _contents(net, header, body)
     except ValueError as error:
         raise BadProduct(f"{path}: does not hold a {header.kind}: {error}") from None
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise BadProduct(f"{path}: {name} holds values that are not finite")
+    check_finite(path, tensors)
     net.load_tensors(tensors)
     net.masks = masks
     net.start = {name: c.detach().clone() for name, c in net.coefficients.items()}
@@ -284,10 +291,7 @@ def _contents(net: SparseNet, header: OwnHeader, body: bytes) -> tuple[dict[str,
         ValueError: the bytes of a mask are not those of one.
     """
     stream = BytesIO(body)
-    masks = {}
-    for (name, mask), (count, bits, size) in zip(net.masks.items(), header.layers, strict=True):
-        coded = mask_code.decode(stream.read(size), bits, mask.numel(), count)
-        masks[name] = torch.from_numpy(coded).view(mask.shape)
+    masks = masks_taken(stream, net, header.layers)
     kind, places = VALUES[header.values], {id(c): name for name, c in net.net.named_parameters()}
     found = {name: torch.zeros_like(c) for name, c in net.coefficients.items()}
     for (name, values), (count, _, _) in zip(found.items(), header.layers, strict=True):
@@ -296,9 +300,4 @@ def _contents(net: SparseNet, header: OwnHeader, body: bytes) -> tuple[dict[str,
         for name, values in found.items():
             values[~masks[name]] = taken(stream, values.dtype, (math.prod(values.shape) - int(masks[name].sum()),))
     tensors = {places[id(c)]: found[name] for name, c in net.coefficients.items()}
-    for basis in net.bases.values():
-        if isinstance(basis.matrix, nn.Parameter):
-            tensors[places[id(basis.matrix)]] = taken(stream, basis.matrix.dtype, tuple(basis.matrix.shape))
-    for name, tensor in others_of(net).items():
-        tensors[name] = taken(stream, tensor.dtype, tuple(tensor.shape))
-    return masks, {**net.tensors(), **tensors}  # bases that were not trained are in no file
+    return masks, {**net.tensors(), **tensors, **rest_taken(stream, net)}  # bases not trained are in no file
