@@ -90,9 +90,11 @@ lint: setup  ## style, types and the workflow's own rules
 	$(BIN)/snakemake --lint --configfile config/quickstart.yaml
 
 reference: setup  ## tables and figures of the published results anew, from their runs.parquet
-	@for results in results/reference/*/; do
+	@export LC_ALL=C  # the order of the grids in their common figure
+	for results in results/reference/*/; do
 	  $(BIN)/ipbench tables "$$results" && $(BIN)/ipbench figures --overview "$$results"
 	done
+	$(BIN)/ipbench figures --across docs/figures/all-grids results/reference/*/
 
 constraints: setup  ## renew constraints.txt with the newest versions
 	@{ sed -n '/^#/p' constraints.txt
