@@ -23,6 +23,7 @@ from ipbench.data import catalog as datasets
 from ipbench.errors import BadInput, valid_choice
 from ipbench.models import catalog as models
 from ipbench.planning import own, plain_yaml
+from ipbench.planning.cells import cell_of
 from ipbench.planning.jobs import Job, fuse
 from ipbench.spec import (
     COEFFICIENTS,
@@ -44,7 +45,6 @@ from ipbench.spec import (
     Value,
     build,
     checked_name,
-    pair_of,
 )
 
 #: Bytes of an experiment's file: a hundred times those of config/, and still read in seconds.
@@ -340,24 +340,13 @@ class Experiment:
 
     def grid(self) -> dict[str, Any]:
         """What `results/NAME/grid.json` holds: the cells with their axes, runs and SP/IP partners."""
-        cells = []
-        codes = {name: methods.code(name) for name in {run.method for run in self.cells.values()}}
         known = methods.methods()
-        for cell, run in self.cells.items():
-            values = run.model_dump(mode="json", exclude={"seed", "own"})
-            code = codes[run.method]
-            cells.append(
-                {
-                    "id": cell,
-                    **values,
-                    "family": known[run.method].family,
-                    "pair": pair_of(run),
-                    "seeds": list(self.axes.seeds),
-                    **({"code": code.sha256} if code else {}),
-                    **({"own": told} if (told := run.own.differences()) else {}),
-                    **({"knob": known[run.method].knob} if known[run.method].by_knob(run.options) else {}),
-                }
-            )
+        found = {name: methods.code(name) for name in {run.method for run in self.cells.values()}}
+        codes = {name: code.sha256 if code else None for name, code in found.items()}
+        cells = [
+            cell_of(cell, run, known[run.method], self.axes.seeds, codes[run.method])
+            for cell, run in self.cells.items()
+        ]
         sets = own.facts(self.datasets)
         return {
             "name": self.name, "title": self.axes.title, "margin": self.axes.margin, "cells": cells,

@@ -8,6 +8,7 @@ import pytest
 
 from ipbench.analysis.collect import collect, load
 from ipbench.cli.main import main
+from ipbench.errors import BadInput
 from tests.analysis.synthetic import grid, write
 
 
@@ -29,10 +30,20 @@ def test_what_is_there_is_the_plan(runs: Path, tmp_path: Path) -> None:
     assert [row.compared for row in found.grid.rows()] == [False, True, True]
 
 
-def test_a_broken_record_is_left_out(runs: Path) -> None:
+def test_a_broken_record_is_left_out_and_named(runs: Path) -> None:
     path = next(runs.glob("runs/*/3.json"))
     path.write_text("{")
-    assert len(collect(runs).runs) == 59
+    found = collect(runs)
+    assert len(found.runs) == 59 and found.missing == ((path.parent.name, 3),)
+    assert [record.message.partition(": ")[0] for record in found.unreadable] == [f"runs/{path.parent.name}/3.json"]
+
+
+def test_without_a_whole_record_a_cell_is_refused(runs: Path) -> None:
+    path = runs / "runs/0123456789ab/0.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    with pytest.raises(BadInput, match=r"runs/0123456789ab/0\.json"):
+        collect(runs)
 
 
 @pytest.mark.parametrize("command", ["summary", "tables"])
