@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from ipbench import methods
+from ipbench.data import catalog as datasets
 from ipbench.data.loaders import Batch
+from ipbench.models import catalog as models
 from ipbench.runs import state as resume
 from ipbench.sparse.net import SparseNet
 from tests.several import Several, several
@@ -50,6 +52,14 @@ def processes() -> Iterator[Several]:
     """Starts processes that train together."""
     with several() as found:
         yield found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_of_users() -> Iterator[None]:
+    """The models and data sets of users that the tests of a file have named are known to no other file."""
+    yield
+    datasets.OWN.clear()
+    models.OWN.clear()
 
 
 @pytest.fixture
