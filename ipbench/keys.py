@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Purpose = Literal[
     "augmentation",
     "basis",
+    "control",
     "dropout",
     "growth",
     "init",
@@ -25,6 +26,7 @@ Purpose = Literal[
     "scenes",
     "score",
     "score batch",
+    "shuffle",
     "split",
     "ties",
 ]

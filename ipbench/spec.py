@@ -25,11 +25,18 @@ Off = Literal["zero", "frozen", "decayed"]
 Allocation = Literal["global", "uniform", "erk"]
 Budget = Literal["parameters", "macs", "channels"]
 Mode = Literal["strict", "fast"]
+#: What is asked of a method's gain: one thing about its run is another one. `docs/rules.md` says what each means.
+Control = Literal[
+    "none", "shuffle", "reinitialise", "invert", "borrowed-ratios", "scratch-e", "scratch-b", "origin",
+    "small-dense", "small-dense-macs",
+]  # fmt: skip
 SPACES: tuple[str, ...] = get_args(Space)
 OFFS: tuple[str, ...] = get_args(Off)
 ALLOCATIONS: tuple[str, ...] = get_args(Allocation)
 BUDGETS: tuple[str, ...] = get_args(Budget)
 MODES: tuple[str, ...] = get_args(Mode)
+CONTROLS: tuple[str, ...] = get_args(Control)
+NO_CONTROL: Control = "none"
 #: Patterns whose units are more than a coefficient, and are ranked in one list; "N:M" is the pattern beside them.
 UNIT_PATTERNS = ("filters", "columns", "channels")
 COEFFICIENTS = "coefficients"
@@ -256,6 +263,7 @@ class Run(Value):
     options: dict[Name, Option] = Field(
         default_factory=dict, description="the method's options that differ from its defaults"
     )
+    control: Control = Field(NO_CONTROL, description="what is another one than in the method's run")
     seed: Seed = 0
     mode: Mode = "strict"
     own: Own = Own()
@@ -274,8 +282,10 @@ class Run(Value):
         return self.own.base or self.model
 
     def to_json(self) -> dict[str, Any]:
-        """All values, as plain JSON; `own` only where there is something of a user's, as in versions without it."""
-        return self.model_dump(mode="json", exclude=None if self.own != Own() else {"own"})
+        """All values, as plain JSON; `own` and `control` only where they say something, as in versions without them."""
+        unsaid = {"own"} if self.own == Own() else set[str]()
+        unsaid |= {"control"} if self.control == NO_CONTROL else set()
+        return self.model_dump(mode="json", exclude=unsaid)
 
     @property
     def density(self) -> Fraction:

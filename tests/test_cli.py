@@ -227,7 +227,7 @@ def test_what_continues_a_failed_run_is_not_tried(tmp_path, capsys, monkeypatch)
     error = capsys.readouterr().err
     assert error.splitlines()[-1] == "ipbench: 3 of 6 runs failed: p=0.5 seed 1, p=0.75 seed 1, p=0.875 seed 1"
     assert error.count("RuntimeError: this run breaks") == 1
-    assert error.count("p=0.75 seed 1: not trained, for a run that it continues has failed") == 1
+    assert error.count("p=0.75 seed 1: not trained, for a run that it needs has failed") == 1
     assert [run.seed for run in tried if run.sparsity != "0"].count(1) == 1
     finished = {json.loads(path.read_text())["run"]["sparsity"] for path in tmp_path.glob("runs/*/0.json")}
     assert finished == {"0", *levels}

@@ -516,10 +516,10 @@ def test_the_penalised_training_is_one_for_all_scores_ratios_rounds_and_sparsiti
     )
     assert found == [("dense", "{}"), ("orthonormal", '{"epochs": 1, "strength": 0.0}'), ("orthonormal", "{}")]
     assert len(others) == 6
-    starts = {cell: others[experiment.continues[cell]].method for cell in experiment.cells}
+    starts = {cell: others[experiment.needs[cell][0]].method for cell in experiment.cells}
     for cell, run in experiment.cells.items():
         wanted = "orthonormal" if run.method == "orthoreg" or "before" in run.options else "dense"
-        assert starts[cell] == wanted and others[experiment.continues[cell]].space == run.space
+        assert starts[cell] == wanted and others[experiment.needs[cell][0]].space == run.space
 
 
 def test_a_penalised_training_that_begins_at_the_dense_net():

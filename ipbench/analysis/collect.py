@@ -52,6 +52,19 @@ class Collection:
     missing: tuple[tuple[str, int], ...]
     unreadable: tuple[Unreadable, ...]
 
+    def without_controls(self) -> Collection:
+        """What is of the methods themselves."""
+        grid = self.grid.without_controls()
+        if len(grid.cells) == len(self.grid.cells):
+            return self
+        kept = {cell.id for cell in grid.cells}
+        return Collection(
+            grid,
+            self.runs[self.runs["cell"].isin(kept)].reset_index(drop=True),
+            tuple(run for run in self.missing if run[0] in kept),
+            tuple(record for record in self.unreadable if record.cell in kept),
+        )
+
 
 def collect(results: Path, grid: Grid | None = None) -> Collection:
     """Read the records of every planned run under `results`; a missing or damaged one is listed, not an error.
@@ -203,18 +216,26 @@ def _check_claims(path: Path, metadata: pq.FileMetaData) -> None:
         )
 
 
-def load(results: Path) -> Collection:
+def load(results: Path, *, controls: bool = False) -> Collection:
     """The collection in `results/runs.parquet`, which must be of the grid that stands beside it.
+
+    Args:
+        results: an experiment's folder.
+        controls: with the controls of its methods, which are no members of comparisons and stand in a table of their
+            own (`analysis.survival`).
 
     Raises:
         BadProduct: `runs.parquet` is missing or damaged.
-        BadInput: `grid.json` has changed since it was collected.
+        BadInput: `grid.json` has changed since it was collected, or there are controls alone.
     """
     path = results / RUNS
     collection = read_parquet(path)
     if (results / "grid.json").exists() and read_grid(results) != collection.grid:
         raise BadInput(f"{path}: grid.json has changed since; collect the records again")
-    return collection
+    found = collection if controls else collection.without_controls()
+    if not found.grid.cells:
+        raise BadInput(f"{path}: it has runs of controls alone; `ipbench survive {results}` is for those")
+    return found
 
 
 def write_runs(results: Path, *, complete: bool = False) -> Path:

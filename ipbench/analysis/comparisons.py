@@ -22,7 +22,7 @@ from ipbench.analysis.statistics import UNDECIDED, better
 REFERENCE, IMPOSSIBLE, INCOMPLETE, MIXED = "reference", "impossible", "incomplete", "mixed"
 
 #: (data set, model, method, pattern, budget)
-Method = tuple[str, str, str, str, str]
+Method = tuple[str, str, str, str, str, str]
 
 
 @dataclass(frozen=True)

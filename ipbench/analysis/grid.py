@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ipbench.data import catalog, own
 from ipbench.errors import BadInput
-from ipbench.spec import COEFFICIENTS, NAME, SPACES, Run, build, canonical_json, pair_of
+from ipbench.spec import COEFFICIENTS, CONTROLS, NAME, NO_CONTROL, SPACES, Run, build, canonical_json, pair_of
 from ipbench.store import MOST_GRID, read_json
 
 #: A difference of so many percentage points is small, where an experiment (or an old grid) does not say otherwise.
@@ -47,6 +47,8 @@ class Cell:
     budget: str = "parameters"
     own: str = "{}"
     """What its names stand for where ipbench does not ship it: digests, as canonical JSON (`ipbench.spec.Own`)."""
+    control: str = NO_CONTROL
+    """What is another one than in the method's run; `none` of that run itself."""
     knob: str = ""
     """The option that says how much is pruned, in place of the sparsity (0 then); what is pruned is a result."""
 
@@ -56,9 +58,9 @@ class Cell:
         return self.method == DENSE
 
     @property
-    def structure(self) -> tuple[str, str]:
-        """Pattern and budget: cells that differ in them are never averaged."""
-        return self.pattern, self.budget
+    def structure(self) -> tuple[str, str, str]:
+        """Pattern, budget and control: cells that differ in them are never averaged."""
+        return self.pattern, self.budget, self.control
 
     @property
     def cut(self) -> bool:
@@ -88,17 +90,29 @@ class Cell:
         return build(Run, {**plain, **structured, "seed": seed}, f"cell {self.id}")
 
 
-_PLAIN = ("dataset", "model", "method", "space", "off", "sparsity", "allocation", "pattern", "budget", "mode")
+_PLAIN = (
+    "dataset",
+    "model",
+    "method",
+    "space",
+    "off",
+    "sparsity",
+    "allocation",
+    "pattern",
+    "budget",
+    "control",
+    "mode",
+)
 #: Patterns whose units are the channels that a net can do without.
 WHOLE_CHANNELS = ("filters", "channels")
 #: Axes that grids and records of old versions do not have, and their values there.
-LATER = {"pattern": COEFFICIENTS, "budget": "parameters"}
+LATER = {"pattern": COEFFICIENTS, "budget": "parameters", "control": NO_CONTROL}
 #: Of a cell: what every row of it has in common.
 AXES = (*_PLAIN, "pair", "family", "basis", "options", "recipe")
 
 
 #: Of these, what tells apart two cells of one method, net and recipe; in the order of the tables.
-_VARIANT = ("off", "allocation", "pattern", "budget", "options")
+_VARIANT = ("off", "allocation", "pattern", "budget", "options", "control")
 
 
 @dataclass(frozen=True)
@@ -141,6 +155,10 @@ class Grid:
     def planned(self) -> int:
         """Number of runs."""
         return sum(len(cell.seeds) for cell in self.cells)
+
+    def without_controls(self) -> Grid:
+        """The cells of the methods themselves."""
+        return replace(self, cells=tuple(cell for cell in self.cells if cell.control == NO_CONTROL))
 
     def rows(self) -> list[Row]:
         """SP and IP side by side, in the order of the cells.
@@ -264,6 +282,8 @@ def _cell(value: Mapping[str, Any]) -> Cell:
             raise ValueError(f"{name} {text!r:.60} is not a name")
     if value["space"] not in SPACES:
         raise ValueError(f"space {value['space']!r:.60} is none of {', '.join(SPACES)}")
+    if value.get("control", NO_CONTROL) not in CONTROLS:
+        raise ValueError(f"control {value['control']!r:.60} is none of {', '.join(CONTROLS)}")
     if not 0 <= float(value["sparsity"]) < 1:
         raise ValueError(f"sparsity {value['sparsity']!r:.60} is not in [0, 1)")
     texts = {name: str(value[name]) for name in ("family", "space", "off", "sparsity", "allocation", "mode", "pair")}

@@ -69,7 +69,7 @@ def plan(grid: Grid | Mapping[str, Any]) -> list[FigureFile]:
     Raises:
         BadInput: the value is no grid, or two figures would have the same name.
     """
-    grid = grid if isinstance(grid, Grid) else parse(grid)
+    grid = (grid if isinstance(grid, Grid) else parse(grid)).without_controls()
     cells: dict[tuple[str, str], list[Cell]] = {}
     for cell in grid.cells:
         cells.setdefault((cell.dataset, cell.model), []).append(cell)
@@ -98,7 +98,7 @@ def plan_tables(grid: Grid | Mapping[str, Any]) -> list[str]:
     Raises:
         BadInput: the value is no grid.
     """
-    grid = grid if isinstance(grid, Grid) else parse(grid)
+    grid = (grid if isinstance(grid, Grid) else parse(grid)).without_controls()
     return [f"tables/{table}.{suffix}" for table in tables_of(grid) for suffix in TABLE_FORMATS]
 
 

@@ -22,7 +22,7 @@ from ipbench.models import catalog as models
 from ipbench.planning import plain_yaml
 from ipbench.planning.experiment import merged_recipe
 from ipbench.planning.own import own_of
-from ipbench.spec import COEFFICIENTS, Basis, Run, build, only_sparsity
+from ipbench.spec import COEFFICIENTS, CONTROLS, NO_CONTROL, Basis, Run, build, only_sparsity
 
 if TYPE_CHECKING:
     from ipbench.runs.execute import Environment
@@ -80,6 +80,9 @@ def run(
             help="What the sparsity is the removed share of: parameters, macs or channels; the method's if left out."
         ),
     ] = None,
+    control: Annotated[
+        str, typer.Option(help=f"A control of the method's run of the same seed: {', '.join(CONTROLS[1:])}.")
+    ] = NO_CONTROL,
     seed: Annotated[list[str] | None, typer.Option(help="Seed; several runs: 0,1,2, or --seed twice.")] = None,
     mode: Annotated[str, typer.Option(help="strict (bit-equal on one machine) or fast.")] = "strict",
     option: Annotated[list[str] | None, typer.Option(help="An option of the method, NAME=VALUE.")] = None,
@@ -143,10 +146,11 @@ def run(
         "pattern": chosen_pattern,
         "budget": chosen.budget_for(chosen_pattern) if budget is None else budget,
         "options": chosen.check_options(_pairs(option, "--option"), "--option"),
+        "control": valid_choice(control, CONTROLS, "control", "--control"),
         "mode": mode,
     }
     if not chosen.prunes:
-        _check_does_not_prune(chosen, sparsity or ["0"], pattern or COEFFICIENTS, budget or "parameters")
+        _check_does_not_prune(chosen, sparsity or ["0"], pattern or COEFFICIENTS, budget or "parameters", control)
     runs = _runs(chosen, values, sparsity, [_integer(word, "--seed") for word in seed or ["0"]])
     datasets.check_recipe(facts, runs[0].recipe, "--recipe")
     chosen.check_run(runs[0], "run")
@@ -169,10 +173,10 @@ def _each(words: list[str] | None, option: str) -> list[str] | None:
     return [value for word in words for value in word.split(",")]
 
 
-def _check_does_not_prune(method: methods.Method, sparsity: list[str], pattern: str, budget: str) -> None:
+def _check_does_not_prune(method: methods.Method, sparsity: list[str], pattern: str, budget: str, control: str) -> None:
     """Whether a method without sparsities is given none of what only others have."""
-    usual = {"sparsity": ["0"], "pattern": COEFFICIENTS, "budget": "parameters"}
-    given = {"sparsity": sparsity, "pattern": pattern, "budget": budget}
+    usual = {"sparsity": ["0"], "pattern": COEFFICIENTS, "budget": "parameters", "control": NO_CONTROL}
+    given = {"sparsity": sparsity, "pattern": pattern, "budget": budget, "control": control}
     for name in usual:
         if given[name] != usual[name]:
             raise BadInput(f"--{name}: method {method.name} does not prune; leave --{name} out")
@@ -183,11 +187,14 @@ def _runs(method: methods.Method, values: dict[str, Any], sparsity: list[str] | 
     usual = "0" if method.by_knob(values["options"]) else only_sparsity(values["pattern"]) or "0.9"
     sparsities = (sparsity or [usual]) if method.prunes else ["0"]
     runs = [build(Run, {**values, "sparsity": p, "seed": number}, "run") for p, number in product(sparsities, seeds)]
+    if problem := method.without_control(runs[0]):
+        raise BadInput(f"--control: method {method.name}: control {runs[0].control} {problem}")
     if len(set(seeds)) < len(seeds):
         raise BadInput("--seed: the same seed is given twice")
     if len({item.sparsity for item in runs}) < len(sparsities):
         raise BadInput("--sparsity: the same sparsity is given twice")
-    return sorted(runs, key=lambda item: Fraction(item.sparsity))
+    ordered = sorted(runs, key=lambda item: Fraction(item.sparsity))
+    return list({item.id: item for item in map(method.canonical, ordered)}.values())
 
 
 def _train(
@@ -246,7 +253,7 @@ def _train_in(
     for item in runs:
         label = _label(item)
         if any(parent.id in failed for parent in _line(item)):
-            output.complain(f"ipbench: {label}: not trained, for a run that it continues has failed")
+            output.complain(f"ipbench: {label}: not trained, for a run that it needs has failed")
             record = None
         else:
             record = _record(item, folder, environment, label, keep or item.id in continued, single=len(runs) == 1)
@@ -275,7 +282,7 @@ def _stamp(record: Path) -> tuple[int, int] | None:
 
 def _label(run: Run) -> str:
     """What tells the runs of one command apart; pattern and budget where they are not the usual ones."""
-    own = [str(value) for name, value in run.differences().items() if name in ("pattern", "budget")]
+    own = [str(value) for name, value in run.differences().items() if name in ("control", "pattern", "budget")]
     knob = methods.get(run.method).knob
     amount = f"{knob}={run.options[knob]}" if knob in run.options else f"p={run.sparsity}"
     words = (run.dataset, run.model, run.method, run.space, *own, amount, f"seed {run.seed}")
@@ -313,13 +320,15 @@ def _record(
 
 
 def _line(item: Run) -> list[Run]:
-    """The runs that a run continues, the nearest first."""
-    found = []
-    parent = methods.parent(item)
-    while parent:
-        found.append(parent)
-        parent = methods.parent(parent)
-    return found
+    """The runs that a run needs: those that it continues or is a control of, and what these need."""
+    found: dict[str, Run] = {}
+    left = methods.needs(item)
+    while left:
+        before = left.pop(0)
+        if before.id not in found:
+            found[before.id] = before
+            left += methods.needs(before)
+    return list(found.values())
 
 
 def _result(record: dict[str, Any]) -> str:

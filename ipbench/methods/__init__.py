@@ -14,22 +14,25 @@ from pathlib import Path
 
 from ipbench.errors import valid_choice
 from ipbench.methods._continuing import line_of
+from ipbench.methods._controls import FRESH, UNPRUNED, source_of
 from ipbench.methods._declare import OF_MODELS, OWN_AXES, REGISTRY, Method, before_training, cross_entropy, method
 from ipbench.methods._files import code_in, renew
 from ipbench.methods._files import load as load_files
 from ipbench.methods._filter_scores import filter_score
 from ipbench.methods._rules import SUFFIX as RULES
 from ipbench.methods._rules import rule_file, rule_files, rule_names, scores_of
-from ipbench.methods._stages import Choose, Continue, External, Prune, Rewind, Slice, Stage, Train
+from ipbench.methods._stages import Choose, Continue, External, Prune, Rewind, Slice, Stage, Take, Train
 from ipbench.methods._updates import DropAndGrow, Gradual
 from ipbench.spec import Run
 from ipbench.updaters import Steps, Update, Updater
 from ipbench.user_code import Code
 
 __all__ = [
+    "FRESH",
     "OF_MODELS",
     "OWN_AXES",
     "RULES",
+    "UNPRUNED",
     "Choose",
     "Code",
     "Continue",
@@ -42,6 +45,7 @@ __all__ = [
     "Slice",
     "Stage",
     "Steps",
+    "Take",
     "Train",
     "Update",
     "Updater",
@@ -55,12 +59,14 @@ __all__ = [
     "load",
     "method",
     "methods",
+    "needs",
     "parent",
     "renew",
     "rule_file",
     "rule_files",
     "rule_names",
     "scores_of",
+    "source_of",
 ]
 
 
@@ -91,6 +97,11 @@ def get(name: str, where: str = "") -> Method:
 def parent(run: Run) -> Run | None:
     """The run of whose end this one is a continuation; None if it starts from initial values."""
     return get(run.method).parent(run)
+
+
+def needs(run: Run) -> list[Run]:
+    """The runs that must be finished before this one: that which it continues, and that which it is a control of."""
+    return [before for before in (parent(run), source_of(run)) if before is not None]
 
 
 def line(run: Run) -> list[Run]:

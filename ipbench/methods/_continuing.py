@@ -30,7 +30,7 @@ def parent_of(method: Method, run: Run, known: Mapping[str, Method], where: str 
         BadInput: it continues a method that there is none of, that has no such options or sparsity, or whose code its
             record would not tell.
     """
-    first = method.stages(run.options)[0]
+    first = method.stages_of(run)[0]
     if not isinstance(first, Continue):
         return None
     if first.of == "dense" and not first.options:
@@ -73,7 +73,7 @@ def check_line(method: Method, run: Run, known: Mapping[str, Method], where: str
     Raises:
         BadInput: they cannot, or have no beginning.
     """
-    first = method.stages(run.options)[0]
+    first = method.stages_of(run)[0]
     if not isinstance(first, Continue) or (first.of == "dense" and not first.options):
         return
     for before in list(line_of(method, run, known, where)):

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ipbench.data.catalog import TASKS, check_recipe, dataset, steps_per_epoch
 from ipbench.errors import BadInput, valid_choice
 from ipbench.methods._continuing import check_line, parent_of
+from ipbench.methods._controls import canonical, controlled, source_of
+from ipbench.methods._controls import without_meaning as control_without_meaning
 from ipbench.methods._patterns import without_meaning
 from ipbench.methods._scores import alone
 from ipbench.methods._stages import AT_ONCE, ONE_RANKING, Choose, Continue, External, Prune, Stage, Train, with_slice
@@ -131,8 +133,8 @@ class Method:
         return self.build(**{**self.options, **options})
 
     def stages_of(self, run: Run) -> list[Stage]:
-        """What is executed for a run: its stages, with the `Slice` that its pattern asks for."""
-        return with_slice(self.stages(run.options), run)
+        """What is executed for a run: its stages under its control, with the `Slice` that its pattern asks for."""
+        return with_slice(controlled(self.stages(run.options), run), run)
 
     def check_options(self, given: Mapping[str, Any], where: str) -> dict[str, Option]:
         """The given options that differ from the defaults, converted to the types of the defaults.
@@ -198,13 +200,25 @@ class Method:
                 means another allocation or pattern; or the run continues others that cannot be trained, or have no
                 beginning.
         """
+        if problem := self.without_control(run):
+            raise BadInput(f"{where}: method {self.name}: control {run.control} {problem}")
+        if source := source_of(run):
+            self.check_run(source, where, steps)
         check_line(self, run, REGISTRY, where)
         if problem := self._not_for(run):
             raise BadInput(f"{where}: method {self.name}: {problem}")
         self.check_meaning(run, where)
-        for stage in self.stages(run.options):
+        for stage in self.stages_of(run):
             if isinstance(stage, Train) and (problem := _misfit(stage, run, f"{where}: method {self.name}", steps)):
                 raise BadInput(f"{where}: method {self.name}: {problem}")
+
+    def without_control(self, run: Run) -> str:
+        """Why a run's control has no meaning for the method; empty if it has one, or there is none."""
+        return control_without_meaning(self.stages(run.options), run)
+
+    def canonical(self, run: Run) -> Run:
+        """The run that stands for all those of the method which its control does not tell apart."""
+        return canonical(run, self.knob)
 
     def check_meaning(self, run: Run, where: str) -> None:
         """Whether the stages have a meaning for the run's allocation and pattern, whatever is trained on what.
@@ -218,7 +232,7 @@ class Method:
         """
         if problem := self._twice(run) or self._nothing_to_choose(run):
             raise BadInput(f"{where}: method {self.name}: {problem}")
-        for stage in self.stages(run.options):
+        for stage in self.stages_of(run):
             if isinstance(stage, Prune) and stage.whole_ranking and run.allocation != "global":
                 raise BadInput(f"{where}: method {self.name}: {ONE_RANKING}")
             if isinstance(stage, Choose) and stage.one_ranking and run.allocation != "global":
@@ -238,9 +252,7 @@ class Method:
         task = dataset(run.dataset).task
         if self.task and self.task != task:
             return f"it is for {self.task}, and data set {run.dataset} is of {task}"
-        if task == "detection" and any(
-            isinstance(stage, Prune) and stage.per_class for stage in self.stages(run.options)
-        ):
+        if task == "detection" and any(isinstance(stage, Prune) and stage.per_class for stage in self.stages_of(run)):
             return f"per_class has no meaning for {run.dataset}, whose images have no one class; leave it out"
         return ""
 
@@ -262,7 +274,7 @@ class Method:
 
     def updates(self, run: Run) -> list[Update]:
         """How the masks of a run change while it trains; updates that leave them alone are not among them."""
-        stages = self.stages(run.options)
+        stages = self.stages_of(run)
         updates = [stage.update for stage in stages if isinstance(stage, Train) and stage.update]
         return [update for update in updates if update.masks != "stay"]
 
@@ -349,7 +361,7 @@ def _convert(value: object, default: Option) -> Option | None:
 
 REGISTRY: dict[str, Method] = {}
 #: Axes of an experiment that an entry of a method may have of its own, beside its options.
-OWN_AXES = ("off", "allocation", "pattern", "budget")
+OWN_AXES = ("off", "allocation", "pattern", "budget", "control")
 #: What such an entry calls the models that it is meant for, where these are not all.
 OF_MODELS = "model"
 

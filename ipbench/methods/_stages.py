@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from ipbench.errors import BadInput
 from ipbench.methods._scores import alone
 from ipbench.numerals import decimal
-from ipbench.spec import COEFFICIENTS, UNIT_SCORES, Option, Recipe, Run, UnitScore, build
+from ipbench.spec import COEFFICIENTS, NO_CONTROL, UNIT_SCORES, Option, Recipe, Run, UnitScore, build
 from ipbench.updaters import Update
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Prune:
         whole_ranking: the score means one ranking over all layers, and no allocation by layer.
         units: how the score of a filter, column or channel follows from those of its coefficients: "sum", or "first",
             that of its first coefficient, of scores that are draws: the sum of draws tells how large a unit is.
+        inverted: keep what has the smallest scores (control `invert`).
     """
 
     score: Score
@@ -63,6 +64,7 @@ class Prune:
     options: Mapping[str, Option] = field(default_factory=dict)
     whole_ranking: bool = False
     units: UnitScore = "sum"
+    inverted: bool = False
 
     def __post_init__(self) -> None:
         if self.units not in UNIT_SCORES:
@@ -70,7 +72,8 @@ class Prune:
         object.__setattr__(self, "score", alone(self.score, self.name))
 
     def __str__(self) -> str:
-        return f"prune by {self.name}" + (f" in {self.rounds} rounds" if self.rounds > 1 else "")
+        rounds = f" in {self.rounds} rounds" if self.rounds > 1 else ""
+        return f"prune by {self.name}{rounds}" + (", the smallest stay" if self.inverted else "")
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Choose:
         per_class: the function is one of (net, batch, **options): images of each class in the score batch, 0 for as
             many images as a training batch has. None: it sees no images.
         one_ranking: it ranks all layers in one list, which only allocation global means.
+        inverted: keep what has the smallest scores (control `invert`).
     """
 
     choose: Callable[..., Any]
@@ -94,9 +98,10 @@ class Choose:
     patterns: tuple[str, ...] = ()
     per_class: int | None = None
     one_ranking: bool = False
+    inverted: bool = False
 
     def __str__(self) -> str:
-        return f"choose {self.name}"
+        return f"choose {self.name}" + (", turned round" if self.inverted else "")
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,8 @@ class Train:
             end when the training begins, so the schedule must be constant.
         steps: in place of epochs, so many steps at least: as many whole epochs as they take, a number that depends on
             the images. For an updater that counts steps.
+        length: of a control, in place of epochs: "epochs", as many as the values of the method's run were trained for,
+            from the initial ones on; "compute", as many as its multiply-accumulates are enough for.
     """
 
     update: Update | None = None
@@ -144,6 +151,7 @@ class Train:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     until: Literal["end", "done"] = "end"
     steps: int = 0
+    length: Literal["", "epochs", "compute"] = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.epochs <= MOST_EPOCHS or self.steps < 0 or not 0 < self.lr <= 1000 or self.first < 0:
@@ -157,8 +165,10 @@ class Train:
             raise ValueError('until is "end", or "done" in a training with an updater')
         if fixed := _OF_THE_RUN & set(self.recipe):
             raise ValueError(f"the recipe of a training cannot change {min(fixed)}, which is decided for the whole run")
-        if sum(map(bool, (self.epochs, self.steps, "epochs" in self.recipe))) > 1:
-            raise ValueError("the length of a training is said twice: by epochs, steps, or epochs in its recipe")
+        if sum(map(bool, (self.epochs, self.steps, "epochs" in self.recipe, self.length))) > 1:
+            raise ValueError(
+                "the length of a training is said twice: by epochs, steps, length, or epochs in its recipe"
+            )
 
     def recipe_of(self, recipe: Recipe, where: str = "") -> Recipe:
         """The recipe of this training; a warm-up is at most as long as the training.
@@ -207,6 +217,7 @@ class Train:
         parts = [f"from epoch {self.first:g}"] if self.first else []
         parts += [f"{self.epochs} epochs"] if self.epochs else []
         parts += [f"{self.steps} steps"] if self.steps else []
+        parts += [f"the {self.length} of the method's run"] if self.length else []
         parts += [f"lr x {self.lr:g}"] if self.lr != 1 else []
         parts += [f"{name} {value}" for name, value in self.recipe.items()]
         parts += ["until done"] if self.until == "done" else []
@@ -256,8 +267,8 @@ class Continue:
         """
         level = self._level_before(run.density) if self.rate else "0"
         if level != "0":
-            return run.model_copy(update={"sparsity": level})
-        changes = {"method": self.of, "options": dict(options or {})}
+            return run.model_copy(update={"sparsity": level, "control": NO_CONTROL})
+        changes = {"method": self.of, "options": dict(options or {}), "control": NO_CONTROL}
         if self.sparsity == "same":
             return run.model_copy(update=changes)
         changes["sparsity"] = self.sparsity
@@ -333,10 +344,32 @@ class Slice:
         return "cut dead channels" + (f" ({', '.join(parts)})" if parts else "")
 
 
-Stage = Choose | Continue | External | Prune | Rewind | Slice | Train
+@dataclass(frozen=True)
+class Take:
+    """Take what the method's own run kept: the stage that makes a run a control of it.
+
+    Attributes:
+        masks: "same": its masks. "shuffled": in every layer as many, drawn anew. "drawn": likewise, by the draws that
+            `random` keeps the largest of. "narrow", "narrow macs": all of a net whose layers are narrower by one
+            factor, with at most as many parameters, or multiply-accumulates.
+    """
+
+    masks: Literal["same", "shuffled", "drawn", "narrow", "narrow macs"]
+
+    def __str__(self) -> str:
+        return {
+            "same": "take the masks of the method's run",
+            "shuffled": "take the masks of the method's run, shuffled within layers",
+            "drawn": "take random masks with the layer ratios of the method's run",
+            "narrow": "take a narrower net with as many parameters as the method's run keeps",
+            "narrow macs": "take a narrower net with as many multiply-accumulates as the method's run keeps",
+        }[self.masks]
+
+
+Stage = Choose | Continue | External | Prune | Rewind | Slice | Take | Train
 
 #: Those that change masks at once.
-AT_ONCE = (Choose, External, Prune)
+AT_ONCE = (Choose, External, Prune, Take)
 
 #: Patterns that mask whole channels, so that a net can be cut along them.
 _OF_CHANNELS = ("filters", "channels")
@@ -355,8 +388,13 @@ def with_slice(stages: list[Stage], run: Run) -> list[Stage]:
     """
     if run.pattern not in _OF_CHANNELS or run.off != "zero" or any(isinstance(stage, Slice) for stage in stages):
         return stages
-    changing = [place for place, stage in enumerate(stages) if isinstance(stage, AT_ONCE) or _updating(stage)]
-    return [*stages[: changing[-1] + 1], Slice(), *stages[changing[-1] + 1 :]] if changing else stages
+    places = changing(stages)
+    return [*stages[: places[-1] + 1], Slice(), *stages[places[-1] + 1 :]] if places else stages
+
+
+def changing(stages: Sequence[Stage]) -> list[int]:
+    """The places of the stages that change masks."""
+    return [place for place, stage in enumerate(stages) if isinstance(stage, AT_ONCE) or _updating(stage)]
 
 
 def _updating(stage: Stage) -> bool:

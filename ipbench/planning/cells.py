@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ipbench.methods import Method
-from ipbench.spec import Run, pair_of
+from ipbench.spec import NO_CONTROL, Run, pair_of
 
 #: The family of a method that this process does not know.
 OF_A_USER = "of a user"
@@ -23,9 +23,10 @@ def cell_of(cell: str, run: Run, method: Method | None, seeds: Sequence[int], co
         code: digest of the code of a user's method; None of one that ipbench ships.
     """
     own = run.own.differences()
+    unsaid = {"seed", "own"} | ({"control"} if run.control == NO_CONTROL else set())
     return {
         "id": cell,
-        **run.model_dump(mode="json", exclude={"seed", "own"}),
+        **run.model_dump(mode="json", exclude=unsaid),
         "family": method.family if method else OF_A_USER,
         "pair": pair_of(run),
         "seeds": list(seeds),

@@ -27,9 +27,11 @@ from ipbench.planning.cells import cell_of
 from ipbench.planning.jobs import Job, fuse
 from ipbench.spec import (
     COEFFICIENTS,
+    NO_CONTROL,
     Allocation,
     Basis,
     Budget,
+    Control,
     Mode,
     Name,
     Number,
@@ -116,6 +118,9 @@ class Axes(Value):
     allocations: Annotated[tuple[Allocation, ...], _LISTED, _SOME, _ONCE] = ("global",)
     patterns: Annotated[tuple[Pattern, ...], _LISTED, _SOME, _ONCE] = (COEFFICIENTS,)
     budgets: Annotated[tuple[Budget, ...], _LISTED, _SOME, _ONCE] = ("parameters",)
+    controls: Annotated[tuple[Control, ...], _LISTED, _SOME, _ONCE] = Field(
+        (NO_CONTROL,), description="of every method, those that have a meaning for it"
+    )
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seeds), _SOME, _ONCE] = tuple(range(6))
     margin: Number = Field(0.5, gt=0, le=100, description="percentage points: a difference inside of them is small")
     mode: Mode = "strict"
@@ -124,13 +129,14 @@ class Axes(Value):
 
 class _Variant(NamedTuple):
     """A method with its options, with what its masks are, as fields of a run, and with the models that it is meant for:
-    all if there are none.
+    all if there are none. `asked`: its entry names its control, which must have a meaning then.
     """
 
     method: methods.Method
     options: dict[str, Option]
     masks: dict[str, Any]
     models: frozenset[str]
+    asked: bool
 
 
 @dataclass(frozen=True)
@@ -252,6 +258,9 @@ class Experiment:
         sparsities = ("0",) if fixed else self.axes.sparsities
         for place, (p, (space, basis)) in enumerate(product(sparsities, sides)):
             run = build(Run, {**values, "sparsity": p, "space": space, "basis": basis}, self.where)
+            if not variant.asked and method.without_control(run):
+                continue
+            run = method.canonical(run)
             if place < len(sides):  # space, recipe and the stages of a method: the same for all that follow
                 method.check_run(run, self.where)
             yield run
@@ -259,7 +268,7 @@ class Experiment:
     def _check_size(self) -> None:
         """Count the grid before any of it is built; what is folded away afterwards is counted, too."""
         axes = self.axes
-        masks = len(axes.off) * len(axes.allocations) * len(axes.patterns) * len(axes.budgets)
+        masks = prod(map(len, (axes.off, axes.allocations, axes.patterns, axes.budgets, axes.controls)))
         variants = sum(masks if isinstance(entry, str) else masks * _size(entry) for entry in axes.methods)
         bases = sum(map(_size, axes.basis)) if "ip" in axes.spaces else 0
         sides = bases + ("sp" in axes.spaces)
@@ -279,29 +288,33 @@ class Experiment:
         return [run.model_copy(update={"seed": seed}) for run in self.cells.values() for seed in self.axes.seeds]
 
     @cached_property
-    def continues(self) -> dict[str, str]:
-        """For every cell whose runs continue another cell's, the id of that one. Levels in between have one, too."""
+    def needs(self) -> dict[str, tuple[str, ...]]:
+        """For every cell whose runs continue another cell's, or are controls of it, the ids of those; levels of lottery
+        tickets in between are such cells, too.
+        """
         return self._lineage[1]
 
     @cached_property
     def trained(self) -> dict[str, Run]:
-        """A run of every cell that is trained: those of the grid, then those that only others continue."""
+        """A run of every cell that is trained: those of the grid, then those that only others need."""
         return self._lineage[0]
 
     @cached_property
-    def _lineage(self) -> tuple[dict[str, Run], dict[str, str]]:
-        trained, continues = dict(self.cells), dict[str, str]()
-        known = methods.methods()
-        for cell, run in self.cells.items():
-            while cell not in continues and (parent := known[run.method].parent(run)):
-                continues[cell] = parent.cell
-                cell, run = parent.cell, trained.setdefault(parent.cell, parent)
-                if len(trained) > MOST_CELLS:
-                    raise BadInput(
-                        f"{self.where}: with the levels that its cells continue, more than {MOST_CELLS:,} cells; a"
-                        " larger rate has fewer levels"
-                    )
-        return trained, continues
+    def _lineage(self) -> tuple[dict[str, Run], dict[str, tuple[str, ...]]]:
+        trained, needs = dict(self.cells), dict[str, tuple[str, ...]]()
+        left = list(self.cells.items())[::-1]
+        while left:
+            cell, run = left.pop()
+            if cell in needs or not (before := methods.needs(run)):
+                continue
+            needs[cell] = tuple(other.cell for other in before)
+            left += [(other.cell, trained.setdefault(other.cell, other)) for other in before[::-1]]
+            if len(trained) > MOST_CELLS:
+                raise BadInput(
+                    f"{self.where}: with the levels that its cells continue, more than {MOST_CELLS:,} cells; a"
+                    " larger rate has fewer levels"
+                )
+        return trained, needs
 
     def jobs(self, seeds_per_job: int = 6, sparsities_per_job: int = 1) -> list[Job]:
         """All runs in blocks that one process trains; the sizes of the blocks change no record."""
@@ -310,7 +323,7 @@ class Experiment:
                 raise BadInput(f"{self.where}: {name} is 1 or more, not {number}")
         return fuse(
             self.trained,
-            self.continues,
+            self.needs,
             self.axes.seeds,
             seeds_per_job=seeds_per_job,
             sparsities_per_job=sparsities_per_job,
@@ -370,7 +383,7 @@ class Experiment:
                         f"{where}: {method.name} appears twice with the same options, {options or 'its defaults'}"
                     )
                 seen.add(name)
-                yield _Variant(method, options, masks, chosen_models)
+                yield _Variant(method, options, masks, chosen_models, "control" in said)
 
     def _entries(self) -> Iterator[tuple[methods.Method, dict[str, Any]]]:
         """The methods as they were written, one by one: each with what its entry says beside its name."""
@@ -412,6 +425,7 @@ class Experiment:
             "allocation": method.allocations(self.axes.allocations),
             "pattern": method.patterns(self.axes.patterns),
             "budget": method.budgets(self.axes.budgets),
+            "control": list(self.axes.controls) if method.prunes else [NO_CONTROL],
         }
 
     def _own_models(self, wanted: Any, where: str) -> frozenset[str]:

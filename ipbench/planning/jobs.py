@@ -13,7 +13,7 @@ from ipbench.data import catalog as datasets
 from ipbench.data import own as own_data
 from ipbench.models import own as own_models
 from ipbench.planning import plain_yaml
-from ipbench.spec import Recipe, Run, identity
+from ipbench.spec import NO_CONTROL, Recipe, Run, identity
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Job:
         seeds: of all these cells.
         loader: that reads the images.
         method_files: of Python, that declare methods of the experiment.
-        parents: paths of the other jobs whose runs these ones continue.
-        keep: whether others continue these runs, so that their ends must be kept; the same for all of them.
+        parents: paths of the other jobs whose runs these ones continue, or are controls of.
+        keep: whether others need these runs, so that their ends must be kept; the same for all of them.
         rule_file: of rules, where one of them writes what these runs are pruned by; empty if none does.
     """
 
@@ -55,7 +55,8 @@ class Job:
         """What a person reads in a log."""
         first = self.cells[0]
         sparsities = _ends([run.sparsity for run in self.cells])
-        words = " ".join([first.dataset, first.model, first.method, first.space, *_structure(first).values()])
+        control = [first.control] if first.control != NO_CONTROL else []
+        words = " ".join([first.dataset, first.model, first.method, *control, first.space, *_structure(first).values()])
         knob = methods.get(first.method).knob
         amount = f"{knob}={first.options[knob]}" if knob in first.options else f"p={sparsities}"
         return f"{words} {amount} seeds {_span(self.seeds)}"
@@ -76,6 +77,7 @@ class Job:
         own |= {"budget": run.budget} if method.budget_for(run.pattern) != run.budget else {}
         for axis, chosen in {**own, **_structure(run)}.items():
             words += [f"--{axis}", chosen]
+        words += ["--control", run.control] if run.control != NO_CONTROL else []
         for name, value in run.options.items():
             words += ["--option", _pair(name, value)]
         for name, value in run.basis.differences().items():
@@ -103,7 +105,7 @@ class Job:
 
 def fuse(
     cells: Mapping[str, Run],
-    continues: Mapping[str, str],
+    needs: Mapping[str, Sequence[str]],
     seeds: Sequence[int],
     *,
     seeds_per_job: int,
@@ -116,7 +118,7 @@ def fuse(
 
     Args:
         cells: a run of every cell that is trained, by the cell's id.
-        continues: for every cell whose runs continue those of another one, the id of that one.
+        needs: for every cell whose runs continue those of others, or are controls of them, the ids of those.
         seeds: of every cell.
         seeds_per_job: at most so many seeds share a job.
         sparsities_per_job: at most so many cells that differ in their sparsity alone share a job.
@@ -124,11 +126,11 @@ def fuse(
         method_files: of all jobs.
         rule_files: by the name of the method that is a rule; of its jobs alone.
     """
-    continued = set(continues.values())
+    needed = {cell for cells in needs.values() for cell in cells}
     groups: dict[str, list[str]] = {}
     for cell, run in cells.items():
         alone = sparsities_per_job == 1
-        groups.setdefault(cell if alone else _but_sparsity(run, cell in continued), []).append(cell)
+        groups.setdefault(cell if alone else _but_sparsity(run, cell in needed), []).append(cell)
     blocks = [tuple(seeds[start : start + seeds_per_job]) for start in range(0, len(seeds), seeds_per_job)]
     shared: dict[str, list[str]] = {}  # for every cell, all cells of its jobs
     for group in groups.values():
@@ -141,7 +143,7 @@ def fuse(
     for cell, part in shared.items():
         if cell != part[0]:
             continue
-        others = dict.fromkeys(shared[continues[one]][0] for one in part if one in continues)
+        others = dict.fromkeys(shared[other][0] for one in part for other in needs.get(one, ()))
         for block in blocks:
             jobs.append(
                 Job(
@@ -151,7 +153,7 @@ def fuse(
                     loader=loader,
                     method_files=method_files,
                     parents=tuple(_path(folders[other], block) for other in others if other != cell),
-                    keep=cell in continued,
+                    keep=cell in needed,
                     rule_file=rule_files.get(cells[cell].method, ""),
                 )
             )

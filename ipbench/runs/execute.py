@@ -7,6 +7,7 @@ Everything that decides a number is in the `Run`; where it is computed (device, 
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from ipbench import methods, output
 from ipbench.data import digest
@@ -31,7 +33,9 @@ from ipbench.machine.process_state import reset
 from ipbench.machine.provenance import provenance
 from ipbench.models.build import build as build_model
 from ipbench.models.catalog import TIMM
+from ipbench.models.initialise import initialise
 from ipbench.planning.numerics import numerics
+from ipbench.runs.controls import Source, initial_seed
 from ipbench.runs.external import external_masks
 from ipbench.runs.latency import side_by_side
 from ipbench.runs.outcome import complete, describe
@@ -41,6 +45,7 @@ from ipbench.runs.trials import check_share, check_strict
 from ipbench.sparse import measure
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.selection import Impossible, NotFinite
+from ipbench.sparse.slicing import plan, slice_net
 from ipbench.spec import Run, canonical_json
 from ipbench.store import read_json, without_nan, write_json
 
@@ -211,9 +216,12 @@ def execute(
     record: dict[str, Any] | None = distributed.by_first(found)
     if record:
         return record
-    parent = next(iter(methods.line(run)), None)
-    before = execute(parent, results, environment, keep=True, on_epoch=on_epoch) if parent else None
-    work = _Work(run, results, environment, parent, before)
+    parent, source = next(iter(methods.line(run)), None), methods.source_of(run)
+    records = [
+        execute(other, results, environment, keep=True, on_epoch=on_epoch) if other else None
+        for other in (source, parent)
+    ]
+    work = _Work(run, results, environment, parent, records[1], source, records[0])
     record = work.record(*work.result(keep, on_epoch))
 
     def write() -> dict[str, Any]:
@@ -229,7 +237,14 @@ class _Work:
     """A run while it is trained: its net, its state, and what it has cost."""
 
     def __init__(
-        self, run: Run, results: Path, environment: Environment, parent: Run | None, before: Mapping[str, Any] | None
+        self,
+        run: Run,
+        results: Path,
+        environment: Environment,
+        parent: Run | None,
+        before: Mapping[str, Any] | None,
+        source: Run | None,
+        of_source: Mapping[str, Any] | None,
     ) -> None:
         """Begin as a new process does, open the data and build the net.
 
@@ -239,8 +254,11 @@ class _Work:
             environment: where and how.
             parent: the run that it continues.
             before: the record of that run.
+            source: the run that it is a control of.
+            of_source: the record of that one.
         """
         self.run, self.results, self.environment, self.parent, self.before = run, results, environment, parent, before
+        self.source, self.of_source = source, of_source
         self.begin = time.perf_counter(), time.process_time()
         begin_anew(run, environment)
         with distributed.together():
@@ -268,19 +286,36 @@ class _Work:
             return End({}, {})
         return read_end(end_path(self.results, self.parent), self.parent, self.there)
 
+    def taken(self) -> Source:
+        """What the run takes of the one that it is a control of."""
+        assert self.source is not None and self.of_source is not None
+        end = read_end(end_path(self.results, self.source), self.source, self.there)
+        return Source(self.source, self.of_source, end)
+
+    def require(self) -> None:
+        """Check that the runs which this one needs are done.
+
+        Raises:
+            Impossible: one of them is impossible.
+            NotFinite: one has diverged.
+        """
+        for record, which in ((self.before, "continues"), (self.of_source, "is a control of")):
+            if record and record["status"] != "done":
+                raise {"impossible": Impossible, "diverged": NotFinite}[record["status"]](
+                    f"the run that this one {which} ({record['cell']}) is {record['status']}: {record['reason']}"
+                )
+
     def result(self, keep: bool, on_epoch: Callable[[int, int], None]) -> tuple[str, str | None, dict[str, Any]]:
         """Train; status, reason and outcome of the record."""
-        net, data, state, before = self.net, self.data, self.state, self.before
+        net, data, state = self.net, self.data, self.state
         try:
-            if before and before["status"] != "done":
-                raise {"impossible": Impossible, "diverged": NotFinite}[before["status"]](
-                    f"the run that this one continues ({before['cell']}) is {before['status']}: {before['reason']}"
-                )
+            self.require()
             state.load(net)
             execute_stages(
                 net, data, state, fresh=lambda: build_net(self.run, data, self.environment), start=self.start,
                 save=self.save, on_epoch=on_epoch,
-                external=lambda net: external_masks(net, self.results, self.there),
+                external=lambda net: external_masks(net, self.results, self.there), source=self.taken,
+                small=lambda net: initial_values(net, data),
             )  # fmt: skip
             outcome = complete(net, data, state)
             if keep:
@@ -294,6 +329,9 @@ class _Work:
     def keep(self, outcome: Mapping[str, Any]) -> None:
         """Write where the run ended, for others that continue it."""
         facts = {"training_flops": outcome["training_flops"]}
+        if math.isfinite(self.state.epochs):
+            facts |= {"epochs": self.state.epochs}
+            facts |= {name: self.state.facts.get(name, 0) for name in ("inherited_epochs", "inherited_flops")}
         facts |= {"faded": self.net.faded} if self.run.off == "decayed" else {}
         end = End(self.net.tensors(), self.net.masks, self.state.point, facts, self.net.structure)
         distributed.by_first(lambda: write_end(end_path(self.results, self.run), self.run, end, self.there))
@@ -308,7 +346,7 @@ class _Work:
             "cpu_seconds": round(self.state.cpu_seconds + processor, 3),
             "peak_memory_bytes": measure.peak_memory(self.environment.device),
         }
-        if any(isinstance(stage, methods.Choose) for stage in methods.get(self.run.method).stages(self.run.options)):
+        if any(isinstance(stage, methods.Choose) for stage in methods.get(self.run.method).stages_of(self.run)):
             cost["choosing_seconds"] = round(self.state.choosing, 3)
         if status == "done" and self.net.structure:
             dense = build_net(self.run, self.data, self.environment)
@@ -418,7 +456,19 @@ def versions(environment: Environment) -> dict[str, Any]:
 
 def build_net(run: Run, data: Data, environment: Environment) -> SparseNet:
     """The net of a run with its initial values, in the run's space and on the device."""
-    made = build_model(run.model, data.shape, data.classes, run.seed, run.recipe.init, run.own)
+    made = build_model(run.model, data.shape, data.classes, initial_seed(run), run.recipe.init, run.own)
     net = SparseNet(made, run, data.shape)
     net = net.to(environment.device)
     return net.to(memory_format=torch.channels_last) if channels_last(run.mode, environment) else net
+
+
+def initial_values(net: SparseNet, data: Data) -> dict[str, Tensor]:
+    """Parameters and buffers of a net that was cut, as they are where a net of these widths is built and initialised.
+
+    The variance of a weight follows from the number of its layer's inputs, of which a cut net has fewer.
+    """
+    run, seed = net.run, initial_seed(net.run)
+    made = build_model(run.model, data.shape, data.classes, seed, run.recipe.init, run.own)
+    slice_net(made, plan(net.groups, net.structure.removed(net.groups)))
+    initialise(made, seed, run.recipe.init)
+    return SparseNet(made, run, data.shape).tensors()

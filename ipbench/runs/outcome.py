@@ -39,6 +39,8 @@ def describe(net: SparseNet, data: Data, state: State) -> dict[str, Any]:
     total, counted = sum(kept.values()), net.counted
     facts = dict(state.facts)
     inherited = facts.pop("inherited_flops", 0)
+    for name in ("inherited_epochs", "source"):  # of the run before, whose own record tells them
+        facts.pop(name, None)
     others = counted.parameters - net.prunable
     shapes = {layer.name: layer.shape for layer in counted.layers}
     with_basis = [name for name, layer in net.layers.items() if spaces.filter_basis(layer) is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,11 +18,13 @@ from ipbench.machine.distributed import averaging, from_first, together
 from ipbench.machine.precision import full_precision
 from ipbench.machine.process_state import method_code
 from ipbench.machine.stopping import Stopped
+from ipbench.runs.controls import Source, in_length, of_nobody, take
 from ipbench.runs.external import masks_of_nobody
 from ipbench.runs.outcome import starting_gradient_norm
 from ipbench.runs.state import End, State, remembers
 from ipbench.runs.trials import check_share
 from ipbench.sparse import measure
+from ipbench.sparse.inverted import InvertedView
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.patterns import selector
 from ipbench.sparse.scoring import share_memory
@@ -44,6 +47,8 @@ def execute_stages(
     save: Callable[[], None],
     on_epoch: Callable[[int, int], None],
     external: Callable[[SparseNet], dict[str, Tensor]] = masks_of_nobody,
+    source: Callable[[], Source] = of_nobody,
+    small: Callable[[SparseNet], dict[str, Tensor]] = SparseNet.tensors,
 ) -> None:
     """Run the stages of the run's method from where `state` stands; it is saved after each of them, and after
     epochs where it is due.
@@ -57,6 +62,8 @@ def execute_stages(
         save: writes `state` and `net`.
         on_epoch: called with the epochs finished and all epochs of a training.
         external: the masks of what a program outside of ipbench wrote for the run.
+        source: the run that this one is a control of.
+        small: the initial values of a net that is cut, drawn for its shapes.
 
     Raises:
         Impossible: a budget cannot be met, or no update changed a mask.
@@ -73,7 +80,7 @@ def execute_stages(
         if isinstance(stage, methods.Train):
             _train(net, data, state, stage, place, save, on_epoch)
         else:
-            _change(net, data, state, stage, fresh, start, external)
+            _change(net, data, state, stage, fresh, start, external, source, small)
         state.stage = place + 1
         save()
     if not within_budget(net):
@@ -97,10 +104,12 @@ def _change(
     net: SparseNet,
     data: Data,
     state: State,
-    stage: methods.Choose | methods.Continue | methods.External | methods.Prune | methods.Rewind | methods.Slice,
+    stage: methods.Stage,
     fresh: Callable[[], SparseNet],
     start: Callable[[], End],
     external: Callable[[SparseNet], dict[str, Tensor]],
+    source: Callable[[], Source],
+    small: Callable[[SparseNet], dict[str, Tensor]],
 ) -> None:
     """Execute a stage that changes the net at once; what is selected from then on is the net as it is."""
     if isinstance(stage, methods.Slice):
@@ -110,7 +119,8 @@ def _change(
         end = start()
         net.restore(end.structure, end.net, end.masks)
         state.point = end.point
-        state.facts["inherited_flops"] = end.facts["training_flops"]
+        state.epochs = end.facts.get("epochs", math.nan)
+        state.facts["inherited_flops"], state.facts["inherited_epochs"] = end.facts["training_flops"], state.epochs
     elif isinstance(stage, methods.Prune):
         with together(), full_precision(), method_code(net.run.method, net.run.seed, state.stage):
             masks = pruned_masks(net, stage, data)
@@ -120,7 +130,12 @@ def _change(
         net.prune(from_first(external(net)))
     elif isinstance(stage, methods.Choose):
         _choose(net, data, state, stage)
+    elif isinstance(stage, methods.Take):
+        take(net, state, stage, source(), fresh, small)
+        from_first(net.tensors())
     else:
+        assert isinstance(stage, methods.Rewind)
+        state.epochs = stage.epochs
         state.point = state.point or rewinding_point(fresh(), data, stage.epochs)
         net.load_tensors(net.cut_from_dense(state.point))
         net.prune(net.masks)
@@ -132,7 +147,10 @@ def _choose(net: SparseNet, data: Data, state: State, stage: methods.Choose) -> 
     begin = time.perf_counter()
     batch = () if stage.per_class is None else (data.score_batch(per_class=stage.per_class or None),)
     with together(), full_precision(), torch.no_grad(), method_code(net.run.method, net.run.seed, state.stage):
-        masks = masks_of(net, stage.choose(TrainedView(net, 0.0), *batch, **stage.options), f"{stage} must return")
+        view = InvertedView(net) if stage.inverted else TrainedView(net, 0.0)
+        masks = masks_of(net, stage.choose(view, *batch, **stage.options), f"{stage} must return")
+        if isinstance(view, InvertedView):
+            view.require_inverted()
     from_first(net.tensors())
     net.prune(from_first(masks))
     state.choosing += time.perf_counter() - begin
@@ -190,6 +208,7 @@ def _train(
         data = data.under(recipe)
         check_share(net, data)
     recipe = stage.in_epochs(recipe, data.steps_per_epoch, f"method {net.run.method}")
+    recipe = in_length(stage, recipe, net, data, state)
     on_epoch(state.progress.epoch, recipe.epochs)
 
     def after_epoch(progress: Progress) -> None:
@@ -210,6 +229,7 @@ def _train(
         save()
         raise
     state.flops += state.progress.flops
+    state.epochs += state.progress.epoch - stage.first
     state.inside, state.updater = False, None
 
 

@@ -37,6 +37,7 @@ class State:
         inside: whether that stage is a training that has begun; `progress` is of it then, else of the last one.
         progress: of a training.
         flops: of the finished trainings of this run, each summed with the net as it then was.
+        epochs: that the values were trained for, from the initial ones on; NaN behind an end that does not tell.
         updater: that is at work in the training; None between trainings, and where there is none.
         remembered: what the updater of the training that a file was saved in remembers, for its `load`.
         point: the tensors that a rewinding stage went back to, of the dense net.
@@ -62,6 +63,7 @@ class State:
         self.inside = False
         self.progress = Progress()
         self.flops = 0
+        self.epochs = 0.0
         self.updater: Updater | None = None
         self.remembered: dict[str, Any] | None = None
         self.point: dict[str, Tensor] = {}
@@ -101,6 +103,7 @@ class State:
             "stage": self.stage,
             "inside": self.inside,
             "flops": self.flops,
+            "epochs": self.epochs,
             "progress": {name: getattr(progress, name) for name in _NUMBERS},
             "begun": {name: getattr(progress.begun, name) for name in _BEGUN},
             "facts": self.facts,
@@ -129,6 +132,7 @@ class State:
         structure = Structure.from_json(facts["structure"])
         net.restore(structure, groups["net"], groups["mask"], _nan(facts["faded"]))
         self.stage, self.inside, self.flops = facts["stage"], facts["inside"], facts["flops"]
+        self.epochs = _nan(facts["epochs"])
         device = next(net.parameters()).device
         net.state.clear()
         net.state.update(unpacked_by_owner(groups["memory"], device))
@@ -181,7 +185,9 @@ class End:
         net: parameters and buffers.
         masks: by layer.
         point: where rewinding went back to, of the dense net; empty if the run did not rewind.
-        facts: `training_flops`, all that was spent from the initial values on, and of the off-value `decayed` `faded`.
+        facts: `training_flops`, all that was spent from the initial values on; `epochs`, those of the values, and of
+            these `inherited_epochs` and `inherited_flops`, of the run that it continued (ends of version 0.2.0 tell
+            none of the three); and of the off-value `decayed` `faded`.
         structure: what is left of the net's channels.
     """
 
@@ -257,7 +263,7 @@ def _identity_of_end(run: Run) -> dict[str, Any]:
 
 
 #: Of a state's file; one of another layout is left alone, and its run begins anew.
-_LAYOUT = 3
+_LAYOUT = 4
 _GROUPS = ("net", "mask", "momentum", "best", "point", "generator", "memory", "updater")
 _NUMBERS = ("epoch", "flops", "curves", "best_epoch", "best_accuracy")
 _BEGUN = ("steps", "losses", "norm")

@@ -222,7 +222,7 @@ class NofM:
 
     def kept(self, masks: Mapping[str, Tensor]) -> int:
         """The most that any group keeps."""
-        masks = _dense(self._net, masks)
+        masks = of_the_dense_net(self._net, masks)
         return max((n_of_m.most_of(masks[name], axis, self.start) for name, axis in self._axes.items()), default=0)
 
     def select(
@@ -238,7 +238,7 @@ class NofM:
         self._require()
         if blocks is not None:
             raise self._alike()
-        scores, among = _dense(self._net, scores), _dense(self._net, among)
+        scores, among = of_the_dense_net(self._net, scores), of_the_dense_net(self._net, among)
         masks = n_of_m.select(scores, self._axes, keep, self.start, tie_key=tie_key, among=among)
         return _as_it_is(self._net, masks)
 
@@ -278,8 +278,8 @@ class OfUnits:
     def __init__(self, net: SparseNet, unit_score: UnitScore = "sum") -> None:
         self._net, self._unit_score = net, unit_score
         self.counted = {"parameters": "coefficients", "macs": "MACs", "channels": "units"}[net.run.budget]
-        self.units = _units_of(net)
-        self._makers = _makers(net, self.units)
+        self.units = units_of(net)
+        self._makers = makers_of(net, self.units)
         run = net.run
         counted: dict[str, tuple[Callable[[], int], Callable[[], int], Callable[[Flags], int]]] = {
             "parameters": (
@@ -327,7 +327,7 @@ class OfUnits:
 
     def kept(self, masks: Mapping[str, Tensor]) -> int:
         """Coefficients, MACs of the net after slicing, or units."""
-        return self._count(self.units.alive(_dense(self._net, masks)))
+        return self._count(self.units.alive(of_the_dense_net(self._net, masks)))
 
     def cost(self, kept: Flags) -> int:
         """What these units keep, in the budget's unit; a flag per unit."""
@@ -344,7 +344,7 @@ class OfUnits:
     ) -> dict[str, Tensor]:
         """The best units that cost at most `keep`; with one more they would cost more."""
         self._require()
-        ranked = self.units.scores(_dense(self._net, scores), self._unit_score)
+        ranked = self.units.scores(of_the_dense_net(self._net, scores), self._unit_score)
         return self._best(ranked, keep, tie_key, among, blocks)
 
     def select_units(
@@ -378,7 +378,7 @@ class OfUnits:
         if share is None:
             return self._best(ranked, keep, tie_key, among, blocks)
         filters = self._filters_of_units()
-        number = int(filters[self.units.alive(_dense(self._net, among))].sum())
+        number = int(filters[self.units.alive(of_the_dense_net(self._net, among))].sum())
         left = number - int(share * number)
         return self._best(ranked, left, tie_key, among, blocks, (lambda kept: int(filters[kept].sum()), "filters"))
 
@@ -393,7 +393,7 @@ class OfUnits:
     ) -> dict[str, Tensor]:
         """The best units that cost at most `keep`, in the budget's unit or in another one."""
         net, (count, what) = self._net, counted or (self._count, self.counted)
-        alive = self.units.alive(_dense(net, among))
+        alive = self.units.alive(of_the_dense_net(net, among))
         whole = alive & self._others(blocks)
         order, least = self.units.order(ranked, alive & ~whole, tie_key, net.run.allocation)
 
@@ -417,11 +417,11 @@ class OfUnits:
         Raises:
             NotFinite: a score is not finite.
         """
-        return self._by_block(self.units.scores(_dense(self._net, scores), self._unit_score))
+        return self._by_block(self.units.scores(of_the_dense_net(self._net, scores), self._unit_score))
 
     def standing(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Which units of the dense net masks leave standing, by block."""
-        return self._by_block(self.units.alive(_dense(self._net, masks)))
+        return self._by_block(self.units.alive(of_the_dense_net(self._net, masks)))
 
     def _by_block(self, values: NDArray[Any]) -> dict[str, Tensor]:
         return {b.name: torch.from_numpy(values[b.start : b.start + b.number].copy()) for b in self.units.blocks}
@@ -446,8 +446,8 @@ class OfUnits:
     ) -> dict[str, Tensor]:
         """See `Units.without_weakest`."""
         self._require()
-        ranked = self.units.scores(_dense(self._net, scores), self._unit_score)
-        alive = self.units.alive(_dense(self._net, among))
+        ranked = self.units.scores(of_the_dense_net(self._net, scores), self._unit_score)
+        alive = self.units.alive(of_the_dense_net(self._net, among))
         return self._masks(self.units.without_weakest(ranked, alive, rates, rounding, tie_key), among)
 
     def _others(self, blocks: Collection[str] | None) -> Flags:
@@ -463,7 +463,7 @@ class OfUnits:
 
     def facts(self, masks: Mapping[str, Tensor]) -> dict[str, Any]:
         """Units of every layer or group, asked and reached share, and the counts of the net after slicing."""
-        net, alive = self._net, self.units.alive(_dense(self._net, masks))
+        net, alive = self._net, self.units.alive(of_the_dense_net(self._net, masks))
         facts: dict[str, Any] = {
             "units": [
                 {
@@ -511,7 +511,7 @@ class OfUnits:
         return Sliced(self._net.counted, self._net.groups, numbers)
 
 
-def _dense(net: SparseNet, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def of_the_dense_net(net: SparseNet, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Tensors like the coefficients of a net that may have been sliced, as of the dense net: zero, or False, else."""
     if not net.structure:
         return tensors
@@ -539,7 +539,7 @@ def _flags(chosen: NDArray[np.int64], number: int) -> Flags:
     return flags
 
 
-def _units_of(net: SparseNet) -> Units:
+def units_of(net: SparseNet) -> Units:
     """The units of a net under the pattern of its run."""
     shapes = {name: tuple(shape) for name, shape in net.dense_shapes.items()}
     if net.run.pattern == "columns":
@@ -549,7 +549,7 @@ def _units_of(net: SparseNet) -> Units:
     return units.filters(net.layers, shapes, net.groups)
 
 
-def _makers(net: SparseNet, found: Units) -> dict[str, NDArray[np.int64]]:
+def makers_of(net: SparseNet, found: Units) -> dict[str, NDArray[np.int64]]:
     """By channel group, of shape (channels, filters of each): the units without which a channel can be sliced off.
 
     -1 is in place of what is never removed.

@@ -278,7 +278,8 @@ def within_budget(net: SparseNet) -> bool:
     Raises:
         Impossible: there is no such budget.
     """
-    if net.run.sparsity == "0" and not methods.get(net.run.method).prunes:
+    whole = net.run.sparsity == "0" and not methods.get(net.run.method).prunes
+    if whole or net.run.control in methods.UNPRUNED:
         return True
     selects = selector(net)
     return selects.kept(net.masks) <= selects.target

@@ -41,6 +41,8 @@ def pruned_masks(net: SparseNet, stage: Prune, data: Data) -> dict[str, Tensor]:
             scores = stage.score(twin, batch, **stage.options)
             if r == 1:
                 _note_ties(net, scores, masks)
+            if stage.inverted:
+                scores = {name: -score for name, score in scores.items()}
             tie_key = keys.key(net.run.seed, "ties", r)
             masks = selects.select(scores, keep, tie_key=tie_key, among=masks)
     return masks
