@@ -128,7 +128,8 @@ def _of_scratch(stages: Sequence[Stage], parts: _Parts, run: Run) -> str:
 def _of_compute(stages: Sequence[Stage], parts: _Parts, run: Run) -> str:
     if problem := _of_scratch(stages, parts, run):
         return problem
-    if run.pattern == COEFFICIENTS and (parts.start is None or not isinstance(parts.last, AT_ONCE)):
+    changed = parts.start is None or bool(parts.start.rate) or not isinstance(parts.last, AT_ONCE)
+    if run.pattern == COEFFICIENTS and changed:
         return "needs the compute of the method's trainings, whose masks change from step to step"
     return ""
 

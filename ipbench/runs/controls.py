@@ -91,7 +91,7 @@ def take(
         whole.restore(end.structure, end.net, end.masks)
         masks = of_the_dense_net(whole, whole.masks)
         net.prune(rearranged(net, masks, "score" if stage.masks == "drawn" else "shuffle"))
-    state.facts |= {"control": {"of": source.run.id}, "source": dict(end.facts)}
+    state.facts |= {"taken": {"of": source.run.id}, "source": dict(end.facts)}
 
 
 def _narrow(net: SparseNet, stage: methods.Take, source: Source) -> Structure:
@@ -137,5 +137,5 @@ def in_length(stage: methods.Train, recipe: Recipe, net: SparseNet, data: Data, 
             f"method {net.run.method}: control {net.run.control} is a training of {number:,} epochs; at most"
             f" {MOST_EPOCHS:,} are valid"
         )
-    state.facts["control"]["epochs"] = number
+    state.facts["taken"]["epochs"] = number
     return recipe.model_copy(update={"epochs": number, "warmup": min(recipe.warmup, number)})
