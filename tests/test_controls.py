@@ -147,7 +147,8 @@ def test_filters_that_make_channels_together_move_together():
     masks = {**ones, "one": ones["one"] & one.view(-1, 1, 1, 1), "two": ones["two"] & two.view(-1, 1, 1, 1)}
     shuffled = rearranged(net, masks, "shuffle")
     rows = [(bool(shuffled["one"][channel].any()), bool(shuffled["two"][channel].any())) for channel in range(6)]
-    assert sorted(rows) == sorted(zip(one.tolist(), two.tolist(), strict=True)) and rows != list(zip(one, two))
+    before = list(zip(one.tolist(), two.tolist(), strict=True))
+    assert sorted(rows) == sorted(before) and rows != before
 
 
 def test_borrowed_ratios_of_random_pruning_are_random_pruning(tmp_path):
@@ -199,8 +200,8 @@ def test_the_masks_of_a_run_stay_where_values_are_drawn_anew(tmp_path, space):
 def test_a_shuffle_trains_the_same_values_elsewhere(tmp_path):
     own, moved = (execute(run_of("snip", c), tmp_path, HERE) for c in (NO_CONTROL, "shuffle"))
     assert kept(own) == kept(moved) and own["outcome"]["masks_sha256"] != moved["outcome"]["masks_sha256"]
-    assert all(torch.equal(a, b) for a, b in zip(start_of(run_of("snip")).values(),
-                                                 start_of(run_of("snip", "shuffle")).values(), strict=True))  # fmt: skip
+    first, second = start_of(run_of("snip")), start_of(run_of("snip", "shuffle"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
     again = execute(run_of("snip", "shuffle"), tmp_path / "again", HERE)
     assert again["outcome_sha256"] == moved["outcome_sha256"]
 
