@@ -16,7 +16,7 @@ INSTALLED := .venv/installed-workflow,dev$(FFCV)
 
 SNAKEFILES := Snakefile workflow/rules
 
-.PHONY: help setup quickstart experiment test test-long test-slurm test-gpu test-wheel site docs lint reference constraints
+.PHONY: help setup quickstart experiment test test-processes test-long test-slurm test-gpu test-wheel site docs lint reference constraints
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -53,8 +53,11 @@ quickstart: setup  ## prune a small net on real 8 x 8 digits in both spaces: tab
 experiment: setup  ## any experiment, its table and pictures: make experiment NAME=ip-fashion; goes on where it stopped
 	@$(BIN)/ipbench experiment '$(NAME)'
 
-test: setup  ## every test, two files at a time; the last lines say what was skipped, and why
+test: setup  ## the tests, two files at a time; the last lines say what was skipped, and why
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-processes: setup  ## real Snakemake, and trainings that are killed, stopped, joined and starved of disk
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'processes and not long'
 
 test-long: setup  ## what takes minutes: large nets, detectors from end to end
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long

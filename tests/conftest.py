@@ -29,7 +29,20 @@ LONGEST_FIRST = (
 )  # fmt: skip
 
 
+#: Files whose tests start, kill or join processes; with those that drive Snakemake they are `make test-processes`.
+OF_PROCESSES = (
+    "faults/test_damaged_products.py", "faults/test_divergence.py", "faults/test_full_disk.py",
+    "faults/test_killed_trainings.py", "test_distributed.py", "test_together.py", "test_updaters_together.py",
+    "api/test_together.py", "test_stopping.py", "test_lease.py", "bad_input/test_processes.py",
+)  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    apart = {Path(__file__).parent / name for name in OF_PROCESSES}
+    for item in items:
+        if item.path in apart or item.get_closest_marker("workflow"):
+            item.add_marker("processes")
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
