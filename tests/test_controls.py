@@ -21,6 +21,7 @@ from ipbench.errors import BadInput
 from ipbench.methods import Rewind, Slice, Take, Train
 from ipbench.methods._declare import REGISTRY
 from ipbench.models.initialise import initialise
+from ipbench.packing.net import pack
 from ipbench.planning.experiment import Experiment
 from ipbench.runs import execute as running
 from ipbench.runs.execute import Environment, build_net, end_path, execute, open_data
@@ -510,3 +511,11 @@ def test_the_dense_form_of_masks_of_a_cut_net(tmp_path):
     assert tensors_digest({n: m.sum() for n, m in dense.items()}) == tensors_digest(
         {n: m.sum() for n, m in end.masks.items()}
     )
+
+
+def test_frozen_values_that_are_drawn_anew_are_not_packed(tmp_path):
+    run = run_of("freezenet", "reinitialise", sparsity="0.5", off="frozen")
+    execute(run, tmp_path, HERE, keep=True)
+    with pytest.raises(BadInput, match="a packed file tells a seed alone"):
+        pack(tmp_path / "net.ipb", run, read_end(end_path(tmp_path, run), run))
+    assert not (tmp_path / "net.ipb").exists()

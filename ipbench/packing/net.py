@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 
 from ipbench.data import catalog as datasets
 from ipbench.errors import BadInput, BadProduct, valid_choice
+from ipbench.methods import FRESH
 from ipbench.models.build import build as build_model
 from ipbench.packing import mask_code as sparse_code
 from ipbench.packing.file import (
@@ -64,9 +65,15 @@ def pack(path: Path, run: Run, end: End, values: str = "fp32") -> Sizes:
         values: how kept coefficients are stored, one of `VALUES`; everything else stays as it is.
 
     Raises:
-        BadInput: an unknown type of values; a value that is not finite, or not in that type; a net that is too large.
+        BadInput: an unknown type of values; a value that is not finite, or not in that type; a net that is too large;
+            what is masked has initial values that follow from no seed.
         BadProduct: the end is not of this run.
     """
+    if run.off != "zero" and run.control in FRESH:
+        raise BadInput(
+            f"{path}: a run of control {run.control} whose masked coefficients are {run.off}: their initial values are"
+            " drawn anew, and a packed file tells a seed alone; take off zero"
+        )
     kind = VALUES[valid_choice(values, VALUES, "type of values", "--values")]
     net = _fresh(run)
     start_digest = tensors_digest(net.start)
