@@ -16,7 +16,7 @@ from ipbench.errors import BadInput
 from ipbench.models.initialise import initialise
 from ipbench.packing.net import plain_state
 from ipbench.runs.outcome import describe
-from ipbench.runs.stages import execute_stages
+from ipbench.runs.stages import Given, execute_stages
 from ipbench.runs.state import End, State
 from ipbench.sparse.layers import prunable_weights
 from ipbench.sparse.net import SparseNet
@@ -125,8 +125,7 @@ def test_a_training_of_tied_weights_is_resumed_bit_for_bit(values, tmp_path):
             net,
             TinyData(),
             state,
-            fresh=lambda: SparseNet(Tied(), run, SHAPE),
-            start=lambda: End({}, {}),
+            Given(lambda: SparseNet(Tied(), run, SHAPE), lambda: End({}, {})),
             save=save,
             on_epoch=lambda *_: None,
         )

@@ -446,7 +446,9 @@ def test_an_end_holds_the_whole_state(tmp_path):
     end = read_end(end_path(tmp_path, run), run)
     assert tensors_digest(end.net) == record["outcome"]["weights_sha256"]
     assert tensors_digest(end.masks) == record["outcome"]["masks_sha256"]
-    assert end.facts == {"training_flops": record["outcome"]["training_flops"]}
+    flops = record["outcome"]["training_flops"]
+    assert end.facts["training_flops"] == flops > end.facts["inherited_flops"] > 0
+    assert end.facts["epochs"] > 0 and end.facts["inherited_epochs"] > 0
 
 
 @pytest.mark.parametrize("options", [{"rewind": 3.0}, {"rewind": 2.9}, {"rewind": 7.0, "weights": False}])

@@ -12,7 +12,7 @@ from torch import nn
 from ipbench import methods
 from ipbench.data.loaders import Batch
 from ipbench.methods import Method
-from ipbench.runs.stages import execute_stages
+from ipbench.runs.stages import Given, execute_stages
 from ipbench.runs.state import End, State
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.view import TrainedView
@@ -137,7 +137,7 @@ def run_stages(
         end = End(before.tensors(), before.masks, was.point, {"training_flops": 0.0}, before.structure)
     sparse, state = fresh(), State(Path("nowhere"), run)
     data.before_step = lambda: watch(sparse, state)
-    execute_stages(sparse, data, state, fresh=fresh, start=lambda: end, save=lambda: None, on_epoch=lambda *_: None)
+    execute_stages(sparse, data, state, Given(fresh, lambda: end), save=lambda: None, on_epoch=lambda *_: None)
     watch(sparse, state)
     return sparse, state
 

@@ -39,7 +39,7 @@ from ipbench.runs.controls import Source, initial_seed
 from ipbench.runs.external import external_masks
 from ipbench.runs.latency import side_by_side
 from ipbench.runs.outcome import complete, describe
-from ipbench.runs.stages import execute_stages
+from ipbench.runs.stages import Given, execute_stages
 from ipbench.runs.state import End, State, has_end, read_end, write_end
 from ipbench.runs.trials import check_share, check_strict
 from ipbench.sparse import measure
@@ -311,12 +311,14 @@ class _Work:
         try:
             self.require()
             state.load(net)
-            execute_stages(
-                net, data, state, fresh=lambda: build_net(self.run, data, self.environment), start=self.start,
-                save=self.save, on_epoch=on_epoch,
-                external=lambda net: external_masks(net, self.results, self.there), source=self.taken,
+            given = Given(
+                fresh=lambda: build_net(self.run, data, self.environment),
+                start=self.start,
+                external=lambda net: external_masks(net, self.results, self.there),
+                source=self.taken,
                 small=lambda net: initial_values(net, data),
-            )  # fmt: skip
+            )
+            execute_stages(net, data, state, given, save=self.save, on_epoch=on_epoch)
             outcome = complete(net, data, state)
             if keep:
                 self.keep(outcome)

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -37,18 +38,33 @@ from ipbench.training.updates import Hooks
 from ipbench.updaters.updater import Steps, Updater, overrides
 
 
+@dataclass(frozen=True)
+class Given:
+    """What stages take from outside of the run, each made when it is asked for.
+
+    Attributes:
+        fresh: the net of the run anew, with its initial values.
+        start: the end of the run that this one continues.
+        external: the masks of what a program outside of ipbench wrote for the run.
+        source: the run that this one is a control of.
+        small: the initial values of a net that is cut, drawn for its shapes.
+    """
+
+    fresh: Callable[[], SparseNet]
+    start: Callable[[], End]
+    external: Callable[[SparseNet], dict[str, Tensor]] = masks_of_nobody
+    source: Callable[[], Source] = of_nobody
+    small: Callable[[SparseNet], dict[str, Tensor]] = SparseNet.tensors
+
+
 def execute_stages(
     net: SparseNet,
     data: Data,
     state: State,
+    given: Given,
     *,
-    fresh: Callable[[], SparseNet],
-    start: Callable[[], End],
     save: Callable[[], None],
     on_epoch: Callable[[int, int], None],
-    external: Callable[[SparseNet], dict[str, Tensor]] = masks_of_nobody,
-    source: Callable[[], Source] = of_nobody,
-    small: Callable[[SparseNet], dict[str, Tensor]] = SparseNet.tensors,
 ) -> None:
     """Run the stages of the run's method from where `state` stands; it is saved after each of them, and after
     epochs where it is due.
@@ -57,13 +73,9 @@ def execute_stages(
         net: as it was built, or as `state` was loaded into it; changed in place.
         data: what the run reads.
         state: changed in place.
-        fresh: makes the net of the run anew, with its initial values.
-        start: the end of the run that this one continues.
+        given: what else they take.
         save: writes `state` and `net`.
         on_epoch: called with the epochs finished and all epochs of a training.
-        external: the masks of what a program outside of ipbench wrote for the run.
-        source: the run that this one is a control of.
-        small: the initial values of a net that is cut, drawn for its shapes.
 
     Raises:
         Impossible: a budget cannot be met, or no update changed a mask.
@@ -80,7 +92,7 @@ def execute_stages(
         if isinstance(stage, methods.Train):
             _train(net, data, state, stage, place, save, on_epoch)
         else:
-            _change(net, data, state, stage, fresh, start, external, source, small)
+            _change(net, data, state, stage, given)
         state.stage = place + 1
         save()
     if not within_budget(net):
@@ -100,23 +112,13 @@ def execute_stages(
         raise Impossible(f"method {method.name} changed no mask at any step of its training")
 
 
-def _change(
-    net: SparseNet,
-    data: Data,
-    state: State,
-    stage: methods.Stage,
-    fresh: Callable[[], SparseNet],
-    start: Callable[[], End],
-    external: Callable[[SparseNet], dict[str, Tensor]],
-    source: Callable[[], Source],
-    small: Callable[[SparseNet], dict[str, Tensor]],
-) -> None:
+def _change(net: SparseNet, data: Data, state: State, stage: methods.Stage, given: Given) -> None:
     """Execute a stage that changes the net at once; what is selected from then on is the net as it is."""
     if isinstance(stage, methods.Slice):
         _slice(net, state, stage)
         return
     if isinstance(stage, methods.Continue):
-        end = start()
+        end = given.start()
         net.restore(end.structure, end.net, end.masks)
         state.point = end.point
         state.epochs = end.facts.get("epochs", math.nan)
@@ -127,16 +129,16 @@ def _change(
         net.prune(from_first(masks))
         share_memory(net)
     elif isinstance(stage, methods.External):
-        net.prune(from_first(external(net)))
+        net.prune(from_first(given.external(net)))
     elif isinstance(stage, methods.Choose):
         _choose(net, data, state, stage)
     elif isinstance(stage, methods.Take):
-        take(net, state, stage, source(), fresh, small)
+        take(net, state, stage, given.source(), given.fresh, given.small)
         from_first(net.tensors())
     else:
         assert isinstance(stage, methods.Rewind)
         state.epochs = stage.epochs
-        state.point = state.point or rewinding_point(fresh(), data, stage.epochs)
+        state.point = state.point or rewinding_point(given.fresh(), data, stage.epochs)
         net.load_tensors(net.cut_from_dense(state.point))
         net.prune(net.masks)
     state.progress.forget_best()
