@@ -86,7 +86,7 @@ def plan(grid: Grid | Mapping[str, Any]) -> list[FigureFile]:
 
 
 def tables_of(grid: Grid) -> list[str]:
-    """The tables of an experiment; `structured` needs runs whose channels are cut, `setups` several methods at a place."""
+    """The tables of an experiment; `structured` needs channels that are cut, `setups` several methods at a place."""
     needs = {"structured": any(cell.cut for cell in grid.cells), "setups": bool(places(grid))}
     return [name for name in TABLES if needs.get(name, True)]
 

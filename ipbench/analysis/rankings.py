@@ -1,4 +1,4 @@
-"""Which methods of an experiment stand side by side, under which setup, and their ranking where the setup allows one."""
+"""The methods that stand side by side in an experiment: their setup, and their ranking where it allows one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import pandas as pd
 
@@ -98,10 +100,8 @@ def in_short(found: Sequence[Ranking]) -> list[str]:
     if not whole:
         return []
     number = Counter(one.setup.text for one in whole)
-    told = "; ".join(
-        text if len(number) == 1 else f"{text} at {n} of {len(whole)} places" for text, n in number.items()
-    )
-    lines = [f"Methods side by side: setup {told} ({SOURCE})."]
+    texts = [text if len(number) == 1 else f"{text} at {n} of {len(whole)} places" for text, n in number.items()]
+    lines = [f"Methods side by side: setup {'; '.join(texts)} ({SOURCE})."]
     withheld = [one for one in whole if not one.setup.ranks]
     if withheld:
         several = len({one.setup.differences for one in withheld}) > 1
@@ -152,7 +152,7 @@ class _Work:
         means = [_mean(self.values[cell.id]) for cell in cells]
         order = sorted(range(len(cells)), key=lambda place: -means[place])
         told = f"{names[order[0]]} {percent(means[order[0]])}"
-        for before, place in zip(order, order[1:], strict=False):
+        for before, place in pairwise(order):
             sign = self._sign(cells[before], cells[place])
             told += f" {sign} {names[place]} {percent(means[place])}"
         return Ranking(tuple(cells), names, setup, whole, "", tuple(order), told)
@@ -241,5 +241,5 @@ def _by_seed(runs: pd.DataFrame, column: str) -> dict[str, dict[int, str]]:
     return found
 
 
-def _column(runs: pd.DataFrame, column: str) -> Iterable[object]:
+def _column(runs: pd.DataFrame, column: str) -> Iterable[Any]:
     return runs[column] if column in runs else [None] * len(runs)

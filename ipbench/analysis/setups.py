@@ -1,7 +1,7 @@
 """What methods that stand side by side have in common: the comparison setups of Wang et al.
 
-Wang, Qin, Bai, Fu: Why is the State of Neural Network Pruning so Confusing? (arXiv:2301.05219), table 2. Each setup asks
-for what the one before asks for, and more. By the paper's conclusion S3.2 is the least that makes a comparison fair.
+Wang, Qin, Bai, Fu: Why is the State of Neural Network Pruning so Confusing? (arXiv:2301.05219), table 2. Each setup
+asks for what the one before asks for, and more. The paper's conclusion suggests S3.2 or a stricter one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The table of setups: which methods stand side by side, what they have in common, and their ranking where it is fair."""
+"""The table of setups: methods side by side, what they have in common, and their ranking where that allows one."""
 
 from __future__ import annotations
 
@@ -82,13 +82,14 @@ def _raw(one: Ranking) -> dict[str, Any]:
 
 
 def _notes(collection: Collection, names: Labels, recipes: int) -> tuple[str, ...]:
-    asked = "; ".join(f"{name} {text}" for name, text in (setups.SETUPS | setups.TOTALS).items())
+    asked, more = ("; ".join(f"{name} {text}" for name, text in of.items()) for of in (setups.SETUPS, setups.TOTALS))
     per_cent = f"{100 * setups.NEAR:g} %"
     winner = (
         "same winner: whether the method with the best mean is the same under every recipe (Wang et al., section 6).",
     )
     return (
-        f"setup: the strictest that holds ({setups.SOURCE}): {asked}. Each asks for those before it. Shares that are"
+        f"setup: the strictest that holds ({setups.SOURCE}): {asked}. Each asks for what those"
+        f" before it ask for. Beside them, over all trainings, that of the dense net included: {more}. Shares that are"
         f" left, and FLOPs, are the same within {per_cent}.",
         f"ranking: by the mean test {metric_name(collection.grid.cells)} in per cent, only where the setup is"
         f" {setups.RANKED[0]} or stricter and all runs are in; where all methods cannot be ranked, those that start and"
