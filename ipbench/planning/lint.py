@@ -142,11 +142,15 @@ def _lengths(pruned: list[Run]) -> Iterator[Finding]:
     if not uneven and not (unknown and epochs):
         return
     why = f"what is trained longer may be ahead for that alone, and costs more ({_WANG}, setups SX-A and SX-B)"
-    add = "set the methods' own epochs so that the sums are equal, or read rankings in the table setups alone"
-    told = [f"{number:g}: {_some(list(dict.fromkeys(names)))}" for number, names in sorted(max(uneven, key=len).items())
-            ] if uneven else []  # fmt: skip
-    told += [f"not known before: {_some(list(unknown))}"] if unknown else []
-    yield Finding(f"unequal epochs in all ({'; '.join(told)})", why, add)
+    add = "set the methods' own epochs so that the sums are equal, or read no ranking but those of the table setups"
+    if uneven:
+        most = sorted(max(uneven, key=len).items())
+        told = [f"{number:g}: {_some(list(dict.fromkeys(names)))}" for number, names in most]
+        told += [f"not known before: {_some(list(unknown))}"] if unknown else []
+        yield Finding(f"unequal epochs in all ({'; '.join(told)})", why, add)
+    else:
+        known = ", ".join(f"{number:g}" for number in dict.fromkeys(n for found in epochs.values() for n in found))
+        yield Finding(f"epochs in all that no plan tells ({_some(list(unknown))}), beside {known}", why, add)
 
 
 def _some(names: list[str]) -> str:
