@@ -70,12 +70,8 @@ FT, SLOW = cell("ft", "sp", "0.9"), cell("ft", "sp", "0.9", options={"lr": 0.01}
     ids=["S1", "S2", "S3.1", "S3.2", "S4.1", "S4.2", "S4.2-one-training", "SX-A", "unknown"],
 )  # fmt: skip
 def test_each_setup_is_reached(tmp_path, cells, text, named):
-    flops = (
-        {} if text != "S1" and text != "S2" else {"training_flops": lambda c, s: 1e12 * (2 - (c["method"] == "snip"))}
-    )
-    if text == "S2":
-        flops = {"training_flops": lambda c, s: 1e12 * (2 if c["options"] else 3)}
-    got = setup(tmp_path, *cells, **flops)
+    flops = {cells[0]["id"]: 1e12, cells[1]["id"]: 1e12 if "SX-B" in text else 1.06e12}
+    got = setup(tmp_path, *cells, training_flops=lambda c, s: flops[c["id"]])
     assert (got.text, got.ranks) == (text, text[:4] in ("S3.2", "S4.1", "S4.2"))
     assert named in got.sentence
 
