@@ -20,7 +20,7 @@ from ipbench.analysis.places import place_of, places
 from ipbench.analysis.reached import share_column
 from ipbench.analysis.settings import Settings
 from ipbench.analysis.setups import NEAR, RANKED, SOURCE, Facts, Setup, kin, setup_of
-from ipbench.analysis.text import percent
+from ipbench.analysis.text import percent, ranges
 from ipbench.planning.numerics import numerics
 from ipbench.planning.trainings import Trainings, trainings_of
 
@@ -186,29 +186,29 @@ class _Work:
         """What is known of the runs of a cell."""
         trainings = trainings_of(cell.run(cell.seeds[0]))
         start, started = self._start(cell, trainings)
-        net = ", ".join(f"{' and '.join(sorted(found.get(cell.id, ())))} {name.removesuffix('_dense')}"
-                        for name, found in self.nets.items())  # fmt: skip
-        own = f", {cell.own}" if cell.own != "{}" else ""
+        known = {name: " and ".join(sorted(found.get(cell.id, ()))) for name, found in self.nets.items()}
+        net = ", ".join(f"{text} {name.removesuffix('_dense')}" for name, text in known.items() if text)
         share = _mean(self.shares.get(share_column(cell), {}).get(cell.id, {}))
         left = 1 - (float(cell.sparsity) if math.isnan(share) and not cell.knob else share)
         images, flops = frozenset(self.images.get(cell.id, ())), _mean(self.flops.get(cell.id, {}))
-        return Facts(cell.id, name, images, net + own, left, start, started, trainings, flops)
+        return Facts(cell.id, name, images, net, left, start, started, trainings, flops)
 
     def _start(self, cell: Cell, trainings: Trainings | None) -> tuple[str, str]:
         """What a cell starts from, to compare and in words: weights by their digest, where the runs are there."""
+        seeds = f"seeds {ranges(cell.seeds)}"
         if trainings is None or trainings.start is None:
-            return "initial values by seed", "the initial values"
+            return f"{seeds}, initial values", "the initial values"
         run = trainings.start
         words = "the trained dense net" if run.method == "dense" else f"the trained net of {run.method}"
         hashes = self.weights.get(run.cell, {})
         if all(seed in hashes for seed in cell.seeds):
             return " ".join(hashes[seed] for seed in sorted(cell.seeds)), words
-        return f"{run.cell}, numerics {numerics(run)}", words
+        return f"{seeds}, {run.cell}, numerics {numerics(run)}", words
 
     def _why_not(self, cells: Sequence[Cell], setup: Setup, begun: bool) -> str:
         if not setup.ranks:
             return f"withheld: setup {setup.label}"
-        if not begun or any(self.counts[cell.id].missing for cell in cells):
+        if not begun or any(self.counts[cell.id].missing or not self.values.get(cell.id) for cell in cells):
             return "not yet: runs are missing"
         mixed = self.settings.mixed([cell.id for cell in cells])
         return f"not formed: {mixed}" if mixed else ""

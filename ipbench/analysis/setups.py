@@ -45,7 +45,7 @@ class Facts:
         cell: its id.
         name: of the cell in a sentence.
         data: digests of the images that its records tell; empty where none does.
-        net: what its net is: digests of a user's model, parameters and multiply-accumulates of the dense net.
+        net: parameters and multiply-accumulates of its dense net; empty where no record tells them.
         left: the share of the budget that is left, the mean over seeds.
         start: what it starts from: equal texts are equal starts.
         started: the same in words.
@@ -145,7 +145,7 @@ def _data(cells: Sequence[Facts]) -> str:
 
 
 def _net(cells: Sequence[Facts]) -> str:
-    return _differ("dense net", [(cell.name, cell.net) for cell in cells])
+    return _differ("dense net", [(cell.name, cell.net) for cell in cells if cell.net])
 
 
 def _left(cells: Sequence[Facts]) -> str:
@@ -160,7 +160,7 @@ def _start(cells: Sequence[Facts]) -> str:
         return ""
     words = [(cell.name, cell.started if cell.trainings else "not known here") for cell in cells]
     if len({text for _, text in words}) == 1:  # of equal words and other weights
-        words = [(cell.name, f"{cell.started}, {cell.start[:12]}") for cell in cells]
+        words = [(cell.name, f"{cell.started}, {cell.start.partition(',')[0][:20]}") for cell in cells]
     return _differ("start", words)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from ipbench.analysis.collect import collect
@@ -19,6 +21,8 @@ from .synthetic import EPOCHS, cell, put, record, write
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
+#: SHA-256 of the outcome of a run that has none.
+EMPTY = hashlib.sha256(b"{}").hexdigest()
 #: Of a grid: as of `write`, what every record says unless a test says otherwise.
 ALIKE = {"achieved_sparsity": lambda c, s: 0.9, "reached": lambda c, s: 0.3}
 FILTERS = {"pattern": "filters", "budget": "macs", "allocation": "uniform"}
@@ -206,3 +210,21 @@ def test_places_hold_what_differs_in_the_method_alone():
     ]  # fmt: skip
     got = places(parse({"name": "small", "title": "", "cells": cells}))
     assert [[one.method for one in some] for some in got] == [["snip", "random", "rigl"], ["sfp", "asfp"]]
+
+
+def test_other_seeds_are_other_starts_and_a_diverged_cell_is_held_against_nobody(tmp_path):
+    cells = [cell("snip", "sp", "0.9"), cell("random", "sp", "0.9", seeds=range(1, 7))]
+    got = setup(tmp_path / "seeds", *cells)
+    assert got.label == "S1"
+    assert (
+        got.sentence
+        == "Not the same: start (the initial values, seeds 0–5: snip; the initial values, seeds 1–6: random)."
+    )
+    cells = [cell(method, "sp", "0.9") for method in ("snip", "random")]
+    write(tmp_path / "lost", {"name": "small", "title": "Small", "cells": cells}, achieved_sparsity=lambda c, s: 0.9)
+    for seed in range(6):
+        value = record(cells[1], seed, "diverged", "loss is nan in epoch 2")
+        put(tmp_path / "lost", value | {"outcome": {}, "outcome_sha256": EMPTY})
+    (one,) = rankings(collect(tmp_path / "lost"))
+    # A diverged run counts as a guess, 1 / classes.
+    assert one.setup.text == "S4.2, SX-A" and one.told.endswith("> random 10.00")
