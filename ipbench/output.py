@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, TextIO, cast
 
 #: What stands for our own characters where an encoding has not got them; others are written out, as in "\\u6f22".
-_PLAIN = {"−": "-", "–": "-", "—": "-", "─": "-", "±": "+-", "×": "x", "…": "...", "≤": "<=", "≥": ">="}
+_PLAIN = {"−": "-", "–": "-", "—": "-", "─": "-", "±": "+-", "×": "x", "…": "...", "≤": "<=", "≥": ">=", "≈": "~"}
 _PLAINLY = "ipbench-plainly"
 
 _lost: OSError | None = None

@@ -8,12 +8,13 @@ from typing import Any
 
 from ipbench.analysis.grid import Cell, Grid, Row, options_vary, parse
 from ipbench.analysis.panels import ablations, panels
+from ipbench.analysis.places import places
 from ipbench.analysis.tradeoffs import tradeoffs
 from ipbench.errors import BadInput
 from ipbench.spec import SPACES
 
 #: Tables and the formats of each, under `tables/`.
-TABLES = ("accuracy", "paired", "methods", "global", "cost", "missing", "structured")
+TABLES = ("accuracy", "paired", "methods", "global", "cost", "missing", "structured", "setups")
 TABLE_FORMATS = ("csv", "md", "tex", "html")
 #: Figures, under `figures/`; those of `BY_METHOD` also come for a single method, and for a single space of it.
 FIGURES = (
@@ -85,8 +86,9 @@ def plan(grid: Grid | Mapping[str, Any]) -> list[FigureFile]:
 
 
 def tables_of(grid: Grid) -> list[str]:
-    """The tables of an experiment; `structured` needs runs whose channels are cut."""
-    return [name for name in TABLES if name != "structured" or any(cell.cut for cell in grid.cells)]
+    """The tables of an experiment; `structured` needs channels that are cut, `setups` several methods at a place."""
+    needs = {"structured": any(cell.cut for cell in grid.cells), "setups": bool(places(grid))}
+    return [name for name in TABLES if needs.get(name, True)]
 
 
 def plan_tables(grid: Grid | Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "[": "{[}", "]": "{]}", "\"": r"\textquotedbl{}", "±": r"$\pm$", "−": "$-$", "×": r"$\times$",
-    "–": "--", "—": "---", "…": r"\ldots{}", "≤": r"$\leq$", "≥": r"$\geq$",
+    "–": "--", "—": "---", "…": r"\ldots{}", "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$",
 }  # fmt: skip
 #: What is set flush right: numbers, also with an interval or a unit behind them, and what stands in their place.
 _NUMERIC = re.compile(r"[+−-]?\d[\d.,]*(e[+-]?\d+)?( .*)?|–|impossible|")

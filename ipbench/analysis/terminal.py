@@ -12,8 +12,10 @@ from ipbench.analysis.collect import Collection, load
 from ipbench.analysis.comparisons import Comparison, analyse, pair_name
 from ipbench.analysis.grid import Cell, Grid, Row
 from ipbench.analysis.labels import Labels, guess_text, knob_text, labels, metric_name, share_text
+from ipbench.analysis.rankings import ALIKE, BETTER, Ranking, in_short, rankings
 from ipbench.analysis.reached import reached_by_knob
 from ipbench.analysis.tables.parts import lost_text, seeds_note
+from ipbench.analysis.tables.setups import place_of
 from ipbench.analysis.text import NOTHING, percent, points, probability, with_interval
 
 WIDTH = 100
@@ -23,6 +25,8 @@ CROSS = "×"
 _SPARSITY, _ACCURACY, _DIFFERENCE, _VERDICT = 6, 15, 23, 12
 #: The most that the value of a knob takes, with what was reached.
 _LEVEL = 18
+#: Rankings of methods that are printed; a large grid has hundreds of them.
+_MOST_RANKINGS = 12
 _METHOD = WIDTH - _SPARSITY - 2 * _ACCURACY - _DIFFERENCE - _VERDICT - 10
 
 
@@ -88,7 +92,23 @@ def summarise(collection: Collection) -> str:
         notes.append(f"{diverged} of {collection.grid.planned} runs diverged; {guess}.")
     if collection.unreadable:
         notes.append(f"Unreadable records: {len(collection.unreadable)}; see tables/missing.md.")
+    notes += _side_by_side(names, rankings(collection))
     return "\n".join([*lines, "", *(line for note in notes for line in textwrap.wrap(note, WIDTH)), ""])
+
+
+def _side_by_side(names: Labels, found: list[Ranking]) -> list[str]:
+    """The setup of methods side by side, and their rankings where it allows them; tables/setups.md has all of it."""
+    ranked = [one for one in found if one.order]
+    told = []
+    for one in ranked[:_MOST_RANKINGS]:
+        place = ", ".join(f"{name} {text}" for name, text in place_of(names, one.cells[0]).items() if text != NOTHING)
+        some = "" if one.whole else f"; {one.setup.text}, {len(one.cells)} methods"
+        told.append(f"Ranked ({place}{some}): {one.told}.")
+    if told:
+        told.append(f"{BETTER}: paired seeds tell the two apart, {ALIKE}: they do not.")
+    if len(ranked) > _MOST_RANKINGS:
+        told.append(f"{len(ranked) - _MOST_RANKINGS} other rankings: tables/setups.md.")
+    return [*in_short(found), *told]
 
 
 def _legend(members: int, margin: float) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from ipbench import output, shipped
 from ipbench.cli.arguments import whole
 from ipbench.errors import BadInput
 from ipbench.planning.experiment import Experiment
+from ipbench.planning.lint import lint
 
 if TYPE_CHECKING:
     from ipbench.cli.watching import Watch
@@ -69,6 +70,8 @@ def _run(name: str, profile: str, cores: int | None, words: list[str]) -> None:
     results = Path("results") / planned.name
     watch = Watch(results, planned)
     output.progress(watch.opening())
+    for finding in lint(planned):
+        output.progress(f"lint: {finding}")
     command = [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(shipped.folder() / "Snakefile")),
         *("--profile", str(place), "--configfile", str(file), *(["--cores", str(cores)] if cores else []), *words),

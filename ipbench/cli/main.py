@@ -30,6 +30,7 @@ from ipbench.models import catalog as models
 from ipbench.models.own import own_of
 from ipbench.planning.experiment import Experiment
 from ipbench.planning.jobs import Job
+from ipbench.planning.lint import lint
 
 #: The base of all complaints about a command line; typer carries its own copy of click from 0.25 on.
 UsageProblem: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -119,7 +120,7 @@ def grid(
     seeds_per_job: Annotated[int, typer.Option(help="Seeds that one job trains.", parser=whole(1))] = 6,
     sparsities_per_job: Annotated[int, typer.Option(help="Sparsities that one job trains.", parser=whole(1))] = 1,
 ) -> None:
-    """Show the cells, runs and jobs an experiment expands to."""
+    """Show the cells, runs and jobs an experiment expands to, and what it lacks to be a sound comparison."""
     from ipbench.store import write_json
 
     experiment = Experiment.load(config)
@@ -139,6 +140,7 @@ def grid(
                         for job in jobs
                     ],
                     "counts": counts,
+                    "lint": [vars(finding) for finding in lint(experiment)],
                 },
                 indent=1,
             )
@@ -150,6 +152,8 @@ def grid(
         f"{counts['jobs']} jobs, {counts['dense']} of them dense"
     )
     output.say("\n".join(f"  {job.label}" for job in jobs))
+    for finding in lint(experiment):
+        output.say(f"lint: {finding}")
 
 
 def _counts(experiment: Experiment, jobs: Sequence[Job]) -> dict[str, int]:

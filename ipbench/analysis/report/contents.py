@@ -21,6 +21,7 @@ from ipbench.analysis.grid import Cell, Row
 from ipbench.analysis.labels import labels
 from ipbench.analysis.panels import Panel
 from ipbench.analysis.plan import ALL, BOTH, FIGURES, FigureFile, plan
+from ipbench.analysis.rankings import in_short, rankings
 from ipbench.analysis.render import Table
 from ipbench.analysis.setting import hardware, software
 from ipbench.analysis.shares import SHARES_OF, budgets_of, share_name
@@ -81,7 +82,7 @@ def of_experiment(scene: Scene) -> Contents:
     commands += [(f"figure {name}", "ipbench figures RESULTS") for name in FIGURES if name in drawn]
     return Contents(
         title=grid.title,
-        opening=(*_result(scene), _state(scene)),
+        opening=(*_result(scene), _state(scene), *in_short(rankings(collection))),
         cells=_cells(scene),
         differences=_differences(scene),
         tables=tuple(made.values()),

@@ -8,12 +8,15 @@ from pathlib import Path
 from ipbench.analysis.collect import Collection, load
 from ipbench.analysis.comparisons import Analysis, analyse
 from ipbench.analysis.labels import labels
+from ipbench.analysis.places import places
 from ipbench.analysis.plan import TABLE_FORMATS, tables_of
+from ipbench.analysis.rankings import in_short, rankings
 from ipbench.analysis.reached import reached_by_knob
 from ipbench.analysis.render import Table, csv, latex, markdown, page
 from ipbench.analysis.tables.accuracy import accuracy_table
 from ipbench.analysis.tables.paired import global_table, methods_table, paired_table
 from ipbench.analysis.tables.runs import cost_table, missing_table
+from ipbench.analysis.tables.setups import setups_table
 from ipbench.analysis.tables.structured import structured_table
 from ipbench.store import write_text
 
@@ -40,8 +43,9 @@ def make_tables(collection: Collection, analysis: Analysis | None = None) -> dic
     """Every table of a collection, by name; `analysis` is its `analyse`, if that is there already."""
     names = replace(labels(collection.grid), reached=reached_by_knob(collection))
     analysis = analysis or analyse(collection)
+    side_by_side = rankings(collection)
     made = [
-        accuracy_table(collection, names, analysis),
+        _below(accuracy_table(collection, names, analysis), in_short(side_by_side)),
         paired_table(collection, names, analysis),
         methods_table(collection, analysis),
         global_table(collection, analysis),
@@ -49,5 +53,12 @@ def make_tables(collection: Collection, analysis: Analysis | None = None) -> dic
         missing_table(collection, names),
     ]
     if any(cell.cut for cell in collection.grid.cells):
-        made.append(structured_table(collection, names))
+        made.append(_below(structured_table(collection, names), in_short(side_by_side)))
+    if places(collection.grid):
+        made.append(setups_table(collection, names, side_by_side))
     return {table.name: table for table in made}
+
+
+def _below(table: Table, lines: list[str]) -> Table:
+    """A table with more lines below it."""
+    return replace(table, notes=(*table.notes, *lines))
