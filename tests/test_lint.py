@@ -44,6 +44,7 @@ def test_a_sound_experiment_has_no_findings():
         ({"datasets": "digits"}, ["one data set, digits"]),
         ({"models": "small-vgg"}, ["one net, small-vgg"]),
         ({"methods": ["dense"]}, []),
+        ({"controls": ["none", "shuffle", "scratch-b"], "methods": ["dense", "random", "magnitude"]}, []),
     ],
 )
 def test_each_finding_alone(changes, what):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipbench import methods
 from ipbench.planning.experiment import Experiment
 from ipbench.planning.trainings import trainings_of
-from ipbench.spec import Run, n_of_m
+from ipbench.spec import NO_CONTROL, Run, n_of_m
 
 _BLALOCK, _WANG = "Blalock et al. 2020", "Wang et al. 2023"
 #: Of a pattern: methods that keep at random, and by magnitude.
@@ -44,9 +44,13 @@ class Finding:
 
 
 def lint(experiment: Experiment) -> list[Finding]:
-    """The findings of an experiment, by its plan alone; none of an experiment that prunes nothing."""
+    """The findings of an experiment, by its plan alone; none of an experiment that prunes nothing.
+
+    Controls are no members of comparisons between methods.
+    """
     known = methods.methods()
-    pruned = [run for run in experiment.cells.values() if known[run.method].prunes]
+    cells = [run for run in experiment.cells.values() if run.control == NO_CONTROL]
+    pruned = [run for run in cells if known[run.method].prunes]
     if not pruned:
         return []
     return [
