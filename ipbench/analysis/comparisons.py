@@ -21,8 +21,8 @@ from ipbench.analysis.statistics import UNDECIDED, better
 #: States of a comparison, or of an average, that make no claim; '' is one that can.
 REFERENCE, IMPOSSIBLE, INCOMPLETE, MIXED = "reference", "impossible", "incomplete", "mixed"
 
-#: (data set, model, method, pattern, budget, control)
-Method = tuple[str, str, str, str, str, str]
+#: (data set, model, method, pattern, budget)
+Method = tuple[str, str, str, str, str]
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,9 @@ class Cell:
         return self.method == DENSE
 
     @property
-    def structure(self) -> tuple[str, str, str]:
-        """Pattern, budget and control: cells that differ in them are never averaged."""
-        return self.pattern, self.budget, self.control
+    def structure(self) -> tuple[str, str]:
+        """Pattern and budget: cells that differ in them are never averaged; nor are controls, which no average has."""
+        return self.pattern, self.budget
 
     @property
     def cut(self) -> bool:
@@ -107,6 +107,8 @@ _PLAIN = (
 WHOLE_CHANNELS = ("filters", "channels")
 #: Axes that grids and records of old versions do not have, and their values there.
 LATER = {"pattern": COEFFICIENTS, "budget": "parameters", "control": NO_CONTROL}
+#: Axes of `Cell.structure`.
+STRUCTURE = ("pattern", "budget")
 #: Of a cell: what every row of it has in common.
 AXES = (*_PLAIN, "pair", "family", "basis", "options", "recipe")
 

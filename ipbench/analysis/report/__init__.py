@@ -33,7 +33,7 @@ def write_report(results: Path, to: Path | None = None) -> Path:
 
     path = to or results / REPORT
     scene = Scene(load(results))
-    write_text(path, page.whole(contents.of_experiment(scene), path))
+    write_text(path, page.whole(contents.of_experiment(scene, (results / "grid.json").exists()), path))
     return path
 
 
@@ -61,7 +61,9 @@ def write_index(folder: Path, to: Path | None = None) -> list[Path]:
     paths = []
     for one in found:
         paths.append(one / REPORT)
-        write_text(paths[-1], page.whole(contents.of_experiment(scenes[one.name]), paths[-1]))
+        write_text(
+            paths[-1], page.whole(contents.of_experiment(scenes[one.name], (one / "grid.json").exists()), paths[-1])
+        )
     write_text(path, page.whole(contents.of_several(scenes), path))
     return [*paths, path]
 

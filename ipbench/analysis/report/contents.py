@@ -72,14 +72,16 @@ class Contents:
     metric: str
 
 
-def of_experiment(scene: Scene) -> Contents:
-    """The page of one experiment."""
+def of_experiment(scene: Scene, planned: bool = True) -> Contents:
+    """The page of one experiment; `planned`: by a file, so that one call makes all of it, and not run by run."""
     collection = scene.collection
     grid = collection.grid
     made = make_tables(collection, scene.analysis)
     drawn = dict.fromkeys(file.figure for file in plan(grid))
     commands = [("this page", "ipbench report RESULTS"), ("the tables", "ipbench tables RESULTS")]
     commands += [(f"figure {name}", "ipbench figures RESULTS") for name in FIGURES if name in drawn]
+    if planned:
+        commands.append(("all of it", f"snakemake --profile profiles/local --configfile config/{grid.name}.yaml"))
     return Contents(
         title=grid.title,
         opening=(*_result(scene), _state(scene), *in_short(rankings(collection))),
@@ -88,7 +90,7 @@ def of_experiment(scene: Scene) -> Contents:
         tables=tuple(made.values()),
         links={},
         provenance=(hardware(collection), software(collection), *_versions(scene)),
-        commands=(*commands, ("all of it", f"snakemake --profile profiles/local --configfile config/{grid.name}.yaml")),
+        commands=tuple(commands),
         margin=grid.margin,
         x=share_name(cell for cell in grid.cells if not cell.dense),
         metric=scene.metric,

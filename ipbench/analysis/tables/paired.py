@@ -9,7 +9,7 @@ from ipbench.analysis.cells import Counts, counts
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.comparisons import IMPOSSIBLE, INCOMPLETE, MIXED, Analysis, Comparison, Finding, pair_name
 from ipbench.analysis.flips import ALPHA, CLAIM_SEEDS, EXACT_SEEDS, FLIPS
-from ipbench.analysis.grid import LATER, Row
+from ipbench.analysis.grid import STRUCTURE, Row
 from ipbench.analysis.labels import AXES, Labels, guess_text, labels, metric_name
 from ipbench.analysis.render import Table
 from ipbench.analysis.tables.parts import (
@@ -74,12 +74,12 @@ def paired_table(collection: Collection, names: Labels, analysis: Analysis) -> T
 def methods_table(collection: Collection, analysis: Analysis) -> Table:
     """One row per method: its comparisons averaged per seed."""
     nets = len({key[:2] for key in analysis.methods}) > 1
-    units = [*LATER] if len({key[3:] for key in analysis.methods}) > 1 else []
+    units = [*STRUCTURE] if len({key[3:] for key in analysis.methods}) > 1 else []
     head = [*(["dataset", "model"] if nets else []), "method", *units]
     data: list[dict[str, Any]] = []
     printed: list[dict[str, str]] = []
     for key, found in analysis.methods.items():
-        place = dict(zip(("dataset", "model", "method", *LATER), key, strict=True))
+        place = dict(zip(("dataset", "model", "method", *STRUCTURE), key, strict=True))
         data.append(place | _raw(found) | _raw_average(found))
         printed.append({name: place[name] for name in head} | _texts(found) | _average(found))
     notes = (
@@ -91,7 +91,7 @@ def methods_table(collection: Collection, analysis: Analysis) -> Table:
         *setting_notes(collection),
     )
     columns = [*head, *_columns(analysis.methods.values(), "comparisons", "signs")]
-    raw = ["dataset", "model", "method", *LATER, *_RAW]
+    raw = ["dataset", "model", "method", *STRUCTURE, *_RAW]
     return table(collection, "methods", "IP against SP, method by method", data, printed, notes, columns, raw)
 
 
