@@ -102,7 +102,7 @@ def _kernels(mask: Tensor) -> Flags:
 def _within(mask: Tensor, live: Flags) -> int:
     """Kept coefficients in live kernels."""
     flags = torch.from_numpy(live)
-    return int((mask & flags.reshape(*flags.shape, *(1,) * (mask.dim() - 2))).sum())
+    return int(torch.count_nonzero(mask & flags.reshape(*flags.shape, *(1,) * (mask.dim() - 2))))
 
 
 def _followed(net: SparseNet) -> tuple[Flow, Labels]:
@@ -111,7 +111,7 @@ def _followed(net: SparseNet) -> tuple[Flow, Labels]:
     Raises:
         BadInput: it cannot be followed.
     """
-    plain, prunable, images = net.plain(), list(net.weights.values()), net.example.several()
+    plain, prunable, images = net.plain(), list(net.weights.values()), net.example.one(torch.empty(0))
     with usual_operators(), sdpa_kernel(SDPBackend.MATH), torch.random.fork_rng(devices=[]):
         try:  # without values, which takes no time; a forward that asks for some is given them
             return _pass(replica(plain, _without_values), prunable, images.mapped(_without_values))

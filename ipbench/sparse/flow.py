@@ -91,10 +91,21 @@ class Product:
     def mark_live(self, found: Flags, forward: Flags, backward: Flags) -> None:
         """Mark in `found`, one flag per kernel of the weight, those from a reached input to an output that reaches."""
         for given, made in zip(self.inputs, self.outputs, strict=True):
-            live = backward[made][:, :, None] & forward[given][:, None, :]
-            live = live.swapaxes(1, 2) if self.turned else live
-            live = live.reshape(len(self.rows), len(self.columns))
-            found[np.ix_(self.rows, self.columns)] |= live
+            if len(given) == 1:
+                begin, end = forward[given[0]], backward[made[0]]
+                first, second = (begin, end) if self.turned else (end, begin)
+                found |= _at(self.rows, first, len(found))[:, None] & _at(self.columns, second, found.shape[1])
+            else:
+                between = backward[made][:, :, None] & forward[given][:, None, :]
+                between = between.swapaxes(1, 2) if self.turned else between
+                found[np.ix_(self.rows, self.columns)] |= between.reshape(len(self.rows), len(self.columns))
+
+
+def _at(indices: Labels, flags: Flags, size: int) -> Flags:
+    """Flags of some indices along an axis of a size; False elsewhere."""
+    result = np.zeros(size, dtype=bool)
+    result[indices] = flags
+    return result
 
 
 def _reached(connected: Flags, alive: Flags) -> Flags:
@@ -180,15 +191,15 @@ class Flow(Trace):
         Returns:
             A node for each row, equal ones for equal rows: that of its channel where there is only one.
         """
-        result = rows.max(1, initial=0)
-        several = ((rows != result[:, None]) & (rows != 0)).any(1)
+        unlike, which = distinct(rows)
+        result = unlike.max(1, initial=0)
+        several = ((unlike != result[:, None]) & (unlike != 0)).any(1)
         if several.any():
-            unlike, which = np.unique(np.sort(rows[several], 1), axis=0, return_inverse=True)
-            made = self.nodes.new(len(unlike))
-            targets = np.broadcast_to(made[:, None], unlike.shape)
-            self.steps.append(Formed(unlike[unlike != 0], targets[unlike != 0]))
-            result[several] = made[which.reshape(-1)]
-        return result
+            sources, made = unlike[several], self.nodes.new(int(several.sum()))
+            targets = np.broadcast_to(made[:, None], sources.shape)
+            self.steps.append(Formed(sources[sources != 0], targets[sources != 0]))
+            result[several] = made
+        return result[which]
 
     def merged(self, labels: Labels, axes: tuple[int, ...]) -> Labels:
         """Labels of what is formed of all that lies along some axes: of size 1 along them."""
@@ -239,3 +250,14 @@ class Flow(Trace):
 def _unlike(labels: list[Labels]) -> Labels:
     """All labels in some arrays, each once."""
     return np.unique(np.concatenate([np.unique(part) for part in labels] or [np.zeros(1, np.int64)]))
+
+
+def distinct(rows: Labels) -> tuple[Labels, Labels]:
+    """The rows that differ, and for each row which of these it is."""
+    # By a number per row, which is many times faster than by rows; that no two unlike ones share it is checked.
+    factors = np.random.default_rng(0).integers(1, 2**62, rows.shape[1], np.int64) * 2 + 1
+    _, first, which = np.unique(rows @ factors, return_index=True, return_inverse=True)
+    if np.array_equal(rows[first][which], rows):
+        return rows[first], which
+    found, which = np.unique(rows, axis=0, return_inverse=True)
+    return found, which.reshape(-1)

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from ipbench.sparse.channel_rules import ALONG, BATCH_NORM, MOVES, PLANES, REDUCTIONS, axes_of, leaves
-from ipbench.sparse.flow import Flow, Product
+from ipbench.sparse.flow import Flow, Product, distinct
 from ipbench.sparse.trace import Call, Labels, Rule, Trace
 
 #: Of one product, as many entries as values that the same weight is used with may have; above, they are taken as one.
@@ -104,12 +104,12 @@ def _by_weight(flow: Flow, left: Tensor, right: Tensor, weights: tuple[Any, Any]
     labels = np.moveaxis(flow.labels(values), -1 if last else -2, -1)
     shape = labels.shape[:-1]
     labels = np.broadcast_to(labels.reshape(-1, labels.shape[-1]), (int(np.prod(shape)), len(given)))
-    variants, which = np.unique(labels, axis=0, return_inverse=True)
+    variants, which = distinct(labels)
     if len(variants) * max(len(given), len(many)) > _MOST:
         variants, which, shape = flow.merged(labels, (0,)), np.zeros(1, np.int64), (1,) * len(shape)
     made = flow.nodes.new(len(variants) * len(many)).reshape(len(variants), -1)
     flow.steps.append(Product(held.name, rows, columns, inputs_first, variants[:, None], made[:, None]))
-    return np.moveaxis(made[which.reshape(-1)].reshape(*shape, -1), -1, -1 if last else -2)
+    return np.moveaxis(made[which].reshape(*shape, -1), -1, -1 if last else -2)
 
 
 def _matrix(flow: Flow, tensor: Tensor) -> Any:
@@ -217,12 +217,12 @@ _RULES: dict[str, Any] = {
     "native_layer_norm": _layer_norm,
     "native_group_norm": _group_norm,
     **dict.fromkeys(REDUCTIONS, _reduce),
-    **dict.fromkeys(ALONG, _along),
+    **dict.fromkeys((*ALONG, "_safe_softmax"), _along),
     "constant_pad_nd": _pad,
     **dict.fromkeys(
         (
             "split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "slice", "select", "unbind",
-            "narrow", "unfold", "as_strided", "diagonal",
+            "narrow", "unfold", "as_strided", "as_strided_", "diagonal",
         ),
         _nothing,
     ),
