@@ -15,6 +15,7 @@ from ipbench.analysis.tables.accuracy import accuracy_table
 from ipbench.analysis.tables.paired import global_table, methods_table, paired_table
 from ipbench.analysis.tables.runs import cost_table, missing_table
 from ipbench.analysis.tables.structured import structured_table
+from ipbench.analysis.tables.twins import twins_table
 from ipbench.store import write_text
 
 _WRITERS = {"csv": csv, "md": markdown, "tex": latex, "html": page}
@@ -50,4 +51,6 @@ def make_tables(collection: Collection, analysis: Analysis | None = None) -> dic
     ]
     if any(cell.cut for cell in collection.grid.cells):
         made.append(structured_table(collection, names))
+    if "twins" in tables_of(collection.grid):
+        made.append(twins_table(collection, names))
     return {table.name: table for table in made}
