@@ -119,18 +119,21 @@ def at(found: Sequence[Point], share: float) -> tuple[float, float, float]:
 def level(methods: Mapping[str, Sequence[Point]], sparsity: str) -> float:
     """The share at which methods are set against each other for a planned sparsity.
 
-    The geometric mean of what they have kept at that sparsity; moved to where every method has a point on each side, if
-    there is such a place.
+    The geometric mean of what they have kept at that sparsity; moved to the nearest place at which as many methods as
+    possible have a point on each side.
 
     Args:
-        methods: by name, their points.
+        methods: by name, their points by growing share.
         sparsity: as planned; one method at least has a point there.
     """
     logs = [math.log(p.share) for found in methods.values() for p in found if p.sparsity == sparsity]
-    middle = math.exp(sum(logs) / len(logs))
-    ends = [(found[0].share, found[-1].share) for found in methods.values() if found]
-    low, high = max(first for first, _ in ends), min(last for _, last in ends)
-    return min(max(middle, low), high) if low <= high else middle
+    middle = sum(logs) / len(logs)
+    spans = [(math.log(found[0].share), math.log(found[-1].share)) for found in methods.values() if found]
+
+    def worth(place: float) -> tuple[int, float]:
+        return sum(low - _SAME <= place <= high + _SAME for low, high in spans), -abs(place - middle)
+
+    return math.exp(max([middle, *(end for span in spans for end in span)], key=worth))
 
 
 def ranks(measured: Mapping[str, Mapping[str, Sequence[Point]]], sparsity: str) -> dict[str, dict[str, Rank]]:

@@ -37,9 +37,9 @@ _NOTES = (
     " the share; in brackets that of these two. Nothing is extrapolated: without a point on each side a method has no"
     " rank, and ranks count the others alone. A method that was run at the level itself looks better than it is: chords"
     " lie below curves that bend downwards.",
-    "The share of MACs is the geometric mean of those that the methods have kept at that p; moved, if there is such a"
-    " place, to where all methods have a point on each side. MACs: of sparse layers; IP: in two stages. kept: by the"
-    " method's own runs at that p. Ranks say nothing of whether a difference is one: see the intervals.",
+    "Equal MACs: the geometric mean of what the methods have kept at that p, moved to the nearest place at which as many"
+    " methods as possible have a point on each side. MACs: of sparse layers; IP: in two stages. kept: by the method's"
+    " own runs at that p. Ranks say nothing of whether a difference is one: see the intervals.",
 )
 
 
