@@ -60,9 +60,9 @@ def plan(grid: Grid | Mapping[str, Any]) -> list[FigureFile]:
 
     Per data set and model: each figure once over all methods and both spaces, then `BY_METHOD` per method for both
     spaces and, where both are planned, for each. `forest` needs a method whose comparisons may be averaged, `methods`
-    two methods or variants, `twins` two of them with two sparsities of coefficients each, `difference` and `cost` a planned SP/IP comparison, `basis` an IP cell, `ablation` several
-    filter bases for one SP cell, `tradeoff` three values of a numeric option, `macs`, `latency` and `channels` runs
-    whose channels are cut.
+    two methods or variants, `twins` two of them with two sparsities of coefficients each, `difference` and `cost` a
+    planned SP/IP comparison, `basis` an IP cell, `ablation` several filter bases for one SP cell, `tradeoff` three
+    values of a numeric option, `macs`, `latency` and `channels` runs whose channels are cut.
 
     Args:
         grid: a `Grid`, or the plain value that `grid.json` holds.

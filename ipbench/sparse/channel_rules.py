@@ -392,6 +392,7 @@ def axes_of(dim: Any, rank: int) -> tuple[int, ...]:
 
 
 def leaves(result: Any) -> list[Tensor]:
+    """All tensors that an operator returned."""
     return [leaf for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
 
 

@@ -1,4 +1,4 @@
-"""Effective coefficients: by hand, by derivatives of nets of paths alone, by listing all paths; and what they hold for."""
+"""Effective coefficients: by hand, by derivatives of nets of sums, by listing all paths; what holds for every net."""
 
 from __future__ import annotations
 
@@ -353,7 +353,9 @@ def listed(masks: list[np.ndarray]) -> list[int]:
 
 
 @settings(max_examples=30, deadline=None)
-@given(widths=st.lists(st.integers(1, 5), min_size=2, max_size=5), density=st.floats(0.1, 0.9), seed=st.integers(0, 999))
+@given(
+    widths=st.lists(st.integers(1, 5), min_size=2, max_size=5), density=st.floats(0.1, 0.9), seed=st.integers(0, 999)
+)
 def test_perceptrons_by_listing_all_paths(widths, density, seed):
     layers = [nn.Sequential(nn.Linear(one, two), nn.ReLU()) for one, two in pairwise(widths)]
     net = at_random(sparse(nn.Sequential(*layers), (widths[0],)), density, seed)
@@ -417,7 +419,9 @@ def test_a_basis_that_is_no_pixel_changes_nothing():
     """Which filters a basis has is no matter: coefficients are edges whatever they are multiplied with."""
     found = [
         effective(
-            at_random(sparse(build("resnet20-cifar", (3, 32, 32), 10, 0), (3, 32, 32), space="ip", basis=basis), 0.03, 0)
+            at_random(
+                sparse(build("resnet20-cifar", (3, 32, 32), 10, 0), (3, 32, 32), space="ip", basis=basis), 0.03, 0
+            )
         )
         for basis in (Basis(), Basis(init="orthonormal"))
     ]

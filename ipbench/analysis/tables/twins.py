@@ -37,8 +37,8 @@ _NOTES = (
     " the share; in brackets that of these two. Nothing is extrapolated: without a point on each side a method has no"
     " rank, and ranks count the others alone. A method that was run at the level itself looks better than it is: chords"
     " lie below curves that bend downwards.",
-    "Equal MACs: the geometric mean of what the methods have kept at that p, moved to the nearest place at which as many"
-    " methods as possible have a point on each side. MACs: of sparse layers; IP: in two stages. kept: by the method's"
+    "Equal MACs: the geometric mean of what the methods have kept at that p, moved to the nearest place at which as"
+    " many methods as possible have a point on each side. MACs: of sparse layers; IP: in two stages. kept: by the method's"
     " own runs at that p. Ranks say nothing of whether a difference is one: see the intervals.",
 )
 
@@ -122,9 +122,7 @@ def _raw(cell: Cell, accuracy: CellStatistics, own: Mapping[str, Rank]) -> dict[
     return row
 
 
-def _texts(
-    accuracy: CellStatistics, own: Mapping[str, Rank], told: Mapping[str, Mapping[str, Rank]]
-) -> dict[str, str]:
+def _texts(accuracy: CellStatistics, own: Mapping[str, Rank], told: Mapping[str, Mapping[str, Rank]]) -> dict[str, str]:
     """The same as printed."""
     texts = {"n": str(accuracy.n), "at p": percent(accuracy.mean)}
     for measure in [PARAMETERS, MACS, *([EFFECTIVE] if EFFECTIVE in told else [])]:
