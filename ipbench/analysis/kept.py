@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from ipbench.analysis.twins import EFFECTIVE, MACS, PARAMETERS
@@ -26,8 +27,9 @@ def shares(runs: pd.DataFrame) -> Shares:
         for name in ("achieved_sparsity", "macs_dense", "macs_sparse", "macs_sparse_two_stage", "effective_sparsity")
         if name in done
     }
-    macs = pd.Series(numbers["macs_sparse"], done.index).where(done["space"] != "ip", numbers["macs_sparse_two_stage"])
-    found = {PARAMETERS: 1 - numbers["achieved_sparsity"], MACS: macs.to_numpy(float) / numbers["macs_dense"]}
+    in_ip = (done["space"] == "ip").to_numpy(bool)
+    macs = np.where(in_ip, numbers["macs_sparse_two_stage"], numbers["macs_sparse"])
+    found = {PARAMETERS: 1 - numbers["achieved_sparsity"], MACS: macs / numbers["macs_dense"]}
     if "effective_sparsity" in numbers:
         found[EFFECTIVE] = 1 - numbers["effective_sparsity"]
     return {

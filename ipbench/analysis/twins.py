@@ -67,12 +67,15 @@ class Rank:
 
 
 def twin_panels(grid: Grid, dataset: str, model: str) -> list[Panel]:
-    """The methods of a net that can be set against each other so: two or more sparsities of coefficients each."""
+    """The methods of a net that can be set against each other so: two or more sparsities of coefficients each.
+
+    Where masked coefficients keep a value they are multiplied all the same: such methods have one number of MACs.
+    """
     found = [
         panel
         for panel in panels(grid, dataset, model)
         if len(set(panel.sparsities)) > 1
-        and all(row.any.budget == "parameters" and not row.any.dense for row in panel.rows)
+        and all(row.any.budget == "parameters" and row.any.off == "zero" and not row.any.dense for row in panel.rows)
     ]
     return found if len(found) > 1 else []
 

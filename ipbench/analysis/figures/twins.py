@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ipbench.analysis import style
 from ipbench.analysis.cells import PRIMARY
@@ -25,6 +24,8 @@ from ipbench.analysis.twins import EFFECTIVE, MACS, PARAMETERS, spaces_of, twin_
 
 #: Inches of a panel's height.
 _HEIGHT = 2.1
+#: Powers of ten up to which an axis has ticks between them.
+_FEW = 2.8
 #: A method with its colour and marker, those of the figure `methods`.
 _Curve = tuple[Panel, tuple[str, str]]
 _TEXT = (
@@ -79,33 +80,38 @@ def twins(scene: Scene, file: FigureFile) -> Figure:
     return sheet.figure
 
 
-def _line(axes: Axes, scene: Scene, curve: _Curve, space: str, kept: dict[str, float]) -> list[Point]:
+def _line(axes: Axes, scene: Scene, curve: _Curve, space: str, kept: Mapping[str, float]) -> list[Point]:
     """Draw one method of one space, by growing share; gives what was drawn."""
     panel, (colour, shape) = curve
     cells: list[Cell] = [cell for cell in panel.side(space) if kept.get(cell.id, 0) > 0]
     cells = sorted((cell for cell in cells if scene.cells(PRIMARY)[cell.id].n), key=lambda cell: kept[cell.id])
     for cell in cells:
-        found, x = scene.cells(PRIMARY)[cell.id], 100 * kept[cell.id]
+        found, x = scene.cells(PRIMARY)[cell.id], place(kept[cell.id])
         interval(axes, x, 100 * found.mean, 100 * found.lower, 100 * found.upper, colour)
         if scene.counts[cell.id].lost:  # no interval says what happened there
             values = scene.values(PRIMARY)[cell.id].values()
             axes.scatter([x] * found.n, [100 * value for value in values], color=colour, **DOTS)
     axes.plot(
-        [100 * kept[cell.id] for cell in cells], [100 * scene.cells(PRIMARY)[cell.id].mean for cell in cells],
+        [place(kept[cell.id]) for cell in cells], [100 * scene.cells(PRIMARY)[cell.id].mean for cell in cells],
         color=colour, marker=shape, linewidth=0.9, zorder=4, markeredgecolor="white", markeredgewidth=0.4,
     )  # fmt: skip
-    return [Point(axes, 100 * kept[cell.id], cell.id, colour) for cell in cells]
+    return [Point(axes, place(kept[cell.id]), cell.id, colour) for cell in cells]
+
+
+def place(share: float) -> float:
+    """Where a share stands: on a logarithmic axis, sparse nets on the right, as in the other figures."""
+    return -math.log10(share) + 0.0  # + 0.0: no minus zero for the dense net
 
 
 def _share_axis(panels: Sequence[Axes], found: Sequence[float]) -> None:
-    """A logarithmic axis of shares in per cent, on which sparse nets are on the right, as in the other figures."""
-    places = [100 * share for share in found if share > 0] or [10.0, 100.0]
-    low, high = min(places) / 1.3, max(places) * 1.3
-    factors = (1, 2, 5) if high / low < 500 else (1,)
+    """Ticks in per cent at 1, 2, 5 times the powers of ten; at these powers alone where they are many."""
+    spots = [place(share) for share in found if share > 0] or [0.0, 1.0]
+    margin = 0.06 * (max(spots) - min(spots)) or 0.3
+    low, high = min(spots) - margin, max(spots) + margin
+    factors = (1, 2, 5) if high - low < _FEW else (1,)
+    values = [factor * 10.0**power for power in range(-6, 4) for factor in factors]
+    ticked = {place(value / 100): f"{value:g}" for value in values if low <= place(value / 100) <= high}
     for axes in panels:
-        axes.set_xscale("log")
-        axes.set_xlim(high, low)
-        axes.xaxis.set_major_locator(LogLocator(10, subs=factors, numticks=20))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(low, high)
+        axes.set_xticks(list(ticked), list(ticked.values()))
         axes.margins(y=0.08)

@@ -31,6 +31,7 @@ from ipbench.analysis.twins import (
 
 #: Of each measure: what its columns begin with in the CSV.
 _COLUMN = {PARAMETERS: "coefficients", MACS: "macs", EFFECTIVE: "effective"}
+_UNKNOWN = Rank(math.nan, math.nan, math.nan, math.nan, math.nan)
 _NOTES = (
     "Ranks by mean {metric}: at the planned share p of coefficients, and at one share of MACs (equal MACs). There the"
     " {metric} of a method is interpolated between its operating points on either side, linearly over the logarithm of"
@@ -38,8 +39,8 @@ _NOTES = (
     " rank, and ranks count the others alone. A method that was run at the level itself looks better than it is: chords"
     " lie below curves that bend downwards.",
     "Equal MACs: the geometric mean of what the methods have kept at that p, moved to the nearest place at which as"
-    " many methods as possible have a point on each side. MACs: of sparse layers; IP: in two stages. kept: by the method's"
-    " own runs at that p. Ranks say nothing of whether a difference is one: see the intervals.",
+    " many methods as possible have a point on each side. MACs: of sparse layers; IP: in two stages. kept: by the"
+    " method's own runs at that p. Ranks say nothing of whether a difference is one: see the intervals.",
 )
 
 
@@ -89,7 +90,8 @@ def _ranks(
     """By measure and method; by effective coefficients only where all cells tell them."""
     sides = {panel.title: panel.side(space) for panel in found if panel.side(space)}
     means = {cell: one.mean for cell, one in accuracies.items() if one.n}
-    everywhere = all(cell.id in kept.get(EFFECTIVE, {}) for side in sides.values() for cell in side if cell.id in means)
+    ran = [cell.id for side in sides.values() for cell in side if cell.id in means]
+    everywhere = EFFECTIVE in kept and all(cell in kept[EFFECTIVE] for cell in ran)
     measures = [PARAMETERS, MACS, *([EFFECTIVE] if everywhere else [])]
     measured = {
         measure: {name: points(side, kept[measure], means) for name, side in sides.items()} for measure in measures
@@ -110,7 +112,7 @@ def _raw(cell: Cell, accuracy: CellStatistics, own: Mapping[str, Rank]) -> dict[
     row: dict[str, Any] = {"cell": cell.id, "space": cell.space} | raw_axes(Row(cell, None))
     row |= {"n": accuracy.n, "accuracy_percent": 100 * accuracy.mean}
     for measure, column in _COLUMN.items():
-        one = own.get(measure, Rank(*[math.nan] * 5))
+        one = own.get(measure, _UNKNOWN)
         row |= {
             f"{column}_kept_percent": 100 * one.own,
             f"{column}_at_percent": 100 * one.share,
@@ -126,7 +128,7 @@ def _texts(accuracy: CellStatistics, own: Mapping[str, Rank], told: Mapping[str,
     """The same as printed."""
     texts = {"n": str(accuracy.n), "at p": percent(accuracy.mean)}
     for measure in [PARAMETERS, MACS, *([EFFECTIVE] if EFFECTIVE in told else [])]:
-        one = own.get(measure, Rank(*[math.nan] * 5))
+        one = own.get(measure, _UNKNOWN)
         if measure != PARAMETERS:
             between = "" if one.lower == one.upper else f" ({percent(one.lower)} to {percent(one.upper)})"
             texts[f"{measure} kept"], texts[f"equal {measure}"] = percent(one.own), percent(one.share)
