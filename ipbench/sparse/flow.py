@@ -111,9 +111,9 @@ def _at(indices: Labels, flags: Flags, size: int) -> Flags:
 def _reached(connected: Flags, alive: Flags) -> Flags:
     """By group, which rows (groups, rows, columns) have an entry in a column that is marked (groups, columns)."""
     if connected.strides == (0, 0, 0):
-        return np.broadcast_to(alive.any(1)[:, None], connected.shape[:2])
+        return np.broadcast_to(np.asarray(alive.any(1))[:, None], connected.shape[:2])
     if len(connected) > 1:
-        return np.asarray((connected & alive[:, None, :]).any(2))
+        return np.asarray((connected & alive[:, None, :]).any(axis=2))
     row = connected[0]
     along = row.strides[0] >= row.strides[1]  # as it lies in memory
     return np.atleast_2d(row @ alive[0] if along else row.T[alive[0]].any(0))
