@@ -28,7 +28,7 @@ from ipbench.runs.state import End, read_end
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.structure import Structure
 from ipbench.spec import Basis, Recipe, Run
-from ipbench.store import tensors_digest
+from ipbench.store import read_json, tensors_digest
 
 RECIPE = Recipe(epochs=1, batch_size=100, train_examples=300)
 
@@ -465,7 +465,12 @@ def test_the_three_commands(tmp_path, trained, capsys):
     assert main(["pack", str(record), "--out", str(packed)]) == 0
     assert main(["inspect", str(packed), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out.partition("fewer\n")[2])
-    assert shown["total"] == packed.stat().st_size and shown["header"]["off"] == "frozen"
+    assert shown["total"] == packed.stat().st_size and shown["header"]["off"] == "frozen" and "effective" not in shown
+    assert main(["inspect", str(packed), "--json", "--effective"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["effective"] == read_json(record)["effective"]
+    assert main(["inspect", str(packed), "--effective"]) == 0
+    assert f"effective coefficients: {shown['effective']['coefficients']:,}\n" in capsys.readouterr().out
     assert main(["unpack", str(packed), "--out", str(tmp_path / "net.safetensors")]) == 0
     assert main(["pack", str(record), "--out", str(tmp_path / "x"), "--values", "fp8"]) == 2
     assert "unknown type of values 'fp8'" in capsys.readouterr().err and not (tmp_path / "x").exists()

@@ -154,7 +154,10 @@ def trained(finished) -> tuple[Candidate, dict[str, Any]]:
 
 
 def judged(trained: tuple[Candidate, dict[str, Any]], **values: Any) -> verifying.Verdict:
+    """Of a record as older versions wrote it: without what is effective."""
     candidate, record = trained
+    assert record["effective"]
+    record = {name: value for name, value in record.items() if name != "effective"}
     outcome = {**record["outcome"], **values}
     digest = hashlib.sha256(canonical_json(outcome).encode()).hexdigest()
     return judge(candidate, {**record, "outcome": outcome, "outcome_sha256": digest}, 0.05)

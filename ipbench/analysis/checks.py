@@ -46,6 +46,7 @@ def check_values(row: Mapping[str, Any]) -> None:
     for name in _AMOUNTS:
         _check_range(name, [row.get(name)])
     _check_layers(row)
+    _check_effective(row)
     _check_sliced(row)
     _check_latency(row)
     _check_curves(row)
@@ -82,6 +83,27 @@ def _check_layers(row: Mapping[str, Any]) -> None:
         raise ValueError(f"achieved_sparsity is {row['achieved_sparsity']!r}, which does not follow from what is kept")
     if row["parameters"] - kept - basis != row["parameters_dense"] - prunable:
         raise ValueError("parameters does not follow from what is kept")
+
+
+def _check_effective(row: Mapping[str, Any]) -> None:
+    """Effective coefficients are kept ones, as many as their layers have; their sparsity follows from them."""
+    if row.get("effective_coefficients") is None:
+        return
+    total, kept = row["effective_coefficients"], {entry["name"]: entry["kept"] for entry in json.loads(row["layers"])}
+    try:
+        fewer = dict(json.loads(row["effective_layers"]))
+        fit = all(type(number) is int and 0 <= number < kept[name] for name, number in fewer.items())
+    except (TypeError, KeyError, ValueError):
+        raise ValueError("effective_layers is not a count by layer") from None
+    if not fit or sum({**kept, **fewer}.values()) != total:
+        raise ValueError("effective_layers: more is effective than is kept, or it is not the total that is told")
+    sparsity, wanted = row.get("effective_sparsity"), 1 - (total + row["basis_entries"]) / row["prunable"]
+    if sparsity is None or not math.isclose(sparsity, wanted, abs_tol=1e-9):
+        raise ValueError(f"effective_sparsity is {sparsity!r}, which does not follow from what is effective")
+    for name, kept_macs in (("effective_macs", "macs_sparse"), ("effective_macs_two_stage", "macs_sparse_two_stage")):
+        number, most = row.get(name), row.get(kept_macs)
+        if number is not None and most is not None and not 0 <= number <= most:
+            raise ValueError(f"{name} is {number:g}, and {most:g} those of all that is kept")
 
 
 def _check_sliced(row: Mapping[str, Any]) -> None:

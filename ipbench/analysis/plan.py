@@ -10,15 +10,16 @@ from ipbench.analysis.grid import Cell, Grid, Row, options_vary, parse
 from ipbench.analysis.panels import ablations, panels
 from ipbench.analysis.places import places
 from ipbench.analysis.tradeoffs import tradeoffs
+from ipbench.analysis.twins import twin_nets, twin_panels
 from ipbench.errors import BadInput
 from ipbench.spec import SPACES
 
 #: Tables and the formats of each, under `tables/`.
-TABLES = ("accuracy", "paired", "methods", "global", "cost", "missing", "structured", "setups")
+TABLES = ("accuracy", "paired", "methods", "global", "cost", "missing", "structured", "setups", "twins")
 TABLE_FORMATS = ("csv", "md", "tex", "html")
 #: Figures, under `figures/`; those of `BY_METHOD` also come for a single method, and for a single space of it.
 FIGURES = (
-    "forest", "accuracy", "methods", "difference", "ablation", "tradeoff", "training-loss", "gradient-norm",
+    "forest", "accuracy", "methods", "twins", "difference", "ablation", "tradeoff", "training-loss", "gradient-norm",
     "generalisation", "density", "spatial-zeros", "basis", "cost", "macs", "latency", "channels",
 )  # fmt: skip
 BY_METHOD = ("accuracy", "training-loss", "gradient-norm", "density")
@@ -60,9 +61,9 @@ def plan(grid: Grid | Mapping[str, Any]) -> list[FigureFile]:
 
     Per data set and model: each figure once over all methods and both spaces, then `BY_METHOD` per method for both
     spaces and, where both are planned, for each. `forest` needs a method whose comparisons may be averaged, `methods`
-    two methods or variants, `difference` and `cost` a planned SP/IP comparison, `basis` an IP cell, `ablation` several
-    filter bases for one SP cell, `tradeoff` three values of a numeric option, `macs`, `latency` and `channels` runs
-    whose channels are cut.
+    two methods or variants, `twins` two of them with two sparsities of coefficients each, `difference` and `cost` a
+    planned SP/IP comparison, `basis` an IP cell, `ablation` several filter bases for one SP cell, `tradeoff` three
+    values of a numeric option, `macs`, `latency` and `channels` runs whose channels are cut.
 
     Args:
         grid: a `Grid`, or the plain value that `grid.json` holds.
@@ -86,8 +87,15 @@ def plan(grid: Grid | Mapping[str, Any]) -> list[FigureFile]:
 
 
 def tables_of(grid: Grid) -> list[str]:
-    """The tables of an experiment; `structured` needs channels that are cut, `setups` several methods at a place."""
-    needs = {"structured": any(cell.cut for cell in grid.cells), "setups": bool(places(grid))}
+    """The tables of an experiment.
+
+    `structured` needs channels that are cut, `setups` several methods at a place, `twins` a net with that figure.
+    """
+    needs = {
+        "structured": any(cell.cut for cell in grid.cells),
+        "setups": bool(places(grid)),
+        "twins": bool(twin_nets(grid)),
+    }
     return [name for name in TABLES if needs.get(name, True)]
 
 
@@ -112,6 +120,7 @@ def _of_net(grid: Grid, dataset: str, model: str) -> list[tuple[str, str, str]]:
     compared = any(row.compared and (row.any.dataset, row.any.model) == (dataset, model) for row in grid.rows())
     needs = {
         "methods": len(panels(grid, dataset, model)) > 1,
+        "twins": bool(twin_panels(grid, dataset, model)),
         "forest": _averaged(grid, dataset, model),
         "difference": compared,
         "cost": compared,

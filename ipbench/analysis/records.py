@@ -110,6 +110,7 @@ def _flat(record: Mapping[str, Any], cell: Cell, seed: int) -> dict[str, Any]:
     parts = {
         "curves_": outcome.pop("curves", {}),
         "activity_": record.get("activity", {}),
+        "effective_": record.get("effective", {}),
         "cost_": record["cost"],
         "provenance_": record["provenance"],
     }
@@ -128,8 +129,11 @@ def _flat(record: Mapping[str, Any], cell: Cell, seed: int) -> dict[str, Any]:
 
 
 def is_outcome(name: str) -> bool:
-    """Whether a column is of what a training computes: neither of the run's name, nor of where and when."""
-    return name not in _NAMES and not name.startswith(("cost_", "provenance_"))
+    """Whether a column is of what a training computes: neither of the run's name, nor of where and when.
+
+    What follows from the masks, which are compared, and is not in every record is not among them either.
+    """
+    return name not in _NAMES and not name.startswith(("cost_", "effective_", "provenance_"))
 
 
 _NAMES = {*_IDENTITY, *LATER} - {"status", "reason"}

@@ -46,14 +46,19 @@ def pack(
 def inspect(
     file: Annotated[Path, typer.Argument(help="A packed net.", parser=path)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    effective: Annotated[
+        bool, typer.Option("--effective", help="Also what of it is on a path from input to output: the net is built.")
+    ] = False,
 ) -> None:
     """Print what a packed net holds, byte by byte."""
     from ipbench.packing import net as packing
+    from ipbench.runs.effective import describe_effective
 
     header, sizes = packing.inspect(file)
+    told = {"effective": describe_effective(packing.unpack(file))} if effective else {}
     if as_json:
         known = {name: value for name, value in asdict(sizes).items() if name != "zeroed"}
-        output.say(json.dumps({"header": header, **known, "total": sizes.total}, indent=1))
+        output.say(json.dumps({"header": header, **known, "total": sizes.total, **told}, indent=1))
         return
     output.say(
         " ".join(f"{name}={header[name]}" for name in ("dataset", "model", "run", "seed", "space", "off", "values"))
@@ -61,6 +66,8 @@ def inspect(
     for name, (units, digits) in header.get("structure", {}).items():
         output.say(f"{name}: {int(digits, 16).bit_count()} of {units} channels")
     _print_sizes(sizes, file)
+    for name, value in told.get("effective", {}).items():
+        output.say(f"effective {name}: {value:,}" if isinstance(value, int | float) else f"effective {name}: {value}")
 
 
 @app.command()

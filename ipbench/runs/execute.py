@@ -36,6 +36,7 @@ from ipbench.models.catalog import TIMM
 from ipbench.models.initialise import initialise
 from ipbench.planning.numerics import numerics
 from ipbench.runs.controls import Source, initial_seed
+from ipbench.runs.effective import describe_effective
 from ipbench.runs.external import external_masks
 from ipbench.runs.latency import side_by_side
 from ipbench.runs.outcome import complete, describe
@@ -368,6 +369,7 @@ class _Work:
             "outcome": (outcome := without_nan(outcome)),
             "outcome_sha256": hashlib.sha256(canonical_json(outcome).encode()).hexdigest(),
             **({"activity": vars(state.activity)} if methods.get(run.method).updates(run) else {}),
+            **({} if status == "impossible" else {"effective": describe_effective(self.net)}),
             "cost": cost,
             "provenance": {
                 "numerics": numerics(run),

@@ -27,15 +27,22 @@ def rule_of(call: Call) -> Rule | None:
     name = call.name.removeprefix("aten.")
     if name in _RULES:
         return _RULES[name]
-    if re.fullmatch(_PLANES, name):
+    if re.fullmatch(PLANES, name):
         return _planes
-    if re.fullmatch(r"(cudnn_|miopen_|_?native_|_)?batch_norm.*", name):
+    if re.fullmatch(BATCH_NORM, name):
         return _batch_norm
     return _pointwise if call.pointwise else None
 
 
 #: Operators on the planes of an image: how many axes these have is in the name.
-_PLANES = r"_?(((adaptive|fractional)_)?(max|avg)_pool|upsample_|(reflection|replication)_pad).*[123]d.*"
+PLANES = r"_?(((adaptive|fractional)_)?(max|avg)_pool|upsample_|(reflection|replication)_pad).*[123]d.*"
+BATCH_NORM = r"(cudnn_|miopen_|_?native_|_)?batch_norm.*"
+#: Sums, means, extremes and norms over axes; what mixes along axes and keeps them.
+REDUCTIONS = (
+    "mean", "sum", "nansum", "amax", "amin", "aminmax", "max", "min", "prod", "var", "std", "var_mean", "std_mean",
+    "norm", "linalg_vector_norm", "logsumexp", "any", "all", "argmax", "argmin", "count_nonzero", "median",
+)  # fmt: skip
+ALONG = ("_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "roll")
 
 
 def unknown(trace: Trace, call: Call) -> Labels | None:
@@ -60,7 +67,7 @@ def _pointwise(trace: Trace, call: Call) -> Labels:
     An operand of size 1 along an axis on which another one's channels lie (a spatial gate times all channels) belongs
     to none of them: its own channel is frozen.
     """
-    result = call.written[0] if call.written else next(leaf for leaf in _leaves(call.result))
+    result = call.written[0] if call.written else next(leaf for leaf in leaves(call.result))
     rank = result.dim()
     operands = []
     for tensor in call.tensors:
@@ -188,7 +195,7 @@ def _batch_norm(trace: Trace, call: Call) -> list[Labels | None]:
             values = trace.labels(vector)
             trace.nodes.join(values, channels)
             _constants(trace, channels[:, None], values)
-    return [labels, *[None] * (len(_leaves(call.result)) - 1)]
+    return [labels, *[None] * (len(leaves(call.result)) - 1)]
 
 
 def _planes(trace: Trace, call: Call) -> Labels:
@@ -228,7 +235,7 @@ def _mixed(trace: Trace, call: Call, labels: Labels, axes: tuple[int, ...]) -> L
 def _reduce(trace: Trace, call: Call) -> Labels:
     """Sums, means, extremes and norms over axes."""
     rank = call.input.dim()
-    axes = _axes(call.values.get("dim"), rank) or tuple(range(rank))
+    axes = axes_of(call.values.get("dim"), rank) or tuple(range(rank))
     reduced = _mixed(trace, call, trace.labels(call.input), axes)
     return reduced if call.values.get("keepdim") else reduced.squeeze(axes)
 
@@ -236,14 +243,14 @@ def _reduce(trace: Trace, call: Call) -> Labels:
 def _along(trace: Trace, call: Call) -> Labels:
     """Softmax, sorting and the like along axes."""
     rank = call.input.dim()
-    axes = _axes(call.values.get("dim", call.values.get("dims")), rank) or tuple(range(rank))
+    axes = axes_of(call.values.get("dim", call.values.get("dims")), rank) or tuple(range(rank))
     labels = trace.labels(call.input)
     _mixed(trace, call, labels, axes)
     return labels
 
 
 def _flip(trace: Trace, call: Call) -> Labels:
-    return np.flip(trace.labels(call.input), _axes(call["dims"], call.input.dim())).copy()
+    return np.flip(trace.labels(call.input), axes_of(call["dims"], call.input.dim())).copy()
 
 
 def _cat(trace: Trace, call: Call) -> Labels:
@@ -294,7 +301,7 @@ def _split(trace: Trace, call: Call) -> None:
     tensor, axis = call.input, call.values.get("dim", 0) % call.input.dim()
     if trace.is_weight(tensor) or trace.labels(tensor).shape[axis] == 1:
         return
-    parts = [_spread(trace.labels(leaf), axis, leaf.shape[axis]) for leaf in _leaves(call.result)]
+    parts = [_spread(trace.labels(leaf), axis, leaf.shape[axis]) for leaf in leaves(call.result)]
     if len({part.shape for part in parts}) > 1:
         trace.freeze(trace.labels(tensor), f"{spoken(call.name)} in {trace.where} makes unequal parts")
         return
@@ -320,7 +327,7 @@ def _take(trace: Trace, call: Call) -> Labels | None:
     if trace.is_weight(tensor):
         return None
     labels = trace.labels(tensor)
-    if _lie_along(labels, axis) and tuple(_leaves(call.result)[0].shape) != tuple(tensor.shape):
+    if _lie_along(labels, axis) and tuple(leaves(call.result)[0].shape) != tuple(tensor.shape):
         return trace.freeze(labels, f"{spoken(call.name)} in {trace.where} takes channels by their number")
     return labels
 
@@ -377,20 +384,20 @@ def _alike(parts: list[Labels], axis: int) -> list[Labels]:
     return [np.broadcast_to(part, (*shape[:axis], part.shape[axis], *shape[axis + 1 :])) for part in parts]
 
 
-def _axes(dim: Any, rank: int) -> tuple[int, ...]:
+def axes_of(dim: Any, rank: int) -> tuple[int, ...]:
     """Axes as an operator names them: one, several or (empty here) none named."""
     if dim is None or not rank:
         return ()
     return tuple(axis % rank for axis in ([dim] if isinstance(dim, int) else dim))
 
 
-def _leaves(result: Any) -> list[Tensor]:
+def leaves(result: Any) -> list[Tensor]:
+    """All tensors that an operator returned."""
     return [leaf for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
 
 
-_RULES: dict[str, Rule] = {
-    "convolution": _convolution,
-    **dict.fromkeys(("mm", "bmm", "addmm", "_addmm_activation"), _matrices),
+#: Operators that lay labels out anew and make none one.
+MOVES: dict[str, Rule] = {
     **dict.fromkeys(
         (
             "view", "_unsafe_view", "_reshape_alias", "permute", "transpose", "t", "squeeze", "unsqueeze", "expand",
@@ -408,6 +415,21 @@ _RULES: dict[str, Rule] = {
         ),
         _same,
     ),
+    "copy_": _copy,
+    "flip": _flip,
+    "cat": _cat,
+    "stack": _stack,
+    "repeat": _repeat,
+    "channel_shuffle": _channel_shuffle,
+    "native_channel_shuffle": _channel_shuffle,
+    "pixel_shuffle": _moved(_pixel_shuffle, "upscale_factor"),
+    "pixel_unshuffle": _moved(_pixel_unshuffle, "downscale_factor"),
+}  # fmt: skip
+
+_RULES: dict[str, Rule] = {
+    **MOVES,
+    "convolution": _convolution,
+    **dict.fromkeys(("mm", "bmm", "addmm", "_addmm_activation"), _matrices),
     **dict.fromkeys(
         (
             "hardswish_", "hardsigmoid_", "hardtanh_", "elu_", "leaky_relu_", "_prelu_kernel", "masked_fill",
@@ -415,28 +437,12 @@ _RULES: dict[str, Rule] = {
         ),
         _pointwise,
     ),
-    "copy_": _copy,
-    **dict.fromkeys(
-        (
-            "mean", "sum", "nansum", "amax", "amin", "aminmax", "max", "min", "prod", "var", "std", "var_mean",
-            "std_mean", "norm", "linalg_vector_norm", "logsumexp", "any", "all", "argmax", "argmin", "count_nonzero",
-            "median",
-        ),
-        _reduce,
-    ),
-    **dict.fromkeys(("_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "roll"), _along),
-    "flip": _flip,
-    "cat": _cat,
-    "stack": _stack,
-    "repeat": _repeat,
+    **dict.fromkeys(REDUCTIONS, _reduce),
+    **dict.fromkeys(ALONG, _along),
     "constant_pad_nd": _pad,
     **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes"), _split),
     **dict.fromkeys(("slice", "select", "unbind", "narrow", "unfold"), _take),
     "glu": _glu,
     "index_select": _index_select,
     **dict.fromkeys(("as_strided", "diagonal"), _whole_view),
-    "channel_shuffle": _channel_shuffle,
-    "native_channel_shuffle": _channel_shuffle,
-    "pixel_shuffle": _moved(_pixel_shuffle, "upscale_factor"),
-    "pixel_unshuffle": _moved(_pixel_unshuffle, "downscale_factor"),
 }  # fmt: skip

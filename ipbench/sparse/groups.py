@@ -57,7 +57,7 @@ def channel_groups(net: nn.Module, shape: Example | Sequence[int] | Sequence[Seq
     Raises:
         BadInput: the net cannot be run so, or has weights that cannot be told apart (`prunable_weights`).
     """
-    with _usual_operators():
+    with usual_operators():
         plain = _plain_copy(net)
         prunable_weights(plain)
         images = example_of(shape).several()
@@ -91,7 +91,7 @@ def _tried(plain: nn.Module, groups: Groups, images: Inputs) -> dict[str, str]:
 
 
 @contextmanager
-def _usual_operators() -> Iterator[None]:
+def usual_operators() -> Iterator[None]:
     """Within the block torch chooses operators as it does in mode `fast`: groups depend on no mode.
 
     Deterministic algorithms take some operators apart, into ones that nothing is known of; so does inference mode.
@@ -114,7 +114,7 @@ def _plain_copy(net: nn.Module) -> nn.Module:
             return torch.zeros(tensor.shape, dtype=kind)
         return tensor.to("cpu", kind, copy=True)
 
-    plain = _replica(net, here)
+    plain = replica(net, here)
     uses: dict[int, list[Use]] = {}  # of each coefficients: tied weights stay tied
     for module in plain.modules():
         if not parametrize.is_parametrized(module):
@@ -129,7 +129,7 @@ def _plain_copy(net: nn.Module) -> nn.Module:
     return plain
 
 
-def _replica(net: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
+def replica(net: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
     """A copy of a net with other tensors in place of its own."""
     tensors: dict[int, Tensor] = {
         id(tensor): nn.Parameter(make(tensor.detach()), requires_grad=False) for tensor in net.parameters()
@@ -144,7 +144,7 @@ def _traced(net: nn.Module, images: Inputs) -> Trace:
     Labels do not depend on values: the net is traced without any, which takes no time. A forward that asks for values
     is traced with them.
     """
-    shadow = _replica(net, lambda tensor: tensor.to("meta"))
+    shadow = replica(net, lambda tensor: tensor.to("meta"))
     try:
         return _traced_once(shadow, images.mapped(lambda image: image.to("meta")))
     except Exception:  # whatever a forward raises; it raises it again below if it is the net's own

@@ -28,6 +28,8 @@ from torch.utils._pytree import tree_leaves
 #: Labels of a tensor, as many axes as it has; one entry along every axis on which they do not vary.
 Labels = NDArray[np.int64]
 Geometry = tuple[tuple[int, ...], tuple[int, ...], int]
+#: Why what a net is given cannot be removed.
+IMAGE = "its channels are those of the image"
 
 
 class Nodes:
@@ -203,7 +205,7 @@ class Trace(TorchDispatchMode):
     @contextmanager
     def watching(self, images: Iterable[Tensor]) -> Iterator[None]:
         """Within the block all operators are followed; `images` are what the net is given."""
-        node = np.array(self.nodes.frozen("its channels are those of the image"))
+        node = np.array(self.nodes.frozen(IMAGE))
         for image in images:
             self.write(image, node.reshape((1,) * image.dim()))
         with ExitStack() as stack:
@@ -255,11 +257,10 @@ class Trace(TorchDispatchMode):
     def labels(self, tensor: Tensor) -> Labels:
         """The labels of a tensor; a weight that is read so is followed entry by entry."""
         key, geometry = _storage(tensor), _geometry(tensor)
-        for held in self._places.get(key, ()):
-            if _meets(held.geometry, geometry):
-                held.used = True
-                if held.elements is None and held.shape:
-                    self._by_element(held, tensor)
+        for held in self.holders(tensor):
+            held.used = True
+            if held.elements is None and held.shape:
+                self._by_element(held, tensor)
         memory = self._memory.get(key)
         if memory is not None and memory.width != tensor.element_size():
             memory = self._memory[key] = self._read_otherwise(memory, tensor)
@@ -284,6 +285,11 @@ class Trace(TorchDispatchMode):
             self._memory[key] = _Memory(tensor.element_size(), {}, flat)
         self._note_split(labels, view=False)
 
+    def holders(self, tensor: Tensor) -> list[Held]:
+        """The net's own tensors that a tensor is, or shares memory with."""
+        geometry = _geometry(tensor)
+        return [held for held in self._places.get(_storage(tensor), ()) if _meets(held.geometry, geometry)]
+
     def weight(self, tensor: Tensor) -> tuple[Held, tuple[int, int], tuple[Labels, Labels]] | None:
         """What the first two axes of a weight are, if it is (a part of, or a view of) one of the net's tensors.
 
@@ -292,8 +298,8 @@ class Trace(TorchDispatchMode):
             None if this is something else, computed on the way.
         """
         geometry = _geometry(tensor)
-        for held in self._places.get(_storage(tensor), ()):
-            if held.axes and _meets(held.geometry, geometry):
+        for held in self.holders(tensor):
+            if held.axes:
                 for order in ((0, 1), (1, 0)):
                     if (places := _as_axes(held.geometry, geometry, order)) is not None:
                         return held, order, (held.axes[order[0]][places[0]], held.axes[order[1]][places[1]])
@@ -301,8 +307,7 @@ class Trace(TorchDispatchMode):
 
     def is_weight(self, tensor: Tensor) -> bool:
         """Whether this is a view of one of the net's tensors of two or more dimensions, not followed by entries."""
-        places = self._places.get(_storage(tensor), ())
-        return any(held.axes and held.elements is None and _meets(held.geometry, _geometry(tensor)) for held in places)
+        return any(held.axes and held.elements is None for held in self.holders(tensor))
 
     def freeze(self, labels: Labels, reason: str) -> Labels:
         """Nothing with these labels can be removed; returns the label that stands for the reason."""
@@ -316,12 +321,11 @@ class Trace(TorchDispatchMode):
             labels = self.labels(tensor)
             self.freeze(labels, reason)
             return bool(labels.any())
-        for held in self._places[_storage(tensor)]:
-            if _meets(held.geometry, _geometry(tensor)):
-                held.used = True
-                for axis, nodes in enumerate(held.axes):
-                    held.note(axis, "in" if axis else "out")
-                    self.freeze(nodes, reason)
+        for held in self.holders(tensor):
+            held.used = True
+            for axis, nodes in enumerate(held.axes):
+                held.note(axis, "in" if axis else "out")
+                self.freeze(nodes, reason)
         return True
 
     def split(self, labels: Labels, *, view: bool) -> None:
@@ -373,10 +377,14 @@ class Trace(TorchDispatchMode):
         """Memory that is read as numbers of another size: nothing in it can be removed."""
         labels = [*memory.known.values(), *([] if memory.flat is None else [memory.flat.numpy()])]
         places = tensor.untyped_storage().nbytes() // tensor.element_size()
+        return _Memory(tensor.element_size(), {}, torch.full((places,), self._as_one(labels)))
+
+    def _as_one(self, labels: list[Labels]) -> int:
+        """The label of what is made of all of these, one cannot tell how."""
         node = self.nodes.frozen(f"{self.where} reads numbers as those of another size")
         for part in labels:
             self.nodes.join(np.unique(part), np.array(node))
-        return _Memory(tensor.element_size(), {}, torch.full((places,), node if any(p.any() for p in labels) else 0))
+        return node if any(part.any() for part in labels) else 0
 
     def _note_view(self, call: Call, leaf: Tensor) -> None:
         if not self.is_weight(leaf):

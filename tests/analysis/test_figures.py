@@ -75,7 +75,7 @@ def test_a_partial_grid_is_drawn_with_its_counts(tmp_path):
     for seed in range(6):
         put(tmp_path, record(by["snip", "0.98", "ip"], seed, "impossible", "FB"))
     write_runs(tmp_path)
-    assert len(drawn(tmp_path, plan_of, method="all")) == 11
+    assert len(drawn(tmp_path, plan_of, method="all")) == 12
     assert len(drawn(tmp_path, plan_of, method="grasp", space="both")) == 4
 
 

@@ -179,6 +179,7 @@ def test_plan_names_every_file():
         "figures/forest.digits-lenet.all.both.svg",
         "figures/accuracy.digits-lenet.all.both.svg",
         "figures/methods.digits-lenet.all.both.svg",
+        "figures/twins.digits-lenet.all.both.svg",
         "figures/difference.digits-lenet.all.both.svg",
         "figures/training-loss.digits-lenet.all.both.svg",
         "figures/gradient-norm.digits-lenet.all.both.svg",
@@ -198,7 +199,7 @@ def test_plan_names_every_file():
     assert files[0].labels == {
         "figure": "forest", "dataset": "digits", "model": "lenet", "method": "all", "space": "both",
     }  # fmt: skip
-    assert len(plan_tables(grid())) == 24  # six tables in four formats
+    assert len(plan_tables(grid())) == 28  # seven tables in four formats
 
 
 def test_plan_of_one_space_has_no_difference():

@@ -23,12 +23,14 @@ from ipbench.analysis.figures.of_cost import cost
 from ipbench.analysis.figures.of_methods import methods
 from ipbench.analysis.figures.over_epochs import gradient_norm, training_loss
 from ipbench.analysis.figures.scene import Scene
+from ipbench.analysis.figures.twins import twins
 from ipbench.analysis.plan import ALL, BOTH, FigureFile, plan
 
 _DRAWERS: dict[str, Callable[[Scene, FigureFile], Figure]] = {
     "forest": forest,
     "accuracy": accuracy,
     "methods": methods,
+    "twins": twins,
     "difference": difference,
     "tradeoff": tradeoff,
     "ablation": ablation,

@@ -18,6 +18,7 @@ from ipbench.analysis.tables.paired import global_table, methods_table, paired_t
 from ipbench.analysis.tables.runs import cost_table, missing_table
 from ipbench.analysis.tables.setups import setups_table
 from ipbench.analysis.tables.structured import structured_table
+from ipbench.analysis.tables.twins import twins_table
 from ipbench.store import write_text
 
 _WRITERS = {"csv": csv, "md": markdown, "tex": latex, "html": page}
@@ -56,6 +57,8 @@ def make_tables(collection: Collection, analysis: Analysis | None = None) -> dic
         made.append(_below(structured_table(collection, names), in_short(side_by_side)))
     if places(collection.grid):
         made.append(setups_table(collection, names, side_by_side))
+    if "twins" in tables_of(collection.grid):
+        made.append(twins_table(collection, names))
     return {table.name: table for table in made}
 
 

@@ -39,12 +39,21 @@ _SLICED = (
     "removed of the budget: in per cent of the dense net's parameters, MACs or units, as the budget says. Sliced: of"
     " the net without the channels that are gone.",
 )
+_CONNECTED = (
+    "Effective: of the kept coefficients those on a path from the input to the output; the FB is counted as in achieved"
+    " p. None where a record of the cell does not tell.",
+)
 #: The same of runs with another pattern or budget alone.
 _COSTS_OF_UNITS = (
     ("reached", "removed of the budget", percent),
     ("macs_sliced", "MACs sliced", quantity),
     ("macs_sliced_two_stage", "MACs sliced, two-stage", quantity),
     ("parameters_sliced", "parameters sliced", quantity),
+)
+#: The same of records that tell which coefficients are connected; see docs/rules.md.
+_EFFECTIVE = (
+    ("effective_sparsity", "effective p", lambda value: NOTHING if math.isnan(value) else f"{value:.5f}"),
+    ("effective_macs", "MACs effective", quantity),
 )
 
 
@@ -55,7 +64,7 @@ def cost_table(collection: Collection, names: Labels) -> Table:
         runs[f"bytes_stored_{kind}"] = runs[["bytes_values", f"bytes_{kind}", "bytes_other"]].sum(axis=1, skipna=False)
     runs["factor_parameters"] = runs["parameters_dense"] / runs["parameters"]
     runs["factor_bytes"] = 4 * runs["parameters_dense"] / runs["bytes_stored_entropy"]
-    costs = (*_COSTS, *(entry for entry in _COSTS_OF_UNITS if entry[0] in runs))
+    costs = (*_COSTS, *(entry for entry in (*_COSTS_OF_UNITS, *_EFFECTIVE) if entry[0] in runs))
     columns = ["achieved_sparsity", *(name for name, _, _ in costs)]
     places = {str(cell): rows for cell, rows in runs.reset_index(drop=True).groupby("cell").indices.items()}
     number = {cell: len(rows) for cell, rows in places.items()}
@@ -68,6 +77,8 @@ def cost_table(collection: Collection, names: Labels) -> Table:
         mixed = settings.mixed([cell.id])
         n = 0 if mixed else number.get(cell.id, 0)
         mean = {name: _mean(numbers[name][places[cell.id]]) if n else math.nan for name in columns}
+        told = {name: bool(n) and bool(np.isfinite(numbers[name][places[cell.id]]).all()) for name in columns}
+        mean |= {name: math.nan for name, _, _ in _EFFECTIVE if name in mean and not told[name]}
         data.append(
             {"cell": cell.id, "space": cell.space} | raw_axes(Row(cell, None)) | {"n": n} | mean | {"mixed": mixed}
         )
@@ -82,7 +93,8 @@ def cost_table(collection: Collection, names: Labels) -> Table:
         "MACs are per image: of the dense net, of the sparse one convolved directly, and of IP in two stages (basis"
         " first). Stored: values in fp32 with the mask as a bitmask, or ideally entropy coded, and all other state."
         " Fewer: against the parameters of the dense net, and against their bytes in fp32 (entropy coded).",
-        *(_SLICED if len(costs) > len(_COSTS) else ()),
+        *(_SLICED if "reached" in runs else ()),
+        *(_CONNECTED if "effective_sparsity" in runs else ()),
         *_left_out(runs),
         *common_notes(collection, names),
     )
