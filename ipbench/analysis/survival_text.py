@@ -1,0 +1,93 @@
+"""What is left of gains under controls as plain text for a terminal: a block for each method and sparsity."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from ipbench.analysis.collect import Collection
+from ipbench.analysis.flips import ALPHA, CLAIM_SEEDS
+from ipbench.analysis.labels import Labels, labels, metric_name
+from ipbench.analysis.style import LABEL
+from ipbench.analysis.survival import ORIGIN, Line, Survival
+from ipbench.analysis.tables.controlled import CLAIMED, told, told_share
+from ipbench.analysis.terminal import WIDTH
+from ipbench.analysis.text import NOTHING
+from ipbench.analysis.verdicts import told_points
+from ipbench.spec import NO_CONTROL, SPACES
+
+_CONTROL, _SIDE = 16, 24
+
+
+def text(collection: Collection, found: Survival) -> str:
+    """The controls of a collection, in lines of at most `WIDTH` characters but for long names."""
+    names = labels(collection.grid.without_controls())
+    metric = metric_name(collection.grid.cells)
+    lines = textwrap.wrap(
+        f"{collection.grid.title}: what is left of a gain over random pruning under controls; test {metric} in"
+        " percentage points, [95 % interval], paired by seed", WIDTH,
+    )  # fmt: skip
+    last = None
+    for line in found.lines:
+        net = (line.row.any.dataset, line.row.any.model)
+        lines += ["", ", ".join(net)] if net != last else []
+        last = net
+        lines += ["", *_block(names, line)]
+    gains, taken, apart = found.members
+    notes = [
+        f"{CLAIMED.strip()}: claimed, with 5 % error over all {gains} gains, all {taken} that controls take, all"
+        f" {apart} differences of IP and SP; p (max-T) of at most {ALPHA:g}, from {CLAIM_SEEDS} seeds on.",
+        "%: the share of the gain that is left. docs/rules.md, Controls, says what each control is.",
+    ]
+    return "\n".join([*lines, "", *(part for note in notes for part in textwrap.wrap(note, WIDTH)), ""])
+
+
+def line_name(names: Labels, line: Line) -> str:
+    """A method, what tells its variant from others, and the sparsity: 'snip, erk, 0.9'."""
+    variant = names.variant(line.row.ip or line.row.any)
+    return ", ".join(filter(None, (line.row.any.method, variant, names.row(line.row, "sparsity"))))
+
+
+def _block(names: Labels, line: Line) -> Iterator[str]:
+    yield line_name(names, line)
+    spaces = [space for space in SPACES if space in line.sides]
+    heads = [LABEL[space] for space in spaces] + (["IP − SP"] if line.apart else [])
+    yield _row("", *heads)
+    for control in (NO_CONTROL, *line.controls):
+        columns = [_side(line, space, control) for space in spaces]
+        if line.apart:
+            apart = line.apart.get(control)
+            columns.append(" ".join(filter(None, (told(apart.difference), apart.verdict))) if apart else NOTHING)
+        yield _row("over random" if control == NO_CONTROL else control, *columns)
+    for head, sentence in sentences(line):
+        yield from textwrap.wrap(f"{head}: {sentence}", WIDTH, initial_indent="  ", subsequent_indent="    ")
+
+
+def _row(control: str, *columns: str) -> str:
+    return "  ".join([f"  {control:<{_CONTROL}}", *(f"{column:<{_SIDE}}" for column in columns)]).rstrip()
+
+
+def _side(line: Line, space: str, control: str) -> str:
+    side = line.sides[space]
+    if control == NO_CONTROL:
+        return told(side.gain)
+    if control == ORIGIN:
+        return f"dense {told(side.extra)}" if side.extra else NOTHING
+    if control not in side.taken:
+        return NOTHING
+    one = side.taken[control]
+    mark = CLAIMED if one.claimed else ""
+    return told_share(one.share) + mark if one.share else told(side.left.get(control))
+
+
+def sentences(line: Line) -> Iterator[tuple[str, str]]:
+    """What is said of a line: of each space, and of IP - SP."""
+    for space, side in line.sides.items():
+        yield LABEL[space], side.verdict.sentence
+    if line.apart:
+        by: dict[str, list[str]] = {}
+        for name, one in line.apart.items():
+            if name != NO_CONTROL:
+                by.setdefault(one.verdict, []).append(name)
+        own = told_points(line.apart[NO_CONTROL].difference.comparison)
+        yield "IP − SP", "; ".join([f"{own} points", *(f"{said}: {', '.join(of)}" for said, of in by.items())]) + "."
