@@ -21,8 +21,8 @@ from ipbench.analysis.statistics import UNDECIDED, better
 #: States of a comparison, or of an average, that make no claim; '' is one that can.
 REFERENCE, IMPOSSIBLE, INCOMPLETE, MIXED = "reference", "impossible", "incomplete", "mixed"
 
-#: (data set, model, method, pattern, budget, control)
-Method = tuple[str, str, str, str, str, str]
+#: (data set, model, method, pattern, budget)
+Method = tuple[str, str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def pair_name(row: Row) -> str:
 def method_of(row: Row) -> Method:
     """The average that a comparison belongs to."""
     cell = row.any
-    return cell.dataset, cell.model, cell.method, *cell.structure
+    return cell.dataset, cell.model, cell.method, cell.pattern, cell.budget
 
 
 class _Work:

@@ -4,24 +4,50 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
-from ipbench.analysis.collect import Collection
+from ipbench.analysis.collect import Collection, load_both
+from ipbench.analysis.figures import draw
 from ipbench.analysis.flips import ALPHA, CLAIM_SEEDS
 from ipbench.analysis.labels import Labels, labels, metric_name
+from ipbench.analysis.panels import panel_title
+from ipbench.analysis.plan import nets_with_controls, plan
+from ipbench.analysis.reached import reached_by_knob
 from ipbench.analysis.style import LABEL
-from ipbench.analysis.survival import ORIGIN, Line, Survival
-from ipbench.analysis.tables.controlled import CLAIMED, told, told_share
+from ipbench.analysis.survival import ORIGIN, Line, Survival, survival
+from ipbench.analysis.tables import write_table
+from ipbench.analysis.tables.controlled import CLAIMED, sentences, survival_table, told, told_share
 from ipbench.analysis.terminal import WIDTH
 from ipbench.analysis.text import NOTHING
-from ipbench.analysis.verdicts import told_points
+from ipbench.errors import BadInput
 from ipbench.spec import NO_CONTROL, SPACES
 
 _CONTROL, _SIDE = 16, 24
 
 
+def write(results: Path) -> tuple[str, list[Path]]:
+    """Write the table and the figures of controls of `results/runs.parquet`; returns them as text, and the files.
+
+    Raises:
+        BadInput: `runs.parquet` is missing, damaged or of another grid, or there are no controls.
+    """
+    whole, own = load_both(results)
+    if not nets_with_controls(whole.grid):
+        raise BadInput(
+            f"{results}: no run of it is a control of another one; give the experiment `controls: [none, shuffle, ...]`"
+        )
+    found = survival(whole)
+    names = replace(labels(own.grid), reached=reached_by_knob(own))
+    files = write_table(results, survival_table(whole, names, found))
+    drawn = draw(results, [file for file in plan(whole.grid) if file.figure == "survival"])
+    return text(whole, found), [*files, *drawn]
+
+
 def text(collection: Collection, found: Survival) -> str:
     """The controls of a collection, in lines of at most `WIDTH` characters but for long names."""
-    names = labels(collection.grid.without_controls())
+    own = collection.without_controls()
+    names = replace(labels(own.grid), reached=reached_by_knob(own))
     metric = metric_name(collection.grid.cells)
     lines = textwrap.wrap(
         f"{collection.grid.title}: what is left of a gain over random pruning under controls; test {metric} in"
@@ -42,14 +68,13 @@ def text(collection: Collection, found: Survival) -> str:
     return "\n".join([*lines, "", *(part for note in notes for part in textwrap.wrap(note, WIDTH)), ""])
 
 
-def line_name(names: Labels, line: Line) -> str:
+def _name(names: Labels, line: Line) -> str:
     """A method, what tells its variant from others, and the sparsity: 'snip, erk, 0.9'."""
-    variant = names.variant(line.row.ip or line.row.any)
-    return ", ".join(filter(None, (line.row.any.method, variant, names.row(line.row, "sparsity"))))
+    return f"{panel_title(names, line.row)}, {names.row(line.row, 'sparsity')}"
 
 
 def _block(names: Labels, line: Line) -> Iterator[str]:
-    yield line_name(names, line)
+    yield _name(names, line)
     spaces = [space for space in SPACES if space in line.sides]
     heads = [LABEL[space] for space in spaces] + (["IP − SP"] if line.apart else [])
     yield _row("", *heads)
@@ -78,16 +103,3 @@ def _side(line: Line, space: str, control: str) -> str:
     one = side.taken[control]
     mark = CLAIMED if one.claimed else ""
     return told_share(one.share) + mark if one.share else told(side.left.get(control))
-
-
-def sentences(line: Line) -> Iterator[tuple[str, str]]:
-    """What is said of a line: of each space, and of IP - SP."""
-    for space, side in line.sides.items():
-        yield LABEL[space], side.verdict.sentence
-    if line.apart:
-        by: dict[str, list[str]] = {}
-        for name, one in line.apart.items():
-            if name != NO_CONTROL:
-                by.setdefault(one.verdict, []).append(name)
-        own = told_points(line.apart[NO_CONTROL].difference.comparison)
-        yield "IP − SP", "; ".join([f"{own} points", *(f"{said}: {', '.join(of)}" for said, of in by.items())]) + "."

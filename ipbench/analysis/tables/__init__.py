@@ -13,13 +13,13 @@ from ipbench.analysis.plan import TABLE_FORMATS, tables_of
 from ipbench.analysis.rankings import in_short, rankings
 from ipbench.analysis.reached import reached_by_knob
 from ipbench.analysis.render import Table, csv, latex, markdown, page
-from ipbench.analysis.survival import Survival, survival
+from ipbench.analysis.survival import survival
 from ipbench.analysis.tables.accuracy import accuracy_table
+from ipbench.analysis.tables.controlled import survival_table
 from ipbench.analysis.tables.paired import global_table, methods_table, paired_table
 from ipbench.analysis.tables.runs import cost_table, missing_table
 from ipbench.analysis.tables.setups import setups_table
 from ipbench.analysis.tables.structured import structured_table
-from ipbench.analysis.tables.controlled import survival_table
 from ipbench.store import write_text
 
 _WRITERS = {"csv": csv, "md": markdown, "tex": latex, "html": page}
@@ -33,19 +33,18 @@ def write_tables(results: Path) -> list[Path]:
     """
     whole, own = load_both(results)
     tables = make_tables(own, whole=whole)
-    paths = []
+    paths: list[Path] = []
     for name in tables_of(whole.grid):
-        for suffix in TABLE_FORMATS:
-            paths.append(results / "tables" / f"{name}.{suffix}")
-            write_text(paths[-1], _WRITERS[suffix](tables[name]))
+        paths += write_table(results, tables[name])
     return paths
 
 
-def make_survival(whole: Collection, found: Survival | None = None) -> Table:
-    """The table of controls; `found` is what they tell, if that is there already."""
-    own = whole.without_controls()
-    names = replace(labels(own.grid), reached=reached_by_knob(own))
-    return survival_table(whole, names, found or survival(whole))
+def write_table(results: Path, table: Table) -> list[Path]:
+    """Write a table under `results/tables/` in all formats; returns the files."""
+    paths = {suffix: results / "tables" / f"{table.name}.{suffix}" for suffix in TABLE_FORMATS}
+    for suffix, path in paths.items():
+        write_text(path, _WRITERS[suffix](table))
+    return list(paths.values())
 
 
 def make_tables(
@@ -74,7 +73,7 @@ def make_tables(
     if places(collection.grid):
         made.append(setups_table(collection, names, side_by_side))
     if whole is not None and "survival" in tables_of(whole.grid):
-        made.append(make_survival(whole))
+        made.append(survival_table(whole, names, survival(whole)))
     return {table.name: table for table in made}
 
 

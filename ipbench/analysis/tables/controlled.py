@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
+
+import pandas as pd
 
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.comparisons import INCOMPLETE, Finding
@@ -19,6 +23,8 @@ from ipbench.spec import NO_CONTROL, SPACES
 
 #: Behind a number that is claimed not to be zero.
 CLAIMED = " *"
+#: How columns of the CSV begin that are none of the axes, in their order.
+_STARTS = ("sp_", "ip_", "difference_")
 _OVER, _TAKEN, _LEFT, _IN = "over random", "taken", "left", "gain is in"
 
 
@@ -49,7 +55,16 @@ def survival_table(collection: Collection, names: Labels, found: Survival) -> Ta
     columns += [f"{LABEL[space]} {name}" for space in spaces for name in (_OVER, _TAKEN, _LEFT, _IN)]
     columns += ["IP − SP", "IP − SP taken", "IP − SP: what of it"] if len(spaces) > 1 else []
     notes = (*_notes(collection, found), *common_notes(collection, names))
-    return table(collection, "survival", "what is left of a gain under controls", data, printed, notes, [*columns, "n"])
+    title = "what is left of a gain under controls"
+    made = table(collection, "survival", title, data, printed, notes, [*columns, "n"])
+    return replace(made, data=_ordered(made.data))
+
+
+def _ordered(raw: pd.DataFrame) -> pd.DataFrame:
+    """Axes, SP, IP, IP - SP; numbers of seeds are whole, also where some rows have none."""
+    order = [next((rank for rank, start in enumerate(_STARTS, 1) if name.startswith(start)), 0) for name in raw.columns]
+    columns = [name for _, name in sorted(zip(order, raw.columns, strict=True), key=lambda pair: pair[0])]
+    return raw[columns].astype({name: "Int64" for name in columns if name.endswith(("_n", "_planned", "_diverged"))})
 
 
 def _notes(collection: Collection, found: Survival) -> list[str]:
@@ -145,6 +160,28 @@ def told(found: Finding | None) -> str:
 def told_share(share: Share | None) -> str:
     """A share for a reader."""
     return NOTHING if share is None else str(share)
+
+
+def sentences(line: Line) -> Iterator[tuple[str, str]]:
+    """What is said of a line: of each space, and of IP - SP."""
+    for space, side in line.sides.items():
+        yield LABEL[space], side.verdict.sentence
+    if line.apart:
+        by: dict[str, list[str]] = {}
+        for name, one in line.apart.items():
+            if name != NO_CONTROL:
+                by.setdefault(one.verdict, []).append(name)
+        own = told_points(line.apart[NO_CONTROL].difference.comparison)
+        yield "IP − SP", "; ".join([f"{own} points", *(f"{said}: {', '.join(of)}" for said, of in by.items())]) + "."
+
+
+def verdicts_table(names: Labels, found: Survival) -> Table:
+    """A sentence for every method, sparsity and space, and one for IP - SP."""
+    rows = [(line, of, said) for line in found.lines for of, said in sentences(line)]
+    data = [raw_axes(line.row) | {"of": of, "sentence": said} for line, of, said in rows]
+    printed = [axes(names, line.row) | {"of": of, "what controls tell": said} for line, of, said in rows]
+    notes = ("What the words mean, and by which rules they are said: docs/rules.md, Controls.",)
+    return Table("verdicts", "In what gains are, by their controls", pd.DataFrame(data), pd.DataFrame(printed), notes)
 
 
 def _texts(side: Side | None, control: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from ipbench.analysis.cells import Counts, counts
 from ipbench.analysis.collect import Collection
 from ipbench.analysis.comparisons import IMPOSSIBLE, INCOMPLETE, MIXED, Analysis, Comparison, Finding, pair_name
 from ipbench.analysis.flips import ALPHA, CLAIM_SEEDS, EXACT_SEEDS, FLIPS
-from ipbench.analysis.grid import LATER, Row
+from ipbench.analysis.grid import Row
 from ipbench.analysis.labels import AXES, Labels, guess_text, labels, metric_name
 from ipbench.analysis.render import Table
 from ipbench.analysis.tables.parts import (
@@ -29,6 +29,8 @@ from ipbench.analysis.text import NOTHING, points, probability, with_interval
 
 _PRINTED = ["IP − SP", "n", "p", "p (max-T)", "verdict"]
 _WITHOUT = "without diverged"
+#: What of a key of `comparisons.Method` is behind the method.
+_UNITS = ("pattern", "budget")
 #: Of lost runs: heading, field of `Counts`.
 _LOST = {"collapsed": "collapsed", "at chance": "chance"}
 #: Columns of a comparison in the CSV, needed where there may be no row to tell them.
@@ -74,12 +76,12 @@ def paired_table(collection: Collection, names: Labels, analysis: Analysis) -> T
 def methods_table(collection: Collection, analysis: Analysis) -> Table:
     """One row per method: its comparisons averaged per seed."""
     nets = len({key[:2] for key in analysis.methods}) > 1
-    units = [*LATER] if len({key[3:] for key in analysis.methods}) > 1 else []
+    units = [*_UNITS] if len({key[3:] for key in analysis.methods}) > 1 else []
     head = [*(["dataset", "model"] if nets else []), "method", *units]
     data: list[dict[str, Any]] = []
     printed: list[dict[str, str]] = []
     for key, found in analysis.methods.items():
-        place = dict(zip(("dataset", "model", "method", *LATER), key, strict=True))
+        place = dict(zip(("dataset", "model", "method", *_UNITS), key, strict=True))
         data.append(place | _raw(found) | _raw_average(found))
         printed.append({name: place[name] for name in head} | _texts(found) | _average(found))
     notes = (
@@ -91,7 +93,7 @@ def methods_table(collection: Collection, analysis: Analysis) -> Table:
         *setting_notes(collection),
     )
     columns = [*head, *_columns(analysis.methods.values(), "comparisons", "signs")]
-    raw = ["dataset", "model", "method", *LATER, *_RAW]
+    raw = ["dataset", "model", "method", *_UNITS, *_RAW]
     return table(collection, "methods", "IP against SP, method by method", data, printed, notes, columns, raw)
 
 
