@@ -171,7 +171,7 @@ def _strips(
 
 
 def _panels(figure: Figure, boxes: Sequence[Box], blocks: Sequence[int | None], own_x: bool) -> list[Axes]:
-    """Panels in these places: all share the x-axis of the first one or none, those of a block (not None) their y-axis."""
+    """Panels in these places: those of a block (not None) share their y-axis, all the x-axis if no one has its own."""
     panels: list[Axes] = []
     first: dict[int, Axes] = {}
     for box, block in zip(boxes, blocks, strict=True):
