@@ -45,7 +45,8 @@ def chain(folder, gains, methods=("snip",), spaces=("sp",), skip=(), baselines=N
         cells += [cell(method, space, "0" if control == "origin" else "0.9", control=control, **axes)
                   for space in spaces for control in controls]  # fmt: skip
     value = {"name": "controlled", "title": "Controlled", "cells": cells}
-    lost = [(c["id"], seed) for c in cells for seed in range(6) if (c["method"], c.get("control", "none"), seed) in skip]
+    lost = [(c["id"], seed) for c in cells for seed in range(6)
+            if (c["method"], c.get("control", "none"), seed) in skip]  # fmt: skip
     write(folder, value, lost, test_accuracy=lambda c, seed: accuracy(gains, c, seed))
     write_runs(folder)
     return folder
@@ -289,7 +290,7 @@ def test_files_are_planned_and_written(results):
 
 
 def test_tables_without_controls_do_not_know_of_them(results, tmp_path):
-    whole, own = load_both(results)
+    whole, _ = load_both(results)
     cells = [c for c in whole.grid.cells if c.control == "none"]
     alone = write(
         tmp_path, {"name": "controlled", "title": "Controlled", "cells": [plain(c) for c in cells]},

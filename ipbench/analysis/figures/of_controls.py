@@ -34,8 +34,8 @@ _NOTE = (
     "Mean paired difference in points with 95 % interval by inversion of the sign-flip test, over seeds, not test"
     " images. SP, IP: test {metric} over that of random pruning at equal budget; bar: the gain of the method's own"
     " runs, of which a control leaves what is left of its mark. Filled: of a gain, that it is claimed; of a control,"
-    " that it is claimed to take something (of origin: that its training gives the dense net something); IP − SP: that it"
-    " is claimed not to be zero. Arrows: a mean far below random pruning, with its value."
+    " that it is claimed to take something (of origin: to give the dense net something); IP − SP: that it is"
+    " claimed not to be zero. Arrows: a mean far below random pruning, with its value."
 )
 _OWN = "own runs"
 _DIFFERENCE = "IP − SP"
