@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ipbench import methods
 from ipbench.analysis.grid import DENSE, WHOLE_CHANNELS, Cell, Grid
+from ipbench.methods._stages import changing
 from ipbench.spec import CONTROLS, NO_CONTROL
 
 #: What a gain is one over, by name; the first of them that there is.
@@ -25,7 +26,8 @@ class Making:
 
     Attributes:
         inherits: they go on from the values of a run that was trained before; None where that is not known.
-        changes: masks change while they train.
+        changes: something is at work in a training up to their last change of masks: these change, or are soft, or what
+            will be pruned is penalised. Their controls train without it.
     """
 
     inherits: bool | None
@@ -94,10 +96,11 @@ def making(cell: Cell, mask_updates: bool = False) -> Making:
     """
     if not methods.built_in(cell.method):
         return Making(False if cell.family == _BEFORE_TRAINING and not mask_updates else None, mask_updates)
-    method, run = methods.get(cell.method), cell.run(cell.seeds[0])
-    stages = method.stages(run.options)
+    stages = methods.get(cell.method).stages(cell.run(cell.seeds[0]).options)
     rewinds = any(isinstance(stage, methods.Rewind) for stage in stages)
-    return Making(isinstance(stages[0], methods.Continue) and not rewinds, bool(method.updates(run)))
+    until = stages[: changing(stages)[-1] + 1]
+    changes = any(isinstance(stage, methods.Train) and stage.update is not None for stage in until)
+    return Making(isinstance(stages[0], methods.Continue) and not rewinds, changes)
 
 
 def _values(cell: Cell, axes: Iterable[str]) -> tuple[str, ...]:

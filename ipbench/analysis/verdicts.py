@@ -113,7 +113,7 @@ def verdict(found: Evidence) -> Verdict:
     parts = [part for rule in rules for part in [rule(found)] if part]
     told = "; ".join(part.said for part in parts) or "no control that has ended tells in what"
     changes = (
-        " Its masks change while it trains and those of its controls do not: what these take holds the changes, too."
+        " Its masks change, or are soft, while it trains, and those of its controls stay: what these take holds that."
         if found.making.changes else ""
     )  # fmt: skip
     short = ", ".join(dict.fromkeys(part.place for part in parts if part.place)) or UNDECIDED

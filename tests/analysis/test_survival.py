@@ -9,6 +9,7 @@ import pytest
 
 from ipbench.analysis import survive, write_report, write_runs, write_tables
 from ipbench.analysis.collect import load, load_both
+from ipbench.analysis.controls import Making, beside, making
 from ipbench.analysis.grid import parse
 from ipbench.analysis.plan import nets_with_controls, plan, plan_tables
 from ipbench.analysis.survival import Line, Survival, survival
@@ -122,17 +123,27 @@ def test_scores_whose_order_does_not_matter_and_narrow_nets(tmp_path):
 
 def test_methods_whose_masks_change_say_so(tmp_path):
     found = verdict(tmp_path, {"none": 0.04, "shuffle": 0.002}, "rigl")
-    assert "Its masks change while it trains" in found.sentence and found.short == "positions"
+    assert "Its masks change, or are soft, while it trains" in found.sentence and found.short == "positions"
+
+
+def test_how_methods_come_about():
+    found = {name: making(made(name)) for name in ("snip", "random", "lt", "ft", "l1-filters", "rigl", "gmp", "sfp")}
+    assert {name for name, one in found.items() if one.inherits} == {"ft", "l1-filters"}
+    assert {name for name, one in found.items() if one.changes} == {"rigl", "gmp", "sfp"}
+    assert making(made("greg-1", pattern="filters")) == Making(inherits=True, changes=True)
+    assert found["snip"].like(found["random"]) and not found["rigl"].like(found["random"])
+
+
+def made(method, **axes):
+    (one,) = parse({"name": "a", "title": "A", "cells": [cell(method, "sp", "0.9", **axes)]}).cells
+    return one
 
 
 def test_a_method_that_is_not_known_is_taken_for_no_other(tmp_path):
     gains = {("mine", "none"): 0.04, ("mine", "shuffle"): 0.039}
     folder = chain(tmp_path, gains, ("mine",))
     assert one(folder).sides["sp"].verdict.short == "layer ratios"  # it says that it prunes before training
-    value = load(folder, controls=True).grid
-    from ipbench.analysis.controls import beside, making
-
-    (found,) = beside(value).values()
+    (found,) = beside(load(folder, controls=True).grid).values()
     assert making(found.cell).inherits is False and making(found.cell, mask_updates=True).inherits is None
 
 
