@@ -61,8 +61,8 @@ def text(collection: Collection, found: Survival) -> str:
         lines += ["", *_block(names, line)]
     gains, taken, apart = found.members
     notes = [
-        f"{CLAIMED.strip()}: claimed, with 5 % error over all {gains} gains, all {taken} that controls take, all"
-        f" {apart} differences of IP and SP; p (max-T) of at most {ALPHA:g}, from {CLAIM_SEEDS} seeds on.",
+        f"{CLAIMED.strip()}: claimed, with 5 % error each over the gains ({gains}), what controls take ({taken}) and the"
+        f" differences of IP and SP ({apart}); p (max-T) of at most {ALPHA:g}, from {CLAIM_SEEDS} seeds on.",
         "%: the share of the gain that is left. docs/rules.md, Controls, says what each control is.",
     ]
     return "\n".join([*lines, "", *(part for note in notes for part in textwrap.wrap(note, WIDTH)), ""])
