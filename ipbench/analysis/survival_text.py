@@ -61,7 +61,7 @@ def text(collection: Collection, found: Survival) -> str:
         lines += ["", *_block(names, line)]
     gains, taken, apart = found.members
     notes = [
-        f"{CLAIMED.strip()}: claimed, with 5 % error each over the gains ({gains}), what controls take ({taken}) and the"
+        f"{CLAIMED.strip()}: claimed, with 5 % error each over the gains ({gains}), what controls take ({taken}), the"
         f" differences of IP and SP ({apart}); p (max-T) of at most {ALPHA:g}, from {CLAIM_SEEDS} seeds on.",
         "%: the share of the gain that is left. docs/rules.md, Controls, says what each control is.",
     ]
