@@ -71,6 +71,13 @@ def summary(results: Path) -> str:
     return terminal.summary(results)
 
 
+def survive(results: Path) -> tuple[str, list[Path]]:
+    """What controls leave of gains, as plain text; and the files of its table and figures, which are written."""
+    from ipbench.analysis import survival_text
+
+    return survival_text.write(results)
+
+
 def compare(first: Path, second: Path) -> str:
     """Two experiments beside each other, as plain text; see `ipbench.analysis.between.between`."""
     from ipbench.analysis import between, collect

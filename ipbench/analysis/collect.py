@@ -216,6 +216,15 @@ def _check_claims(path: Path, metadata: pq.FileMetaData) -> None:
         )
 
 
+def load_both(results: Path) -> tuple[Collection, Collection]:
+    """The collection in `results/runs.parquet` with its controls, and without; errors are those of `load`."""
+    whole = load(results, controls=True)
+    own = whole.without_controls()
+    if not own.grid.cells:
+        raise BadInput(f"{results / RUNS}: it has runs of controls alone, and none that they are controls of")
+    return whole, own
+
+
 def load(results: Path, *, controls: bool = False) -> Collection:
     """The collection in `results/runs.parquet`, which must be of the grid that stands beside it.
 
@@ -228,14 +237,13 @@ def load(results: Path, *, controls: bool = False) -> Collection:
         BadProduct: `runs.parquet` is missing or damaged.
         BadInput: `grid.json` has changed since it was collected, or there are controls alone.
     """
+    if not controls:
+        return load_both(results)[1]
     path = results / RUNS
     collection = read_parquet(path)
     if (results / "grid.json").exists() and read_grid(results) != collection.grid:
         raise BadInput(f"{path}: grid.json has changed since; collect the records again")
-    found = collection if controls else collection.without_controls()
-    if not found.grid.cells:
-        raise BadInput(f"{path}: it has runs of controls alone; `ipbench survive {results}` is for those")
-    return found
+    return collection
 
 
 def write_runs(results: Path, *, complete: bool = False) -> Path:

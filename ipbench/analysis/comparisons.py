@@ -172,7 +172,7 @@ def pair_name(row: Row) -> str:
 def method_of(row: Row) -> Method:
     """The average that a comparison belongs to."""
     cell = row.any
-    return cell.dataset, cell.model, cell.method, *cell.structure
+    return cell.dataset, cell.model, cell.method, cell.pattern, cell.budget
 
 
 class _Work:

@@ -1,4 +1,5 @@
-"""Tests and intervals of paired differences by flips of sign: exact up to 20 seeds, by keyed random flips beyond.
+"""Tests and intervals of paired differences, and of ratios of their means, by flips of sign: exact up to 20 seeds, by
+keyed random flips beyond.
 
 Differences are IP - SP of runs that share a seed and therefore initial weights, data order, augmentation and score
 batch. If the space had no effect, every seed's difference could as well have had the other sign (Fisher 1935). Paired
@@ -102,6 +103,46 @@ def flip_interval(differences: ArrayLike, alpha: float = ALPHA) -> Interval:
     return Interval(float(lower) + 0.0, float(upper) + 0.0, "sign-flip")  # + 0.0: no minus zero
 
 
+def ratio_interval(above: ArrayLike, below: ArrayLike, alpha: float = ALPHA) -> Interval:
+    """All ratios of two means that the sign-flip test does not reject: Fieller's interval, by flips of sign.
+
+    Fieller (JRSS B 1954): a ratio r is one of mean(above) to mean(below) just if `above` - r `below` has a mean of
+    zero, which is tested for every r. With S the seeds that a pattern flips, the pattern counts against an r just if r
+    lies between the ratio of the sums over S and that over the other seeds, where both sums of `below` have one sign;
+    where they have not, or one is zero, it is counted for every r, which makes the interval wider, if at all. So the
+    ends are order statistics, as those of `flip_interval`, which this is where `below` is 1 everywhere.
+
+    Args:
+        above: finite numbers, shape (n,).
+        below: those of the same seeds.
+        alpha: the level.
+
+    Returns:
+        From minus to plus infinity where the mean of `below` may be zero (`sign_flip` gives p > alpha), and there
+        alone; `none` below `CLAIM_SEEDS` seeds.
+    """
+    x, y = finite(above), finite(below)
+    if x.size != y.size:
+        raise ValueError("expected two arrays of one length")
+    if x.size < CLAIM_SEEDS:
+        return Interval(math.nan, math.nan, "none")
+    if x.size <= EXACT_SEEDS:
+        count = math.floor(2 ** (x.size - 1) * alpha)
+        parts = [_subset_sums(values[:-1])[1:] for values in (x, y)]  # a half is told by the seeds but the last one
+        halves = [np.stack([part, values.sum() - part]) for part, values in zip(parts, (x, y), strict=True)]
+    else:
+        count = math.floor((1 + FLIPS) * alpha)
+        flipped = np.concatenate([block < 0 for block in _patterns(x.size)]).astype(np.float64)
+        halves = [np.stack([flipped @ values, (1 - flipped) @ values]) for values in (x, y)]
+    sums, under = _rounded(halves[0], x), _rounded(halves[1], y)
+    one_sign = under[0] * under[1] > 0
+    ratios = sums / np.where(one_sign, under, 1)
+    lows, highs = np.where(one_sign, ratios.min(0), -math.inf), np.where(one_sign, ratios.max(0), math.inf)
+    lower = np.partition(lows, count - 1)[count - 1]
+    upper = np.partition(highs, highs.size - count)[highs.size - count]
+    return Interval(float(lower) + 0.0, float(upper) + 0.0, "sign-flip")
+
+
 def max_t(nodes: ArrayLike, missing: int = 0) -> list[float]:
     """Adjusted p-values of a family of mean differences, by step-down max-T over joint sign flips.
 
@@ -174,10 +215,15 @@ def _patterns(n: int) -> Iterator[NDArray[np.float64]]:
 
 def _subset_means(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """The means of all subsets but the empty one; sums within rounding of zero are zero."""
-    sums, sizes = np.zeros(1), np.zeros(1)
+    return _rounded(_subset_sums(x)[1:], x) / _subset_sums(np.ones(x.size))[1:]
+
+
+def _subset_sums(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sums of all subsets, the empty one first."""
+    sums = np.zeros(1)
     for value in x:
-        sums, sizes = np.concatenate([sums, sums + value]), np.concatenate([sizes, sizes + 1])
-    return _rounded(sums[1:], x) / sizes[1:]
+        sums = np.concatenate([sums, sums + value])
+    return sums
 
 
 def _split_means(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

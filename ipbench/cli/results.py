@@ -1,4 +1,6 @@
-"""The commands on results: `ipbench status`, `collect`, `tables`, `figures`, `summary`, `compare`, `verify`."""
+"""The commands on results: `ipbench status`, `collect`, `tables`, `figures`, `summary`, `survive`, `compare`,
+`verify`.
+"""
 
 from __future__ import annotations
 
@@ -130,6 +132,21 @@ def summary(results: Results) -> None:
     if not (_folder(results) / "grid.json").is_file():
         _up_to_date(results)
     output.say(text(results))
+
+
+@app.command()
+def survive(results: Results) -> None:
+    """Tell what controls leave of each method's gain over random pruning, and of IP - SP; write the table and figure.
+
+    The gain is in the positions, the layer ratios, the inherited values or the additional training: a sentence for
+    each method, sparsity and space, from records alone. Written: tables/survival.* and figures/survival.*.
+    """
+    from ipbench.analysis import survive as told
+
+    _up_to_date(results)
+    text, files = told(results)
+    output.say(text)
+    output.progress("\n".join(map(str, files)))
 
 
 @app.command()

@@ -11,7 +11,7 @@ from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 
 from ipbench.analysis import style, write_runs
-from ipbench.analysis.collect import load
+from ipbench.analysis.collect import load_both
 from ipbench.analysis.figures import _DRAWERS
 from ipbench.analysis.figures.scene import Scene
 from ipbench.analysis.plan import plan
@@ -20,15 +20,15 @@ from ipbench.analysis.plan import plan
 def figure(results: Path, name: str, method: str = "all") -> Figure:
     """The planned figure `name` over both spaces, of the records as they are now; a warning is an error."""
     write_runs(results)
-    collection = load(results)
+    whole, own = load_both(results)
     (file,) = [
         file
-        for file in plan(collection.grid)
+        for file in plan(whole.grid)
         if (file.figure, file.method, file.space, file.format) == (name, method, "both", "svg")
     ]
     with style.styled(), warnings.catch_warnings():
         warnings.simplefilter("error")
-        drawn = _DRAWERS[name](Scene(collection), file)
+        drawn = _DRAWERS[name](Scene(own, whole), file)
         drawn.canvas.draw()
     return drawn
 

@@ -35,6 +35,7 @@ def cell(
     off: str = "zero",
     allocation: str = "global",
     pattern: str = "coefficients",
+    control: str = "none",
     budget: str = "parameters",
     basis: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
@@ -52,6 +53,7 @@ def cell(
     # Where they are usual they are left out, as in grids and records of versions that did not know them.
     axes |= {"pattern": pattern} if pattern != "coefficients" else {}
     axes |= {"budget": budget} if budget != "parameters" else {}
+    axes |= {"control": control} if control != "none" else {}
     whole = axes | {"space": space, "basis": dict(basis or {})}
     family = "dense" if method == "dense" else "before training"
     try:
@@ -96,7 +98,7 @@ def record(
         "mode",
     )
     run = {name: cell[name] for name in axes} | {"seed": seed}
-    run |= {name: cell[name] for name in ("pattern", "budget") if name in cell}
+    run |= {name: cell[name] for name in ("pattern", "budget", "control") if name in cell}
     body = {} if status == "impossible" else _outcome(cell, seed) | outcome
     return {
         "id": Run(**run).id,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ipbench.analysis import flips
-from ipbench.analysis.flips import flip_interval, max_t, sign_flip
+from ipbench.analysis.flips import flip_interval, max_t, ratio_interval, sign_flip
 
 
 def data_sets(number, seed=0, sizes=(6, 7, 8, 9)):
@@ -130,6 +130,46 @@ def test_ends_within_rounding_of_zero_are_zero():
     place = exact.index(0)
     assert exact.count(0) == 3 and 0.1 + 0.2 - 0.3 != 0
     assert [flip_interval(x, (place + more) / 64 + 1e-9).lower for more in (1, 2, 3)] == [0.0] * 3
+
+
+def test_ratios_by_hand():
+    above, below = [1.0, 4.0, 3.0, 1.0, 5.0, 2.0], [2.0, 5.0, 4.0, 4.0, 10.0, 2.5]
+    # One pattern of 32 is too few: the ends are the extremes of single ratios, which are 0.25 and 0.8.
+    assert ratio_interval(above, below) == flips.Interval(0.25, 0.8, "sign-flip")
+    assert ratio_interval(below, below) == flips.Interval(1.0, 1.0, "sign-flip")
+    assert ratio_interval([0.0] * 6, below) == flips.Interval(0.0, 0.0, "sign-flip")
+    assert ratio_interval(above[:5], below[:5]).kind == "none"
+    with pytest.raises(ValueError, match="one length"):
+        ratio_interval(above, below[:5])
+
+
+@pytest.mark.parametrize("n", [6, 8, 24])
+def test_a_ratio_to_one_is_a_mean(n):
+    x = np.random.default_rng(n).normal(0.4, 1, n)
+    ours, theirs = ratio_interval(x, np.ones(n)), flip_interval(x)
+    assert (ours.lower, ours.upper) == pytest.approx((theirs.lower, theirs.upper), rel=1e-12)
+
+
+def test_ratios_against_a_search_over_a_grid():
+    """No ratio outside of the ends passes the test; where all of `below` is above zero, all between them do."""
+    for number, y in enumerate(data_sets(16, seed=8)):
+        x = 0.6 * y + np.random.default_rng(number).normal(0, 0.3, y.size)
+        found = ratio_interval(x, y)
+        assert math.isinf(found.lower) == math.isinf(found.upper) == (sign_flip(y).p > 0.05)
+        for ratio in np.linspace(-4, 5, 80):
+            if sign_flip(x - ratio * y).p > 0.05:
+                assert found.lower <= ratio <= found.upper
+            elif (y > 0).all():
+                assert not found.lower + 1e-9 < ratio < found.upper - 1e-9
+
+
+def test_a_ratio_beyond_twenty_seeds_is_bounded_where_the_test_of_below_rejects():
+    rng = np.random.default_rng(3)
+    for shift in (0.0, 0.3, 0.9):
+        y = rng.normal(shift, 1, 24)
+        found = ratio_interval(0.5 * y + 0.1, y)
+        assert math.isfinite(found.upper) == (sign_flip(y).p <= 0.05)
+        assert found.lower < (0.5 * y + 0.1).mean() / y.mean() < found.upper
 
 
 def test_below_six_seeds_there_is_no_interval():

@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from ipbench.analysis import style
-from ipbench.analysis.collect import Collection, load
+from ipbench.analysis.collect import Collection, load_both
 from ipbench.analysis.figures import against_cost
 from ipbench.analysis.figures.against_depth import density
 from ipbench.analysis.figures.against_option import tradeoff
@@ -19,6 +19,7 @@ from ipbench.analysis.figures.against_sparsity import accuracy, difference, gene
 from ipbench.analysis.figures.of_basis import ablation, basis
 from ipbench.analysis.figures.of_channels import channels
 from ipbench.analysis.figures.of_comparisons import forest
+from ipbench.analysis.figures.of_controls import survival
 from ipbench.analysis.figures.of_cost import cost
 from ipbench.analysis.figures.of_methods import methods
 from ipbench.analysis.figures.over_epochs import gradient_norm, training_loss
@@ -44,6 +45,7 @@ _DRAWERS: dict[str, Callable[[Scene, FigureFile], Figure]] = {
     "macs": against_cost.macs,
     "latency": against_cost.time,
     "channels": channels,
+    "survival": survival,
 }
 
 
@@ -54,7 +56,7 @@ def write_figures(results: Path, overview: bool = False) -> list[Path]:
         results: a folder with `runs.parquet`.
         overview: leave out those of single methods and single spaces.
     """
-    files = plan(load(results).grid)
+    files = plan(load_both(results)[0].grid)
     return draw(results, [file for file in files if not overview or (file.method, file.space) == (ALL, BOTH)])
 
 
@@ -71,20 +73,20 @@ def draw(results: Path, files: Iterable[FigureFile] | None = None) -> list[Path]
     Raises:
         BadInput: `runs.parquet` is missing, damaged or of another grid.
     """
-    collection = load(results)
-    wanted = list(plan(collection.grid) if files is None else files)
+    whole, _ = load_both(results)
+    wanted = list(plan(whole.grid) if files is None else files)
     pictures: dict[str, list[FigureFile]] = {}
     for file in wanted:
         pictures.setdefault(file.stem, []).append(file)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = min(cores, len(pictures) // _PICTURES)
     if processes < 2:
-        _draw(collection, results, list(pictures.values()))
+        _draw(whole, results, list(pictures.values()))
     else:
         shares = [list(pictures.values())[start::processes] for start in range(processes)]
         # Fresh processes, not forks: libraries that have started threads do not survive those.
         with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-            list(pool.map(_draw, [collection] * processes, [results] * processes, shares))
+            list(pool.map(_draw, [whole] * processes, [results] * processes, shares))
     return [results / file.path for file in wanted]
 
 
@@ -92,9 +94,9 @@ def draw(results: Path, files: Iterable[FigureFile] | None = None) -> list[Path]
 _PICTURES = 15
 
 
-def _draw(collection: Collection, results: Path, pictures: list[list[FigureFile]]) -> None:
+def _draw(whole: Collection, results: Path, pictures: list[list[FigureFile]]) -> None:
     """Draw pictures, each into all its files."""
-    scene = Scene(collection)
+    scene = Scene(whole.without_controls(), whole)
     with style.styled():
         for same in pictures:
             figure = _DRAWERS[same[0].figure](scene, same[0])

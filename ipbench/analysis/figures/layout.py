@@ -79,13 +79,14 @@ def page(
     *,
     blocks: Sequence[int] | None = None,
     own_y: bool = False,
+    own_x: bool = False,
     height: float | None = None,
     left: float = _LEFT,
     gap: float = _GAP,
     right: float = _RIGHT,
     legend_rows: int = 0,
 ) -> Page:
-    """Lay out panels that share their x-axis, and within a block their y-axis.
+    """Lay out panels that share their x-axis, unless each has its own, and within a block their y-axis.
 
     Args:
         rows: number of panels of each row, at most `style.COLUMNS`; none at all gives one panel.
@@ -94,6 +95,7 @@ def page(
         tick_room: inches below a lowest panel for its tick labels.
         blocks: the block of each row, counted from 0; by default all are one.
         own_y: give every panel a y-axis of its own; then `gap` has to hold its tick labels.
+        own_x: give every panel an x-axis of its own; of panels in one row.
         height: of a panel, in inches; by default the usual one, or less where there are many rows.
         left: inches left of the panels.
         gap: inches between panels of a row.
@@ -119,7 +121,7 @@ def page(
          strips.height / whole)
         for row, column in places
     ]  # fmt: skip
-    panels = _panels(figure, boxes, [None if own_y else blocks[row] for row, _ in places])
+    panels = _panels(figure, boxes, [None if own_y else blocks[row] for row, _ in places], own_x)
     for axes, title in zip(panels, broken, strict=False):
         axes.set_title(title, linespacing=1.1)
     figure.text(0.04 / total, 0.04 / whole, "\n".join(lines), size=5.8, color=style.GREY, va="bottom", linespacing=1.35)
@@ -168,13 +170,13 @@ def _strips(
     return _Strips(height, [top + sum(heights[: row + 1]) - _SPACE for row in range(len(rows))])
 
 
-def _panels(figure: Figure, boxes: Sequence[Box], blocks: Sequence[int | None]) -> list[Axes]:
-    """Panels in these places: all share the x-axis of the first one, those of a block (not None) their y-axis."""
+def _panels(figure: Figure, boxes: Sequence[Box], blocks: Sequence[int | None], own_x: bool) -> list[Axes]:
+    """Panels in these places: those of a block (not None) share their y-axis, all the x-axis if no one has its own."""
     panels: list[Axes] = []
     first: dict[int, Axes] = {}
     for box, block in zip(boxes, blocks, strict=True):
         beside = None if block is None else first.get(block)
-        panels.append(figure.add_axes(box, sharex=panels[0] if panels else None, sharey=beside))
+        panels.append(figure.add_axes(box, sharex=panels[0] if panels and not own_x else None, sharey=beside))
         if block is not None:
             first.setdefault(block, panels[-1])
         sns.despine(ax=panels[-1])

@@ -21,6 +21,7 @@ from ipbench.analysis.plan import ALL, BOTH, FigureFile
 from ipbench.analysis.reached import is_result, mean_share, share_column
 from ipbench.analysis.settings import Settings
 from ipbench.analysis.sliced import COLUMNS
+from ipbench.analysis.survival import Survival, survival
 from ipbench.spec import SPACES
 
 #: The columns of single runs that figures read; one of newer records may be absent.
@@ -33,10 +34,16 @@ _MOST = 0.999999
 
 
 class Scene:
-    """A collection with its statistics, computed when first asked for."""
+    """A collection with its statistics, computed when first asked for.
 
-    def __init__(self, collection: Collection) -> None:
+    Args:
+        collection: without controls.
+        whole: the same with them; left out where there are none.
+    """
+
+    def __init__(self, collection: Collection, whole: Collection | None = None) -> None:
         self.collection = collection
+        self.whole = whole or collection
         self._values: dict[str, Values] = {}
         self._cells: dict[str, dict[str, CellStatistics]] = {}
 
@@ -72,6 +79,11 @@ class Scene:
     def analysis(self) -> Analysis:
         """All comparisons of the primary metric."""
         return analyse(self.collection)
+
+    @cached_property
+    def survival(self) -> Survival:
+        """What the controls tell."""
+        return survival(self.whole)
 
     @cached_property
     def counts(self) -> dict[str, Counts]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from ipbench.analysis.collect import RUNS, load
+from ipbench.analysis.collect import RUNS, load_both
 from ipbench.errors import BadInput
 from ipbench.store import write_text
 
@@ -32,7 +32,8 @@ def write_report(results: Path, to: Path | None = None) -> Path:
     from ipbench.analysis.report import contents, page
 
     path = to or results / REPORT
-    scene = Scene(load(results))
+    whole, own = load_both(results)
+    scene = Scene(own, whole)
     write_text(path, page.whole(contents.of_experiment(scene, (results / "grid.json").exists()), path))
     return path
 
@@ -57,7 +58,8 @@ def write_index(folder: Path, to: Path | None = None) -> list[Path]:
             f"{folder}: no folder in it holds {RUNS}; name a folder of experiments, such as results/reference"
         )
     path = to or folder / INDEX
-    scenes = {one.name: Scene(load(one)) for one in found}
+    both = {one.name: load_both(one) for one in found}
+    scenes = {name: Scene(own, whole) for name, (whole, own) in both.items()}
     paths = []
     for one in found:
         paths.append(one / REPORT)

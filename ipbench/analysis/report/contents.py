@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ipbench.analysis import style
@@ -20,12 +20,14 @@ from ipbench.analysis.figures.spots import level
 from ipbench.analysis.grid import Cell, Row
 from ipbench.analysis.labels import labels
 from ipbench.analysis.panels import Panel
-from ipbench.analysis.plan import ALL, BOTH, FIGURES, FigureFile, plan
+from ipbench.analysis.plan import ALL, BOTH, FIGURES, FigureFile, nets_with_controls, plan
 from ipbench.analysis.rankings import in_short, rankings
+from ipbench.analysis.reached import reached_by_knob
 from ipbench.analysis.render import Table
 from ipbench.analysis.setting import hardware, software
 from ipbench.analysis.shares import SHARES_OF, budgets_of, share_name
 from ipbench.analysis.tables import make_tables
+from ipbench.analysis.tables.controlled import survival_table, verdicts_table
 from ipbench.analysis.text import NOTHING, percent, points, probability, ranges, with_interval
 
 #: What can be switched off in a page: name in the rows, heading.
@@ -76,8 +78,8 @@ def of_experiment(scene: Scene, planned: bool = True) -> Contents:
     """The page of one experiment; `planned`: by a file, so that one call makes all of it, and not run by run."""
     collection = scene.collection
     grid = collection.grid
-    made = make_tables(collection, scene.analysis)
-    drawn = dict.fromkeys(file.figure for file in plan(grid))
+    made = [*make_tables(collection, scene.analysis).values(), *_controls(scene)]
+    drawn = dict.fromkeys(file.figure for file in plan(scene.whole.grid))
     commands = [("this page", "ipbench report RESULTS"), ("the tables", "ipbench tables RESULTS")]
     commands += [(f"figure {name}", "ipbench figures RESULTS") for name in FIGURES if name in drawn]
     if planned:
@@ -87,7 +89,7 @@ def of_experiment(scene: Scene, planned: bool = True) -> Contents:
         opening=(*_result(scene), _state(scene), *in_short(rankings(collection))),
         cells=_cells(scene),
         differences=_differences(scene),
-        tables=tuple(made.values()),
+        tables=tuple(made),
         links={},
         provenance=(hardware(collection), software(collection), *_versions(scene)),
         commands=tuple(commands),
@@ -139,6 +141,14 @@ def of_several(scenes: Mapping[str, Scene]) -> Contents:
         x="",
         metric="accuracy",
     )
+
+
+def _controls(scene: Scene) -> list[Table]:
+    """What the controls tell, in sentences and in numbers; nothing where there are none."""
+    if not nets_with_controls(scene.whole.grid):
+        return []
+    names = replace(labels(scene.collection.grid), reached=reached_by_knob(scene.collection))
+    return [verdicts_table(names, scene.survival), survival_table(scene.whole, names, scene.survival)]
 
 
 def _result(scene: Scene) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ipbench.analysis.collect import Collection, load
+from ipbench.analysis.collect import Collection, load_both
 from ipbench.analysis.comparisons import Analysis, analyse
 from ipbench.analysis.labels import labels
 from ipbench.analysis.places import places
@@ -13,7 +13,9 @@ from ipbench.analysis.plan import TABLE_FORMATS, tables_of
 from ipbench.analysis.rankings import in_short, rankings
 from ipbench.analysis.reached import reached_by_knob
 from ipbench.analysis.render import Table, csv, latex, markdown, page
+from ipbench.analysis.survival import survival
 from ipbench.analysis.tables.accuracy import accuracy_table
+from ipbench.analysis.tables.controlled import survival_table
 from ipbench.analysis.tables.paired import global_table, methods_table, paired_table
 from ipbench.analysis.tables.runs import cost_table, missing_table
 from ipbench.analysis.tables.setups import setups_table
@@ -30,18 +32,32 @@ def write_tables(results: Path) -> list[Path]:
     Raises:
         BadInput: `runs.parquet` is missing, damaged or of another grid.
     """
-    collection = load(results)
-    tables = make_tables(collection)
-    paths = []
-    for name in tables_of(collection.grid):
-        for suffix in TABLE_FORMATS:
-            paths.append(results / "tables" / f"{name}.{suffix}")
-            write_text(paths[-1], _WRITERS[suffix](tables[name]))
+    whole, own = load_both(results)
+    tables = make_tables(own, whole=whole)
+    paths: list[Path] = []
+    for name in tables_of(whole.grid):
+        paths += write_table(results, tables[name])
     return paths
 
 
-def make_tables(collection: Collection, analysis: Analysis | None = None) -> dict[str, Table]:
-    """Every table of a collection, by name; `analysis` is its `analyse`, if that is there already."""
+def write_table(results: Path, table: Table) -> list[Path]:
+    """Write a table under `results/tables/` in all formats; returns the files."""
+    paths = {suffix: results / "tables" / f"{table.name}.{suffix}" for suffix in TABLE_FORMATS}
+    for suffix, path in paths.items():
+        write_text(path, _WRITERS[suffix](table))
+    return list(paths.values())
+
+
+def make_tables(
+    collection: Collection, analysis: Analysis | None = None, whole: Collection | None = None
+) -> dict[str, Table]:
+    """Every table of a collection, by name.
+
+    Args:
+        collection: without controls.
+        analysis: its `analyse`, if that is there already.
+        whole: the same with its controls, of which there is a table if there are any.
+    """
     names = replace(labels(collection.grid), reached=reached_by_knob(collection))
     analysis = analysis or analyse(collection)
     side_by_side = rankings(collection)
@@ -59,6 +75,8 @@ def make_tables(collection: Collection, analysis: Analysis | None = None) -> dic
         made.append(setups_table(collection, names, side_by_side))
     if "twins" in tables_of(collection.grid):
         made.append(twins_table(collection, names))
+    if whole is not None and "survival" in tables_of(whole.grid):
+        made.append(survival_table(whole, names, survival(whole)))
     return {table.name: table for table in made}
 
 

@@ -1,0 +1,105 @@
+"""What is left of gains under controls as plain text for a terminal: a block for each method and sparsity."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ipbench.analysis.collect import Collection, load_both
+from ipbench.analysis.figures import draw
+from ipbench.analysis.flips import ALPHA, CLAIM_SEEDS
+from ipbench.analysis.labels import Labels, labels, metric_name
+from ipbench.analysis.panels import panel_title
+from ipbench.analysis.plan import nets_with_controls, plan
+from ipbench.analysis.reached import reached_by_knob
+from ipbench.analysis.style import LABEL
+from ipbench.analysis.survival import ORIGIN, Line, Survival, survival
+from ipbench.analysis.tables import write_table
+from ipbench.analysis.tables.controlled import CLAIMED, sentences, survival_table, told, told_share
+from ipbench.analysis.terminal import WIDTH
+from ipbench.analysis.text import NOTHING
+from ipbench.errors import BadInput
+from ipbench.spec import NO_CONTROL, SPACES
+
+_CONTROL, _SIDE = 16, 24
+
+
+def write(results: Path) -> tuple[str, list[Path]]:
+    """Write the table and the figures of controls of `results/runs.parquet`; returns them as text, and the files.
+
+    Raises:
+        BadInput: `runs.parquet` is missing, damaged or of another grid, or there are no controls.
+    """
+    whole, own = load_both(results)
+    if not nets_with_controls(whole.grid):
+        raise BadInput(
+            f"{results}: no run of it is a control of another one; give the experiment `controls: [none, shuffle, ...]`"
+        )
+    found = survival(whole)
+    names = replace(labels(own.grid), reached=reached_by_knob(own))
+    files = write_table(results, survival_table(whole, names, found))
+    drawn = draw(results, [file for file in plan(whole.grid) if file.figure == "survival"])
+    return text(whole, found), [*files, *drawn]
+
+
+def text(collection: Collection, found: Survival) -> str:
+    """The controls of a collection, in lines of at most `WIDTH` characters but for long names."""
+    own = collection.without_controls()
+    names = replace(labels(own.grid), reached=reached_by_knob(own))
+    metric = metric_name(collection.grid.cells)
+    lines = textwrap.wrap(
+        f"{collection.grid.title}: what is left of a gain over random pruning under controls; test {metric} in"
+        " percentage points, [95 % interval], paired by seed", WIDTH,
+    )  # fmt: skip
+    last = None
+    for line in found.lines:
+        net = (line.row.any.dataset, line.row.any.model)
+        lines += ["", ", ".join(net)] if net != last else []
+        last = net
+        lines += ["", *_block(names, line)]
+    gains, taken, apart = found.members
+    notes = [
+        f"{CLAIMED.strip()}: claimed, with 5 % error each over the gains ({gains}), what controls take ({taken}), the"
+        f" differences of IP and SP ({apart}); p (max-T) of at most {ALPHA:g}, from {CLAIM_SEEDS} seeds on.",
+        "%: the share of the gain that is left. docs/rules.md, Controls, says what each control is.",
+    ]
+    return "\n".join([*lines, "", *(part for note in notes for part in textwrap.wrap(note, WIDTH)), ""])
+
+
+def _name(names: Labels, line: Line) -> str:
+    """A method, what tells its variant from others, and the sparsity: 'snip, erk, 0.9'."""
+    return f"{panel_title(names, line.row)}, {names.row(line.row, 'sparsity')}"
+
+
+def _block(names: Labels, line: Line) -> Iterator[str]:
+    yield _name(names, line)
+    spaces = [space for space in SPACES if space in line.sides]
+    heads = [LABEL[space] for space in spaces] + (["IP − SP"] if line.apart else [])
+    yield _row("", *heads)
+    for control in (NO_CONTROL, *line.controls):
+        columns = [_side(line, space, control) for space in spaces]
+        if line.apart:
+            apart = line.apart.get(control)
+            columns.append(" ".join(filter(None, (told(apart.difference), apart.verdict))) if apart else NOTHING)
+        yield _row("over random" if control == NO_CONTROL else control, *columns)
+    for head, sentence in sentences(line):
+        yield from textwrap.wrap(f"{head}: {sentence}", WIDTH, initial_indent="  ", subsequent_indent="    ")
+
+
+def _row(control: str, *columns: str) -> str:
+    return "  ".join([f"  {control:<{_CONTROL}}", *(f"{column:<{_SIDE}}" for column in columns)]).rstrip()
+
+
+def _side(line: Line, space: str, control: str) -> str:
+    side = line.sides[space]
+    if control == NO_CONTROL:
+        return told(side.gain)
+    if control == ORIGIN:
+        return f"dense {told(side.extra)}" if side.extra else NOTHING
+    if control not in side.taken:
+        return NOTHING
+    one = side.taken[control]
+    mark = CLAIMED if one.claimed else ""
+    return told_share(one.share) + mark if one.share else told(side.left.get(control))
