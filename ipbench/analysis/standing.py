@@ -135,7 +135,7 @@ def told(found: Standing) -> list[str]:
 
 
 def _net(cell: Cell) -> str:
-    return " ".join((cell.dataset, cell.model, cell.method))
+    return " ".join((cell.dataset, cell.model, cell.method, cell.control))
 
 
 def _unfinished(results: Path, now: float) -> Iterable[Job]:

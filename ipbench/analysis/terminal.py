@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ipbench.analysis.cells import CellStatistics, Counts, all_cells, counts
-from ipbench.analysis.collect import Collection, load
+from ipbench.analysis.collect import Collection, load_both
 from ipbench.analysis.comparisons import Comparison, analyse, pair_name
 from ipbench.analysis.grid import Cell, Grid, Row
 from ipbench.analysis.labels import Labels, guess_text, knob_text, labels, metric_name, share_text
@@ -36,7 +36,10 @@ def summary(results: Path) -> str:
     Raises:
         BadInput: `runs.parquet` is missing, damaged or of another grid.
     """
-    return summarise(load(results))
+    whole, own = load_both(results)
+    controls = len(whole.grid.cells) - len(own.grid.cells)
+    more = f"\n{controls:,} cells of controls are not in it; `ipbench survive {results}` tells of them."
+    return summarise(own) + (more if controls else "")
 
 
 def summarise(collection: Collection) -> str:

@@ -20,6 +20,7 @@ from ipbench.analysis.text import percent, seconds
 from ipbench.errors import BadInput
 from ipbench.output import Lenient
 from ipbench.planning.experiment import Experiment
+from ipbench.spec import NO_CONTROL
 from ipbench.store import read_json
 
 #: Seconds between two looks at the files, and the largest share of the time that looking may take.
@@ -104,7 +105,8 @@ class Watch:
         """Which cell, and how accurate its nets are."""
         variant = self._labels.variant(cell)
         level = "" if cell.dense else f"p = {self._labels.text(cell, 'sparsity')}"
-        name = ", ".join(filter(None, (cell.method, variant)))
+        control = "" if cell.control == NO_CONTROL else cell.control
+        name = ", ".join(filter(None, (cell.method, variant, control)))
         net = f"{cell.dataset} {cell.model}  " if len({(c.dataset, c.model) for c in self._cells.values()}) > 1 else ""
         return f"{net}{name:12}  {cell.space.upper()}  {level:9}  {self._result(cell)}".rstrip()
 
