@@ -281,7 +281,7 @@ def test_fresh_is_checked():
     assert str(Slice(fresh=("norms", "biases"))) == "cut dead channels (fresh norms and biases)"
 
 
-@pytest.mark.parametrize("space", ["sp", "ip"])
+@pytest.mark.parametrize("space", [pytest.param("sp", marks=pytest.mark.long), "ip"])
 def test_a_fresh_net_is_the_same_after_a_stop(registry, tmp_path, monkeypatch, space):
     from ipbench.machine import stopping
     from tests.test_stopping import stop_at

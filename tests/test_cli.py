@@ -62,6 +62,7 @@ def test_fused_seeds_change_no_record(tmp_path, capsys):
     assert [run["seed"] for run in json.loads(done.read_text())["runs"]] == [0, 3]
 
 
+@pytest.mark.processes
 def test_the_shape_of_a_job_changes_no_record(tmp_path):
     """Lottery tickets whose levels continue each other, and random masks, in blocks of several shapes."""
     experiment = Experiment.from_config(

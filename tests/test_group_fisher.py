@@ -89,7 +89,9 @@ def readers(net: SparseNet) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in ("flops", "internal") else name for name in CASES]
+)
 def test_groups_scores_and_removals_are_those_of_the_reference(name, monkeypatch):
     """The groups, the scores of all units at every removal, which goes, and so the weights in between."""
     case, wanted = CASES[name], GOLDEN[name]
@@ -192,7 +194,7 @@ def test_a_score_is_the_sum_over_images_of_squares_of_sums_over_layers():
 @pytest.mark.parametrize(
     ("model", "shape", "space"),
     [
-        ("resnet20-cifar", (1, 8, 8), "ip"), ("regnet_x_400mf", (3, 32, 32), "sp"),
+        ("resnet20-cifar", (1, 8, 8), "ip"), pytest.param("regnet_x_400mf", (3, 32, 32), "sp", marks=pytest.mark.long),
         pytest.param("mobilenet-v1", (1, 8, 8), "sp", marks=pytest.mark.long),
         pytest.param("mobilenet_v2", (3, 32, 32), "sp", marks=pytest.mark.long),
         pytest.param("googlenet-cifar", (1, 8, 8), "sp", marks=pytest.mark.long),
@@ -271,6 +273,7 @@ def test_budgets_that_cannot_be_met_and_scores_that_are_no_numbers():
         updater._remove(view, 0)
 
 
+@pytest.mark.long
 def test_internal_only_leaves_what_skip_connections_share():
     net = net_of(toy(4), sparsity="0.2").double()
     view, updater = updater_of(net, every=1, internal=True)

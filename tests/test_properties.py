@@ -165,7 +165,7 @@ def finish(run: Run, blocks: list[str]) -> tuple[SparseNet, dict[str, Any], Watc
     return net, describe(net, DATA, state), watch
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
+@settings(derandomize=True, database=None, deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
 @given(run=runs(), blocks=nets)
 def test_every_run_keeps_its_budget_and_its_off_values_at_every_step(run, blocks):
     """And ends as the record says, the same when it is done again."""

@@ -207,7 +207,9 @@ TINY = Recipe(epochs=1, batch_size=20, lr=0.05, train_examples=60)
 
 
 @pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("model", ["small-vgg", "resnet20-cifar", "resnet18-cifar"])
+@pytest.mark.parametrize(
+    "model", ["small-vgg", "resnet20-cifar", pytest.param("resnet18-cifar", marks=pytest.mark.long)]
+)
 def test_a_trained_net_is_the_same_masked_and_sliced(tmp_path, model, space):
     """The trained constants of channels without filters are zero in the masked one, too."""
     run = sliced_run("masked", [PRUNE, Train()], model=model, recipe=TINY, **SPACES[space])
@@ -256,7 +258,10 @@ def test_training_the_small_net_is_training_the_masked_one(tmp_path):
 # Interruptions.
 
 
-@pytest.mark.parametrize(("name", "space"), [("before", "ip"), ("between", "sp"), ("twice", "sp"), ("rewound", "ip")])
+@pytest.mark.parametrize(
+    ("name", "space"),
+    [("before", "ip"), ("between", "sp"), ("twice", "sp"), pytest.param("rewound", "ip", marks=pytest.mark.long)],
+)
 @pytest.mark.usefixtures("every_epoch")
 def test_interrupted_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch, name, space):
     """Stopped at the end of every stage and epoch, and between a cut and the state that tells of it."""

@@ -14,6 +14,8 @@ from ipbench.planning.experiment import Experiment
 from ipbench.runs.execute import Environment, execute
 from ipbench.store import write_json
 
+pytestmark = pytest.mark.processes
+
 METHODS = '''
 from ipbench.methods import before_training, method
 

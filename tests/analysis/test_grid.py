@@ -199,7 +199,7 @@ def test_plan_names_every_file():
     assert files[0].labels == {
         "figure": "forest", "dataset": "digits", "model": "lenet", "method": "all", "space": "both",
     }  # fmt: skip
-    assert len(plan_tables(grid())) == 28  # seven tables in four formats
+    assert len(plan_tables(grid())) == 32  # eight tables in four formats
 
 
 def test_plan_of_one_space_has_no_difference():

@@ -115,6 +115,7 @@ def test_equal_records_give_equal_bytes(results, text, tmp_path):
     assert page.whole(contents.of_experiment(Scene(collect(results))), tmp_path / "x.html") == text
 
 
+@pytest.mark.long
 def test_the_index_leads_to_every_page(results):
     other = write(results.parent / "two", grid(("snip",), ("0.9",), spaces=("sp",)) | {"name": "two"})
     write_runs(other)
@@ -154,6 +155,7 @@ def test_bad_calls_are_one_line(results, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_large_grid_stays_small(tmp_path):
     """10,000 runs: 1,000 cells of ten seeds."""
     names, sparsities = [f"method-{number}" for number in range(50)], [f"0.{number}" for number in range(500, 510)]

@@ -33,6 +33,7 @@ def test_blocks_run_in_their_order(page):
         exec(compile(block, page, "exec"), names)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.long) for n in EXAMPLES])
 def test_examples_run(name, tmp_path):
     example = ROOT / "examples" / name

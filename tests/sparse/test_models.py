@@ -59,7 +59,9 @@ def test_our_models(name):
     check(name, *OURS[name])
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name == "vgg16_bn" else name for name in TORCHVISION]
+)
 def test_models_of_torchvision(name):
     pixels, groups, units = TORCHVISION[name]
     check(name, (3, pixels, pixels), groups, units)
