@@ -126,6 +126,8 @@ def _no_gain(gain: Finding) -> Verdict:
         return Verdict("worse than random", f"Worse than random pruning: {told} points.")
     if gain.within:
         return Verdict("no gain", f"No gain over random pruning: {told} points, within ±{gain.margin:g}.")
+    if gain.comparison.interval.lower > 0:  # of one of many tests, or of a grid that is not finished
+        return Verdict("gain not claimed", f"A gain over random pruning is seen and not claimed: {told} points.")
     return Verdict("no gain shown", f"No gain over random pruning is shown: {told} points.")
 
 
@@ -239,12 +241,14 @@ def survives(own: Finding, under: Finding, taken: Finding) -> str:
         taken: the first less the second.
 
     Returns:
-        `survives`, `survives in part`, `does not survive`, `undecided`, `no difference shown`, or why there is none.
+        `survives`, `survives in part`, `does not survive`, `undecided`, `no difference shown`, `not claimed`, or why
+        there is none.
     """
     if state := own.state or under.state or taken.state:
         return state
     if not own.claim:
-        return "no difference shown"
+        low, high = own.comparison.interval.lower, own.comparison.interval.upper
+        return "not claimed" if low > 0 or high < 0 else "no difference shown"
     sign = math.copysign(1, own.comparison.mean)
     less = bool(taken.claim) and taken.comparison.mean * sign > 0
     there = bool(under.claim) and under.comparison.mean * sign > 0

@@ -16,7 +16,10 @@ GOOD = {
 }
 NAME = "not a name: use letters, digits, '_', '-' and '.', at most 64, the first a letter or digit"
 RANGE = "a number from 0 up to, not including, 1"
-KEYS = "valid: allocations, basis, budgets, controls, datasets, loader, margin, methods, mode, models, off, patterns, recipe, seeds"
+KEYS = (
+    "valid: allocations, basis, budgets, controls, datasets, loader, margin, methods, mode, models, off, patterns,"
+    " recipe, seeds"
+)
 
 
 def changed(id: str, lines: str, *says: str) -> Case:
