@@ -133,9 +133,10 @@ def _rows(scene: Scene, net: tuple[str, str] | None = None) -> list[Row]:
 def _figure(lines: Sequence[Line], heading: str, note: str, margin: float) -> Figure:
     names = [textwrap.shorten(line.name, 44, placeholder="…") for line in lines]
     widest = max([10, *(len(name) for name, line in zip(names, lines, strict=True) if not line.heading)])
+    numbers = max([0, *(len(_numbers(line)) for line in lines if not line.heading)])
     sheet = page(
-        [1], [""], note, height=_ROW * (len(lines) + 0.4), left=0.2 + _CHARACTER * widest, right=_NUMBERS,
-        legend_rows=2,
+        [1], [""], note, height=_ROW * (len(lines) + 0.4), left=0.2 + _CHARACTER * widest,
+        right=max(_NUMBERS, _CHARACTER * numbers), legend_rows=2,
     )  # fmt: skip
     (axes,) = sheet.panels
     drawn = [_line(axes, at, line) for at, line in enumerate(lines)]
@@ -176,7 +177,6 @@ def _line(axes: Axes, at: int, line: Line) -> bool:
     if line.heading:
         return False
     found = line.average
-    text = "no average: options or FBs vary" if found is None else found.state or "no complete comparison"
     if found and found.comparison.n:
         shown, whole = found.comparison, line.name == WHOLE
         mean, bar = 100 * shown.mean, shown.interval
@@ -185,9 +185,20 @@ def _line(axes: Axes, at: int, line: Line) -> bool:
             mean, at, marker="D", color=colour, markerfacecolor=verdict_fill(found), markersize=6.5 if whole else 5,
             zorder=5,
         )  # fmt: skip
-        numbers = with_interval(points(shown.mean), points(bar.lower), points(bar.upper))
-        text = f"{numbers}, n = {shown.n}" + (f", {found.state}" if found.state else "")
     axes.annotate(
-        text, (1.03, at), xycoords=axes.get_yaxis_transform(), va="center", size=style.FONT_SMALL, color=style.GREY
-    )
+        _numbers(line), (1.03, at), xycoords=axes.get_yaxis_transform(), va="center", size=style.FONT_SMALL,
+        color=style.GREY,
+    )  # fmt: skip
     return bool(line.singles) or bool(found and found.comparison.n)
+
+
+def _numbers(line: Line) -> str:
+    """What stands on the right of a row: its average, or why there is none."""
+    found = line.average
+    if found is None:
+        return "no average: options or FBs vary"
+    shown, bar = found.comparison, found.comparison.interval
+    if not shown.n:
+        return found.state or "no complete comparison"
+    numbers = with_interval(points(shown.mean), points(bar.lower), points(bar.upper))
+    return f"{numbers}, n = {shown.n}" + (f", {found.state}" if found.state else "")
