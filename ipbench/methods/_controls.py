@@ -40,14 +40,13 @@ class _Parts:
     Attributes:
         start: the run that is continued; None if it begins with initial values.
         last: the last stage that changes masks.
-        rest: what is done with what the masks leave.
-        own: whether `rest` has a training of the method's; else it is that in which masks change, without its changes.
+        rest: what is done with what the masks leave; without a training of its own, that in which masks change, without
+            its changes.
     """
 
     start: Continue | None
     last: Stage
     rest: tuple[Stage, ...]
-    own: bool
 
     @property
     def rewinds(self) -> bool:
@@ -65,10 +64,10 @@ def _parts(stages: Sequence[Stage]) -> _Parts:
     place = changing(stages)[-1]
     rest = tuple(stages[place + 1 :])
     if any(isinstance(stage, Train) for stage in rest):
-        return _Parts(start, stages[place], rest, True)
+        return _Parts(start, stages[place], rest)
     before = [stage for stage in stages[: place + 1] if isinstance(stage, Train)]
     plain = [replace(before[-1], update=None, until="end")] if before else []
-    return _Parts(start, stages[place], (*rest, *plain), False)
+    return _Parts(start, stages[place], (*rest, *plain))
 
 
 def without_meaning(stages: Sequence[Stage], run: Run) -> str:

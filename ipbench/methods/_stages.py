@@ -394,8 +394,9 @@ def with_slice(stages: list[Stage], run: Run) -> list[Stage]:
 
 def changing(stages: Sequence[Stage]) -> list[int]:
     """The places of the stages that change masks."""
-    return [place for place, stage in enumerate(stages) if isinstance(stage, AT_ONCE) or _updating(stage)]
+    return [place for place, stage in enumerate(stages) if isinstance(stage, AT_ONCE) or updating(stage)]
 
 
-def _updating(stage: Stage) -> bool:
+def updating(stage: Stage) -> bool:
+    """Whether masks change while a stage trains."""
     return isinstance(stage, Train) and stage.update is not None and stage.update.masks != "stay"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from ipbench import methods
 from ipbench.data import catalog
 from ipbench.errors import BadInput
-from ipbench.methods import Method, Stage, Train
-from ipbench.methods._stages import AT_ONCE
+from ipbench.methods import Method, Train
+from ipbench.methods._stages import AT_ONCE, updating
 from ipbench.spec import Recipe, Run
 
 
@@ -108,15 +108,10 @@ def _trained(runs: list[Run], known: dict[str, Method]) -> tuple[tuple[Training,
                 pruning, within = len(found), False
             elif isinstance(stage, Train):
                 found.append(_training(stage, run))
-                if _changes(stage):
+                if updating(stage):
                     pruning, within = len(found), True
     # Pruned while it is trained, and nothing behind it: that training is the one that makes the net what it is.
     return tuple(found), pruning - 1 if within and pruning == len(found) else pruning
-
-
-def _changes(stage: Stage) -> bool:
-    """Whether masks change while a stage trains."""
-    return isinstance(stage, Train) and stage.update is not None and stage.update.masks != "stay"
 
 
 def _training(stage: Train, run: Run) -> Training:
