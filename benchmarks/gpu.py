@@ -24,7 +24,8 @@ from scipy import stats
 
 from ipbench.data.loaders import Batch
 from ipbench.machine.provenance import provenance
-from ipbench.runs.execute import Environment, begin_anew, build_net, channels_last
+from ipbench.runs.building import build_net
+from ipbench.runs.environment import Environment, begin_anew, channels_last
 from ipbench.runs.state import State
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.selection import largest

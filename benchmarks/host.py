@@ -25,7 +25,7 @@ from torch import nn
 
 from ipbench.machine.provenance import provenance
 from ipbench.models.resnet import BasicBlock, PaddedShortcut
-from ipbench.runs.execute import Environment, begin_anew, channels_last
+from ipbench.runs.environment import Environment, begin_anew, channels_last
 from ipbench.sparse import selection
 from ipbench.sparse.net import SparseNet
 from ipbench.spec import Recipe, Run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from torch import nn
 from ipbench import methods
 from ipbench.data import catalog as datasets
 from ipbench.data.loaders import Batch
+from ipbench.methods._method import REGISTRY
 from ipbench.models import catalog as models
+from ipbench.runs import building
 from ipbench.runs import state as resume
 from ipbench.sparse.net import SparseNet
 from tests.several import Several, several
-from tests.tiny import make_run, tiny_conv
+from tests.tiny import builder, make_run, tiny_conv
 
 #: The files that take longest. They come first, so that of several workers none has a long one left for the end.
 LONGEST_FIRST = (
@@ -73,6 +76,24 @@ def nothing_of_users() -> Iterator[None]:
     yield
     datasets.OWN.clear()
     models.OWN.clear()
+
+
+@pytest.fixture(autouse=True)
+def registry() -> Iterator[None]:
+    """The methods that a test registers are gone afterwards, and the modules of their files."""
+    before, modules = methods.methods(), set(sys.modules)
+    yield
+    REGISTRY.clear()
+    REGISTRY.update(before)
+    for name in set(sys.modules) - modules:
+        if name.startswith("ipbench_method_"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model is `tiny_conv`: 224 weights, in `ip` two FBs with 162 entries."""
+    monkeypatch.setattr(building, "build_model", builder(tiny_conv))
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ from ipbench.methods._ratios import rates_of
 from ipbench.methods.magnitude import magnitude
 from ipbench.models.build import build
 from ipbench.planning.experiment import Experiment
-from ipbench.runs.execute import Environment, end_path, execute
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import end_path
 from ipbench.runs.state import read_end
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.selection import Impossible, count_of
@@ -40,13 +42,6 @@ def keep_first(net, *, share: float = 0.5):
         masks[name] = torch.zeros_like(masks[name])
         masks[name][: round(len(masks[name]) * share)] = True
     return masks
-
-
-@pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    methods.methods()
-    monkeypatch.setattr(methods._declare, "REGISTRY", known := dict(methods.REGISTRY))
-    monkeypatch.setattr(methods, "REGISTRY", known)
 
 
 # Blocks and rates.
@@ -177,7 +172,7 @@ def chosen_run(**values: Any) -> Run:
 
 
 @pytest.mark.parametrize("space", ["sp", "ip"])
-def test_a_knob_makes_the_budget_a_result(registry, tmp_path, space):
+def test_a_knob_makes_the_budget_a_result(tmp_path, space):
     declare(lambda share: [Choose(keep_first, "the first", {"share": share or 0.9}), Train()])
     record = execute(chosen_run(options={"share": 0.5}, space=space), tmp_path, Environment())
     outcome = record["outcome"]
@@ -188,7 +183,7 @@ def test_a_knob_makes_the_budget_a_result(registry, tmp_path, space):
         execute(chosen_run(sparsity="0.5", space=space), tmp_path, Environment())
 
 
-def test_both_a_knob_and_a_sparsity_are_refused(registry):
+def test_both_a_knob_and_a_sparsity_are_refused():
     declare(lambda share: [Choose(keep_first, "the first"), Train()])
     with pytest.raises(BadInput, match=r"share=0\.5 says how much is pruned, and sparsity 0\.7 does, too"):
         methods.get("chosen").check_run(chosen_run(sparsity="0.7", options={"share": 0.5}), "here")
@@ -208,7 +203,7 @@ def test_both_a_knob_and_a_sparsity_are_refused(registry):
             return [Train()]
 
 
-def test_a_grid_has_one_run_for_a_knob_and_all_sparsities_without(registry):
+def test_a_grid_has_one_run_for_a_knob_and_all_sparsities_without():
     declare(lambda share: [Choose(keep_first, "the first"), Train()], allocation="uniform")
     config = {
         "datasets": "digits", "models": "small-vgg", "methods": ["magnitude", {"name": "chosen", "share": [0.0, 0.5]}],
@@ -235,7 +230,7 @@ def test_a_grid_has_one_run_for_a_knob_and_all_sparsities_without(registry):
         (lambda net: {name: mask.float() for name, mask in net.masks.items()}, "is none of shape"),
     ],
 )
-def test_what_is_no_choice_is_refused(registry, tmp_path, answer, message):
+def test_what_is_no_choice_is_refused(tmp_path, answer, message):
     declare(lambda share: [Choose(answer, "nothing"), Train()])
     with pytest.raises(BadInput, match=message):
         execute(chosen_run(options={"share": 0.5}), tmp_path, Environment())
@@ -282,7 +277,7 @@ def test_fresh_is_checked():
 
 
 @pytest.mark.parametrize("space", [pytest.param("sp", marks=pytest.mark.long), "ip"])
-def test_a_fresh_net_is_the_same_after_a_stop(registry, tmp_path, monkeypatch, space):
+def test_a_fresh_net_is_the_same_after_a_stop(tmp_path, monkeypatch, space):
     from ipbench.machine import stopping
     from tests.test_stopping import stop_at
 
@@ -306,7 +301,7 @@ def test_a_fresh_net_is_the_same_after_a_stop(registry, tmp_path, monkeypatch, s
     assert all(torch.equal(ends[0].net[name], tensor) for name, tensor in ends[1].net.items())
 
 
-def test_the_view_of_a_choice_is_that_of_an_updater(registry, tmp_path):
+def test_the_view_of_a_choice_is_that_of_an_updater(tmp_path):
     seen = []
 
     def look(net):

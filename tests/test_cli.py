@@ -118,7 +118,7 @@ def test_grid_json(capsys):
 
 
 def test_an_external_method_shows_up_everywhere(tmp_path, capsys, monkeypatch):
-    from ipbench.methods._declare import REGISTRY
+    from ipbench.methods._method import REGISTRY
 
     file = tmp_path / "smallest.py"
     file.write_text(EXTERNAL)

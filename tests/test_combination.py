@@ -13,7 +13,7 @@ from ipbench.data.loaders import Data
 from ipbench.methods import _combination_bracket, _combination_planes, cops
 from ipbench.methods._combination import Infeasible, Unsolved, combine
 from ipbench.models.build import build
-from ipbench.planning.experiment import merged_recipe
+from ipbench.planning.axes import merged_recipe
 from ipbench.sparse.net import SparseNet
 from tests.tiny import make_run
 

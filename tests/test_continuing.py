@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +10,16 @@ import pytest
 from ipbench import methods
 from ipbench.errors import BadInput
 from ipbench.methods import Continue, Prune, Train, Updater, method
-from ipbench.methods._declare import REGISTRY
 from ipbench.methods.magnitude import magnitude
-from ipbench.models.initialise import initialise
 from ipbench.planning.experiment import Experiment
-from ipbench.runs import execute as running
-from ipbench.runs.execute import Environment, execute
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
 from ipbench.spec import Basis, Recipe, Run
 from ipbench.store import read_json
-from tests.tiny import tiny_conv
 
 RECIPE = Recipe(epochs=2, batch_size=20, lr=0.05, schedule="cosine", train_examples=100, validation=0.2)
 ONCE = Prune(magnitude, "magnitude")
 HERE = Environment()
-
-
-@pytest.fixture(autouse=True)
-def registry() -> Iterator[None]:
-    """The methods that a test registers are gone afterwards."""
-    before = methods.methods()
-    yield
-    REGISTRY.clear()
-    REGISTRY.update(before)
-
-
-@pytest.fixture
-def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(name, shape, classes, seed, scheme, told=None):
-        net = tiny_conv(shape[0], classes)
-        initialise(net, seed, scheme)
-        return net
-
-    monkeypatch.setattr(running, "build_model", build)
 
 
 def run_of(method: str, sparsity: str = "0.5", **values: Any) -> Run:

@@ -19,22 +19,26 @@ from ipbench.analysis.grid import parse, to_json
 from ipbench.cli.main import main
 from ipbench.errors import BadInput
 from ipbench.methods import Rewind, Slice, Take, Train
-from ipbench.methods._declare import REGISTRY
 from ipbench.models.initialise import initialise
 from ipbench.packing.net import pack
 from ipbench.planning.experiment import Experiment
+from ipbench.runs import building
 from ipbench.runs import execute as running
-from ipbench.runs.execute import Environment, build_net, end_path, execute, open_data
+from ipbench.runs.building import build_net, open_data
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import end_path
 from ipbench.runs.state import read_end
 from ipbench.sparse import measure
+from ipbench.sparse.dense_shapes import of_the_dense_net
 from ipbench.sparse.net import SparseNet
-from ipbench.sparse.patterns import of_the_dense_net, selector
+from ipbench.sparse.patterns import selector
 from ipbench.sparse.rearranging import narrowed, rearranged
 from ipbench.sparse.selection import Impossible
 from ipbench.sparse.structure import Structure
 from ipbench.spec import CONTROLS, NO_CONTROL, Recipe, Run
 from ipbench.store import tensors_digest, write_json
-from tests.tiny import make_run, tiny_conv, tiny_stack
+from tests.tiny import builder, make_run, tiny_conv, tiny_stack
 
 RECIPE = Recipe(epochs=2, batch_size=20, lr=0.05, schedule="cosine", train_examples=100, validation=0.2)
 HERE = Environment()
@@ -44,12 +48,7 @@ HERE = Environment()
 def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs train a tiny net whose filters can all be cut."""
 
-    def build(name, shape, classes, seed, scheme, told=None):
-        net = tiny_stack(shape[0], classes)
-        initialise(net, seed, scheme)
-        return net
-
-    monkeypatch.setattr(running, "build_model", build)
+    monkeypatch.setattr(building, "build_model", builder(tiny_stack))
 
 
 def run_of(method: str, control: str = NO_CONTROL, sparsity: str = "0.7", **values: Any) -> Run:
@@ -232,8 +231,6 @@ def test_a_choice_by_filters_is_inverted(tmp_path):
 
 
 def test_what_chooses_by_no_score_cannot_be_inverted(tmp_path):
-    before = methods.methods()
-
     @methods.method(paper="none")
     def halves():
         def choose(net):
@@ -242,14 +239,8 @@ def test_what_chooses_by_no_score_cannot_be_inverted(tmp_path):
 
         return [methods.Choose(choose, "halves"), Train()]
 
-    try:
-        with pytest.raises(
-            BadInput, match="halves: control invert turns scores round, and what is kept here is chosen"
-        ):
-            execute(run_of("halves", "invert", sparsity="0.5"), tmp_path, HERE)
-    finally:
-        REGISTRY.clear()
-        REGISTRY.update(before)
+    with pytest.raises(BadInput, match="halves: control invert turns scores round, and what is kept here is chosen"):
+        execute(run_of("halves", "invert", sparsity="0.5"), tmp_path, HERE)
 
 
 def test_fine_tuning_begins_with_what_it_inherits(tmp_path):
@@ -294,7 +285,7 @@ def test_a_small_net_begins_as_nets_of_its_widths_do(tmp_path):
     end, data = read_end(end_path(tmp_path, source), source), open_data(run, HERE)
     net = build_net(run, data, HERE)
     net.cut(end.structure)
-    drawn = running.initial_values(net, data)
+    drawn = building.initial_values(net, data)
     made = tiny_stack(1, 10)
     for place in ("0", "3", "5"):
         made.get_submodule(place).weight = nn.Parameter(torch.empty(drawn[f"{place}.weight"].shape))

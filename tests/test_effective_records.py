@@ -9,8 +9,10 @@ from torch import nn
 from ipbench.analysis.checks import check_values
 from ipbench.analysis.grid import parse
 from ipbench.analysis.records import row
+from ipbench.runs import effective as counting
 from ipbench.runs.effective import describe_effective
-from ipbench.runs.execute import Environment, execute
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
 from ipbench.sparse.net import SparseNet
 from ipbench.spec import Recipe, Run, pair_of
 from tests.tiny import make_run
@@ -59,7 +61,7 @@ def test_an_impossible_run_tells_nothing(tmp_path):
     assert record["status"] == "impossible" and "effective" not in record
 
 
-def test_a_net_that_cannot_be_followed_has_a_reason():
+def test_a_net_that_cannot_be_followed_has_a_reason(capsys):
     class Remembering(nn.Module):
         def __init__(self):
             super().__init__()
@@ -72,6 +74,16 @@ def test_a_net_that_cannot_be_followed_has_a_reason():
 
     told = describe_effective(SparseNet(Remembering(), make_run(), (2,)))
     assert set(told) == {"reason"} and "writes into a tensor of the net" in told["reason"]
+    assert not capsys.readouterr().err  # nothing is wrong here
+
+
+def test_a_mistake_of_ours_is_told_and_costs_no_training(monkeypatch, capsys):
+    def broken(net: SparseNet) -> None:
+        raise IndexError("no such node")
+
+    monkeypatch.setattr(counting, "effective", broken)
+    assert describe_effective(SparseNet(nn.Linear(2, 2), make_run(), (2,))) == {"reason": "IndexError: no such node"}
+    assert "effective coefficients could not be counted: IndexError: no such node" in capsys.readouterr().err
 
 
 def test_operators_that_are_not_known_are_told():

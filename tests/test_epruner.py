@@ -21,7 +21,8 @@ from ipbench.methods._exemplars import choose, clustered, masks
 from ipbench.methods._projection import sparse_projection
 from ipbench.models.build import build
 from ipbench.planning.experiment import Experiment
-from ipbench.runs.execute import Environment, execute
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
 from ipbench.sparse import measure
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.selection import Impossible

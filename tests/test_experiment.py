@@ -16,7 +16,7 @@ import ipbench.planning.experiment as experiment_module
 from ipbench import methods, spec
 from ipbench.cli.main import main
 from ipbench.errors import BadInput
-from ipbench.methods._declare import REGISTRY
+from ipbench.methods._method import REGISTRY
 from ipbench.methods._patterns import without_meaning
 from ipbench.planning.experiment import Experiment
 
@@ -208,7 +208,7 @@ def test_patterns_and_budgets_are_axes():
 
 def test_a_method_may_declare_its_pattern(monkeypatch):
     filters = replace(methods.get("magnitude"), name="norms", pattern="filters")
-    monkeypatch.setitem(methods._declare.REGISTRY, "norms", filters)
+    monkeypatch.setitem(REGISTRY, "norms", filters)
     experiment = expand(methods=["norms", "snip", {"name": "norms", "pattern": "channels"}], seeds=1, sparsities=0.5)
     found = [(run.method, run.pattern) for run in experiment.runs if run.space == "sp"]
     assert found == [("norms", "filters"), ("snip", "coefficients"), ("norms", "channels")]
@@ -394,7 +394,7 @@ def test_planning_imports_no_torch():
 
 def test_levels_are_counted_too(monkeypatch):
     """A small rate has dozens of them between two sparsities."""
-    monkeypatch.setattr("ipbench.planning.experiment.MOST_CELLS", 20)
+    monkeypatch.setattr("ipbench.planning.expansion.MOST_CELLS", 20)
     config = {"datasets": "digits", "methods": [{"name": "lt", "rate": 0.05}], "sparsities": [0.9], "spaces": "sp"}
     with pytest.raises(BadInput, match="with the levels that its cells continue, more than 20 cells"):
         Experiment.from_config(config, "x").jobs()

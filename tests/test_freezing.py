@@ -7,7 +7,9 @@ import torch
 
 from ipbench.models.build import build
 from ipbench.planning.experiment import Experiment
-from ipbench.runs.execute import Environment, end_path, execute
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import end_path
 from ipbench.runs.state import read_end
 from ipbench.spec import Basis, Recipe, Run
 from ipbench.training.loop import Fading, learning_rate

@@ -20,7 +20,8 @@ from ipbench.methods import Gradual
 from ipbench.models.build import build
 from ipbench.runs import execute as running
 from ipbench.runs import stages, trials
-from ipbench.runs.execute import Environment, execute, set_mode
+from ipbench.runs.environment import Environment, set_mode
+from ipbench.runs.execute import execute
 from ipbench.runs.state import State
 from ipbench.sparse import measure
 from ipbench.sparse.layers import prunable_weights

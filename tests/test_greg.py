@@ -22,7 +22,9 @@ from ipbench.methods._growing import GrowDecay
 from ipbench.models.build import build
 from ipbench.planning.experiment import Experiment
 from ipbench.runs import state as states
-from ipbench.runs.execute import Environment, end_path, execute, record_path
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import end_path, record_path
 from ipbench.runs.state import read_end
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.patterns import selector

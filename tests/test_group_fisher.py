@@ -25,7 +25,9 @@ from ipbench.methods._fisher import COSTS, RemoveChannels
 from ipbench.models.build import build
 from ipbench.planning.experiment import Experiment
 from ipbench.runs import state as states
-from ipbench.runs.execute import Environment, end_path, execute, record_path
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import end_path, record_path
 from ipbench.runs.state import read_end
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.patterns import selector
@@ -434,16 +436,11 @@ def test_the_method_of_the_documentation(tmp_path):
     text = (Path(__file__).parents[1] / "docs" / "adding-a-method.md").read_text()
     (block,) = (part for part in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class OneByOne" in part)
     (tmp_path / "documented.py").write_text(block)
-    before = methods.methods()
-    try:
-        assert list(methods.load([tmp_path / "documented.py"]).values()) == [["one_by_one"]]
-        values = {"pattern": "channels", "budget": "macs", "sparsity": "0.03", "model": "small-vgg"}
-        run = Run(dataset="digits", method="one_by_one", recipe=RECIPE, options={"every": 1}, **values)
-        outcome = execute(run, tmp_path, HERE)["outcome"]
-        assert outcome["reached"] >= 0.03 and outcome["macs_now"] == outcome["macs_sliced"] < outcome["macs_dense"]
-    finally:
-        methods._declare.REGISTRY.clear()
-        methods._declare.REGISTRY.update(before)
+    assert list(methods.load([tmp_path / "documented.py"]).values()) == [["one_by_one"]]
+    values = {"pattern": "channels", "budget": "macs", "sparsity": "0.03", "model": "small-vgg"}
+    run = Run(dataset="digits", method="one_by_one", recipe=RECIPE, options={"every": 1}, **values)
+    outcome = execute(run, tmp_path, HERE)["outcome"]
+    assert outcome["reached"] >= 0.03 and outcome["macs_now"] == outcome["macs_sliced"] < outcome["macs_dense"]
 
 
 def test_published_numbers_stand_beside_the_cells_of_the_experiment():

@@ -12,19 +12,12 @@ import pytest
 from ipbench import methods
 from ipbench.analysis.collect import collect
 from ipbench.errors import BadProduct
-from ipbench.methods._declare import REGISTRY
+from ipbench.methods._method import REGISTRY
 from ipbench.planning.experiment import Experiment
-from ipbench.runs.execute import (
-    Environment,
-    content,
-    end_path,
-    execute,
-    finished,
-    handed_on,
-    record_path,
-    state_path,
-    versions,
-)
+from ipbench.runs.building import content
+from ipbench.runs.environment import Environment, versions
+from ipbench.runs.execute import execute, handed_on
+from ipbench.runs.records import end_path, finished, record_path, state_path
 from ipbench.runs.state import State, read_end
 from ipbench.spec import Recipe, Run
 from ipbench.store import read_json, write_json

@@ -21,7 +21,9 @@ from ipbench.methods._increments import Increments, increments, limit_of, multip
 from ipbench.methods._ranked import RankedDecay
 from ipbench.models.build import build
 from ipbench.runs import state as states
-from ipbench.runs.execute import Environment, end_path, execute, record_path
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import end_path, record_path
 from ipbench.runs.state import read_end
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.selection import Impossible

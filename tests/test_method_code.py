@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from ipbench import methods
-from ipbench.methods._declare import REGISTRY
-from ipbench.runs.execute import Environment, execute
+from ipbench.methods._method import REGISTRY
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
 from ipbench.spec import Recipe, Run
 from ipbench.user_code import code_of
 

@@ -29,7 +29,9 @@ from ipbench.methods._orthonormal import Orthonormal, layers, orthogonality, pen
 from ipbench.models.build import build, outline
 from ipbench.planning.experiment import Experiment
 from ipbench.runs import state as states
-from ipbench.runs.execute import Environment, execute, record_path
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import record_path
 from ipbench.sparse.measure import count
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.selection import Impossible

@@ -16,7 +16,7 @@ import pytest
 from ipbench import output
 from ipbench.cli.main import main
 from ipbench.cli.progress import epochs_bar
-from ipbench.methods._declare import REGISTRY
+from ipbench.methods._method import REGISTRY
 from ipbench.store import read_json
 
 SMALL = "--model lenet-300-100 --recipe epochs=1 --recipe warmup=0 --recipe train_examples=40 --recipe batch_size=20"

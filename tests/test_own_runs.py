@@ -24,7 +24,8 @@ from ipbench.models.build import build
 from ipbench.planning import own as planning
 from ipbench.planning.experiment import Experiment
 from ipbench.planning.numerics import numerics
-from ipbench.runs.execute import Environment, execute
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
 from ipbench.store import write_json
 
 ROOT = Path(__file__).parent.parent

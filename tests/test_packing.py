@@ -23,7 +23,9 @@ from ipbench.packing import mask_code as sparse_code
 from ipbench.packing import net as packing
 from ipbench.packing.file import MAGIC
 from ipbench.packing.net import inspect, pack, plain_state, unpack
-from ipbench.runs.execute import Environment, end_path, execute, record_path
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import end_path, record_path
 from ipbench.runs.state import End, read_end
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.structure import Structure

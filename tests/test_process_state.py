@@ -20,7 +20,6 @@ from ipbench.cli.main import main
 from ipbench.errors import BadInput
 from ipbench.machine import stopping
 from ipbench.machine.process_state import method_code
-from tests.bad_input.conftest import registry  # noqa: F401
 
 #: Every kind of state that a module can keep, one beside the file, and torch's own, all of it in the score.
 NASTY = '''
@@ -91,7 +90,7 @@ def outcomes(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: None) -> Iterator[Path]:  # noqa: F811
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name, content in FILES.items():
         (tmp_path / name).write_text(content)
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,10 @@ import torch
 from ipbench import NUMERICS
 from ipbench.data.loaders import Data
 from ipbench.errors import BadProduct
-from ipbench.runs.execute import Environment, build_net, channels_last, execute, record_path, state_path
+from ipbench.runs.building import build_net
+from ipbench.runs.environment import Environment, channels_last
+from ipbench.runs.execute import execute
+from ipbench.runs.records import record_path, state_path
 from ipbench.spec import Augmentation, Basis, Recipe, Run
 from ipbench.store import read_json, write_json
 

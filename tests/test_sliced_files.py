@@ -13,7 +13,9 @@ from ipbench.cli.main import main
 from ipbench.errors import BadInput, BadProduct
 from ipbench.models.build import build
 from ipbench.packing import dense, onnx_file
-from ipbench.runs.execute import Environment, end_path, execute, record_path
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import end_path, record_path
 from ipbench.runs.state import End, read_end, write_end
 from ipbench.sparse.net import SparseNet
 from ipbench.spec import Basis, Recipe, Run

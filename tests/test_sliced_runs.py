@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -17,14 +16,16 @@ from ipbench.errors import BadInput
 from ipbench.machine import stopping
 from ipbench.machine.stopping import Stopped
 from ipbench.methods import Continue, Prune, Rewind, Slice, Train, method
-from ipbench.methods._declare import REGISTRY
 from ipbench.methods._stages import with_slice
 from ipbench.models.build import build as true_build
 from ipbench.packing.net import pack, unpack
-from ipbench.runs import execute as running
+from ipbench.runs import building
 from ipbench.runs import stages as staged
-from ipbench.runs.execute import Environment, build_net, end_path, execute, state_path
+from ipbench.runs.building import build_net
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
 from ipbench.runs.latency import BATCH
+from ipbench.runs.records import end_path, state_path
 from ipbench.runs.stages import rewinding_point
 from ipbench.runs.state import State, read_end
 from ipbench.sparse.net import SparseNet
@@ -44,14 +45,10 @@ class Stop(Exception):
 
 
 @pytest.fixture(autouse=True)
-def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The methods that a test registers are gone afterwards; nothing is timed for long."""
+def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is timed for long."""
     monkeypatch.setattr("ipbench.sparse.measure.timing.MOST", 2)
     monkeypatch.setattr("ipbench.sparse.measure.timing.LEAST", 2)
-    before = methods.methods()
-    yield
-    REGISTRY.clear()
-    REGISTRY.update(before)
 
 
 def by_filter(net: SparseNet, batch: Any) -> dict[str, Tensor]:
@@ -398,4 +395,4 @@ def test_a_pattern_of_whole_channels_puts_a_slice_behind_the_last_stage_that_cha
 
 
 def test_models_are_those_of_the_package():
-    assert running.build_model is true_build
+    assert building.build_model is true_build

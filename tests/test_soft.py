@@ -14,7 +14,9 @@ from ipbench.errors import BadInput
 from ipbench.machine import stopping
 from ipbench.methods._soft import Schedule, Soften, Weakest
 from ipbench.models.build import build
-from ipbench.runs.execute import Environment, end_path, execute
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import end_path
 from ipbench.runs.state import read_end
 from ipbench.sparse import measure
 from ipbench.sparse.net import SparseNet

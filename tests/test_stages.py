@@ -17,37 +17,27 @@ from ipbench import methods
 from ipbench.data.loaders import Data
 from ipbench.errors import BadInput, BadProduct
 from ipbench.methods import Train
-from ipbench.models.initialise import initialise
 from ipbench.runs import execute as running
 from ipbench.runs import stages
-from ipbench.runs.execute import Environment, build_net, end_path, execute, record_path, state_path
+from ipbench.runs.building import build_net
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import end_path, record_path, state_path
 from ipbench.runs.stages import rewinding_point
 from ipbench.runs.state import End, read_end, write_end
 from ipbench.spec import Basis, Recipe, Run
 from ipbench.store import read_json, tensors_digest
 from ipbench.training import loop as training
-from tests.tiny import tiny_conv
 
 #: Four steps an epoch, twelve in all; no schedule rate is used twice.
 RECIPE = Recipe(epochs=3, batch_size=20, lr=0.05, schedule="cosine", train_examples=100, validation=0.2)
 STEPS = 4
 HERE = Environment()
+pytestmark = pytest.mark.usefixtures("tiny_model")
 
 
 class Stop(Exception):
     """Stands in for a kill."""
-
-
-@pytest.fixture(autouse=True)
-def tiny_model(monkeypatch):
-    """Every model is `tiny_conv`: 224 weights, in `ip` two FBs with 162 entries."""
-
-    def build(name, shape, classes, seed, scheme, told=None):
-        net = tiny_conv(shape[0], classes)
-        initialise(net, seed, scheme)
-        return net
-
-    monkeypatch.setattr(running, "build_model", build)
 
 
 def tiny_run(**values: Any) -> Run:

@@ -16,8 +16,10 @@ import torch
 from torch import nn
 
 from ipbench.machine import stopping
-from ipbench.runs import execute as running
-from ipbench.runs.execute import Environment, execute, record_path, state_path
+from ipbench.runs import building
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import record_path, state_path
 from ipbench.spec import Augmentation, Recipe, Run
 from ipbench.store import read_json, read_tensors
 
@@ -54,8 +56,8 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
 def test_stopped_at_every_third_step_equals_undisturbed(tmp_path, monkeypatch, request, values):
     run = tiny_run(**values)
     if "dropout" in request.node.callspec.id:  # our own nets have none
-        plain = running.build_model
-        monkeypatch.setattr(running, "build_model", lambda *given: nn.Sequential(plain(*given), nn.Dropout(0.2)))
+        plain = building.build_model
+        monkeypatch.setattr(building, "build_model", lambda *given: nn.Sequential(plain(*given), nn.Dropout(0.2)))
     whole = execute(run, tmp_path / "whole", HERE)
     stops = 0
     while not record_path(tmp_path / "cut", run).exists():

@@ -11,7 +11,8 @@ from ipbench.analysis.collect import load
 from ipbench.analysis.survival import survival
 from ipbench.cli.main import main
 from ipbench.planning.experiment import Experiment
-from ipbench.runs.execute import Environment, execute
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
 from ipbench.store import write_json
 
 pytestmark = pytest.mark.processes

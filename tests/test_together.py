@@ -15,7 +15,8 @@ from ipbench.data.loaders import Data
 from ipbench.errors import BadInput
 from ipbench.machine import stopping
 from ipbench.runs import trials
-from ipbench.runs.execute import Environment, build_net
+from ipbench.runs.building import build_net
+from ipbench.runs.environment import Environment
 from ipbench.spec import Recipe
 from ipbench.store import read_json, read_tensors
 from tests.several import Several
@@ -31,7 +32,7 @@ GMP = [*WORDS, "--method", "gmp", "--option", "every=3"]
 #: Every place where a process reads or writes a file, or begins what others begin too.
 PLACES = [
     "ipbench.runs.execute:finished",
-    "ipbench.runs.execute:Data",
+    "ipbench.runs.building:Data",
     "ipbench.runs.execute:build_net",
     "ipbench.runs.state:State.load",
     "ipbench.runs.state:read_tensors",
@@ -131,7 +132,7 @@ GONE = ["raise", "ipbench.errors.BadInput", "digits: a file is missing"]
         ([0, "ipbench.runs.state:write_tensors", FULL, 1], FULL[2]),
         ([0, "ipbench.runs.state:write_tensors", FULL, 3], FULL[2]),  # the end of the dense run
         ([0, "ipbench.runs.execute:write_json", FULL, 1], FULL[2]),
-        ([1, "ipbench.runs.execute:Data", GONE, 1], GONE[2]),
+        ([1, "ipbench.runs.building:Data", GONE, 1], GONE[2]),
         ([1, "ipbench.runs.stages:starting_gradient_norm", GONE, 2], GONE[2]),
     ],
     ids=["state", "end", "record", "data", "score"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +15,11 @@ from ipbench import methods
 from ipbench.errors import BadInput
 from ipbench.machine.stopping import Stopped
 from ipbench.methods import Prune, Train, Updater, method
-from ipbench.methods._declare import REGISTRY
 from ipbench.methods.magnitude import magnitude
-from ipbench.models.initialise import initialise
-from ipbench.runs import execute as running
 from ipbench.runs import state as resume
-from ipbench.runs.execute import Environment, end_path, execute
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import end_path
 from ipbench.runs.state import State, read_end
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.view import TrainedView, sparse_net
@@ -36,25 +34,10 @@ HERE = Environment()
 METHOD_FILE = Path(__file__).with_name("own_updaters.py")
 
 
-@pytest.fixture(autouse=True)
-def registry() -> Iterator[None]:
-    """The methods that a test registers are gone afterwards."""
-    before = methods.methods()
-    yield
-    REGISTRY.clear()
-    REGISTRY.update(before)
-
-
 @pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> None:
+def own(tiny_model: None) -> None:
     """The methods of the file, on a tiny net of 224 weights."""
 
-    def build(name, shape, classes, seed, scheme, told=None):
-        net = tiny_conv(shape[0], classes)
-        initialise(net, seed, scheme)
-        return net
-
-    monkeypatch.setattr(running, "build_model", build)
     import sys
 
     for label in [label for label in sys.modules if label.startswith("ipbench_method_")]:

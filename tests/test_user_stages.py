@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count, product
 from typing import Any
@@ -16,47 +16,26 @@ import torch
 from ipbench import methods
 from ipbench.errors import BadInput
 from ipbench.methods import DropAndGrow, Gradual, Prune, Rewind, Train, Updater, method
-from ipbench.methods._declare import REGISTRY
 from ipbench.methods.magnitude import magnitude
-from ipbench.models.initialise import initialise
 from ipbench.planning.experiment import Experiment
 from ipbench.runs import execute as running
 from ipbench.runs import outcome
-from ipbench.runs.execute import Environment, end_path, execute, record_path, state_path
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import end_path, record_path, state_path
 from ipbench.runs.state import State
 from ipbench.spec import Recipe, Run
 from ipbench.training.loop import Sgd
-from tests.tiny import tiny_conv
 
 #: Four steps an epoch, twelve in all.
 RECIPE = Recipe(epochs=3, batch_size=20, lr=0.05, schedule="cosine", train_examples=100, validation=0.2)
 HERE = Environment()
+pytestmark = pytest.mark.usefixtures("tiny_model")
 ONCE = Prune(magnitude, "magnitude")
 
 
 class Stop(Exception):
     """Stands in for a kill."""
-
-
-@pytest.fixture(autouse=True)
-def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every model is `tiny_conv`: 224 weights."""
-
-    def build(name, shape, classes, seed, scheme, told=None):
-        net = tiny_conv(shape[0], classes)
-        initialise(net, seed, scheme)
-        return net
-
-    monkeypatch.setattr(running, "build_model", build)
-
-
-@pytest.fixture(autouse=True)
-def registry() -> Iterator[None]:
-    """The methods that a test registers are gone afterwards."""
-    before = methods.methods()
-    yield
-    REGISTRY.clear()
-    REGISTRY.update(before)
 
 
 def declare(*stages: methods.Stage) -> str:

@@ -16,7 +16,9 @@ from ipbench.analysis.grid import parse
 from ipbench.cli.main import main
 from ipbench.planning.experiment import Experiment
 from ipbench.runs import verify as verifying
-from ipbench.runs.execute import Environment, execute, record_path
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import record_path
 from ipbench.runs.verify import CONSISTENT, DIFFERENT, EQUAL, Candidate, _exact, candidates, judge
 from ipbench.spec import canonical_json
 from ipbench.store import read_json, write_json

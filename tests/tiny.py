@@ -12,6 +12,7 @@ from torch import nn
 from ipbench import methods
 from ipbench.data.loaders import Batch
 from ipbench.methods import Method
+from ipbench.models.initialise import initialise
 from ipbench.runs.stages import Given, execute_stages
 from ipbench.runs.state import End, State
 from ipbench.sparse.net import SparseNet
@@ -105,6 +106,19 @@ class TinyData:
 
     def score_batch(self, size: int | None = None, per_class: int | None = None) -> Batch:
         return self.batches[0]
+
+
+def builder(make: Callable[[int, int], nn.Module]) -> Callable[..., nn.Module]:
+    """In the place of `models.build.build`: a net of `make(channels, classes)`, whatever model is asked for."""
+
+    def build(
+        name: str, shape: tuple[int, int, int], classes: int, seed: int, scheme: str, told: object = None
+    ) -> nn.Module:
+        net = make(shape[0], classes)
+        initialise(net, seed, scheme)
+        return net
+
+    return build
 
 
 def hooks_of(net: SparseNet, update: Update, total: int, per_epoch: int | None = None) -> Hooks:

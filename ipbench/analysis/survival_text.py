@@ -5,9 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from ipbench.analysis.collect import Collection, load_both
+from ipbench.analysis.comparisons import INCOMPLETE
 from ipbench.analysis.figures import draw
 from ipbench.analysis.flips import ALPHA, CLAIM_SEEDS
 from ipbench.analysis.labels import Labels, labels, metric_name
@@ -53,12 +55,16 @@ def text(collection: Collection, found: Survival) -> str:
         f"{collection.grid.title}: what is left of a gain over random pruning under controls; test {metric} in"
         " percentage points, [95 % interval], paired by seed", WIDTH,
     )  # fmt: skip
-    last = None
-    for line in found.lines:
-        net = (line.row.any.dataset, line.row.any.model)
-        lines += ["", ", ".join(net)] if net != last else []
-        last = net
-        lines += ["", *_block(names, line)]
+    for net, of_net in groupby(found.lines, lambda line: (line.row.any.dataset, line.row.any.model)):
+        lines += ["", ", ".join(net)]
+        waiting = []
+        for line in of_net:
+            if _begun(line):
+                lines += ["", *_block(names, line)]
+            else:
+                waiting.append(_name(names, line))
+        if waiting:
+            lines += ["", *textwrap.wrap(f"Nothing to compare yet of: {'; '.join(waiting)}.", WIDTH)]
     gains, taken, apart = found.members
     notes = [
         f"{CLAIMED.strip()}: claimed, with 5 % error each over the gains ({gains}), what controls take ({taken}), the"
@@ -73,17 +79,39 @@ def _name(names: Labels, line: Line) -> str:
     return f"{panel_title(names, line.row)}, {names.row(line.row, 'sparsity')}"
 
 
+def _columns(line: Line, control: str) -> list[str]:
+    """What a row tells of each space, and of IP - SP."""
+    columns = [_side(line, space, control) for space in _spaces(line)]
+    if line.apart:
+        apart = line.apart.get(control)
+        columns.append(" ".join(filter(None, (told(apart.difference), apart.verdict))) if apart else NOTHING)
+    return columns
+
+
+def _spaces(line: Line) -> list[str]:
+    return [space for space in SPACES if space in line.sides]
+
+
+def _waits(line: Line, control: str) -> bool:
+    """Whether a row has no number yet in any space."""
+    of_spaces = _columns(line, control)[: len(_spaces(line))]
+    waiting = {INCOMPLETE, f"dense {INCOMPLETE}"}
+    return bool(waiting & set(of_spaces)) and waiting | {NOTHING} >= set(of_spaces)
+
+
+def _begun(line: Line) -> bool:
+    return not all(_waits(line, control) for control in (NO_CONTROL, *line.controls))
+
+
 def _block(names: Labels, line: Line) -> Iterator[str]:
     yield _name(names, line)
-    spaces = [space for space in SPACES if space in line.sides]
-    heads = [LABEL[space] for space in spaces] + (["IP − SP"] if line.apart else [])
-    yield _row("", *heads)
-    for control in (NO_CONTROL, *line.controls):
-        columns = [_side(line, space, control) for space in spaces]
-        if line.apart:
-            apart = line.apart.get(control)
-            columns.append(" ".join(filter(None, (told(apart.difference), apart.verdict))) if apart else NOTHING)
-        yield _row("over random" if control == NO_CONTROL else control, *columns)
+    yield _row("", *(LABEL[space] for space in _spaces(line)), *(["IP − SP"] if line.apart else []))
+    yield _row("over random", *_columns(line, NO_CONTROL))
+    waiting = [control for control in line.controls if _waits(line, control)]
+    for control in (name for name in line.controls if name not in waiting):
+        yield _row(control, *_columns(line, control))
+    if waiting:
+        yield f"  not in yet: {', '.join(waiting)}"
     for head, sentence in sentences(line):
         yield from textwrap.wrap(f"{head}: {sentence}", WIDTH, initial_indent="  ", subsequent_indent="    ")
 

@@ -21,9 +21,10 @@ from ipbench.packing.file import Sizes
 from ipbench.sparse.dead import removed_with
 from ipbench.sparse.layers import not_prunable, prunable_weights
 from ipbench.sparse.net import SparseNet
-from ipbench.sparse.patterns import OfUnits, selector
+from ipbench.sparse.patterns import selector
 from ipbench.sparse.slicing import Cut, slice_net
 from ipbench.sparse.spaces import plain_name
+from ipbench.sparse.unit_selector import OfUnits
 
 #: Patterns that remove whole channels.
 OF_CHANNELS = ("filters", "channels")

@@ -17,8 +17,8 @@ def write(runs: Sequence[Run], out: Path, *, data: Path, device: str, threads: i
         BadInput: their method is no rule, or a budget cannot be met.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # strict mode needs it before CUDA starts
+    from ipbench.runs.environment import Environment, choose_device
     from ipbench.runs.exchange import external_stage, write_exchange
-    from ipbench.runs.execute import Environment, choose_device
 
     external_stage(runs[0])
     environment = Environment(

@@ -191,7 +191,7 @@ def verify(
     methods.load(method_file or [])
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from ipbench.runs import verify as verifying
-    from ipbench.runs.execute import Environment, choose_device
+    from ipbench.runs.environment import Environment, choose_device
     from ipbench.runs.given import Given
 
     environment = Environment(root=data, device=choose_device(device))

@@ -20,12 +20,12 @@ from ipbench.errors import BadInput, BadProduct, valid_choice
 from ipbench.machine.stopping import EXIT_STATUS, Stopped, on_signals, reason
 from ipbench.models import catalog as models
 from ipbench.planning import plain_yaml
-from ipbench.planning.experiment import merged_recipe
+from ipbench.planning.axes import merged_recipe
 from ipbench.planning.own import own_of
 from ipbench.spec import COEFFICIENTS, CONTROLS, NO_CONTROL, Basis, Run, build, only_sparsity
 
 if TYPE_CHECKING:
-    from ipbench.runs.execute import Environment
+    from ipbench.runs.environment import Environment
 
 app = typer.Typer()
 
@@ -212,11 +212,11 @@ def _train(
     """Train runs one after the other; one that fails does not stop the others, a signal does."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # strict mode needs it before CUDA starts
     from ipbench.machine import distributed
-    from ipbench.runs import execute as running
+    from ipbench.runs.environment import Environment, choose_device
 
     # While processes join, a signal still ends this one at once: torchrun ends all if one of them cannot.
-    with output.lenient(), distributed.joined(running.choose_device(device)) as own, on_signals():
-        environment = running.Environment(
+    with output.lenient(), distributed.joined(choose_device(device)) as own, on_signals():
+        environment = Environment(
             root=data.absolute(),
             device=own,
             threads=threads or (1 if runs[0].mode == "strict" else os.cpu_count() or 1),
@@ -242,7 +242,7 @@ def _train(
 def _train_in(
     environment: Environment, runs: Sequence[Run], out: Path, done: Path | None, keep: bool, *, quiet: bool
 ) -> None:
-    from ipbench.runs.execute import record_path
+    from ipbench.runs.records import record_path
     from ipbench.store import write_json
 
     folder, done = out.absolute(), done and done.absolute()  # a method may change the working directory

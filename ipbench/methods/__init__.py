@@ -15,10 +15,11 @@ from pathlib import Path
 from ipbench.errors import valid_choice
 from ipbench.methods._continuing import line_of
 from ipbench.methods._controls import FRESH, UNPRUNED, source_of
-from ipbench.methods._declare import OF_MODELS, OWN_AXES, REGISTRY, Method, before_training, cross_entropy, method
+from ipbench.methods._declare import OF_MODELS, OWN_AXES, before_training, cross_entropy, method
 from ipbench.methods._files import code_in, renew
 from ipbench.methods._files import load as load_files
 from ipbench.methods._filter_scores import filter_score
+from ipbench.methods._method import REGISTRY, Method
 from ipbench.methods._rules import SUFFIX as RULES
 from ipbench.methods._rules import rule_file, rule_files, rule_names, scores_of
 from ipbench.methods._stages import Choose, Continue, External, Prune, Rewind, Slice, Stage, Take, Train

@@ -11,7 +11,7 @@ from ipbench.methods._stages import Continue
 from ipbench.spec import Run
 
 if TYPE_CHECKING:
-    from ipbench.methods._declare import Method
+    from ipbench.methods._method import Method
 
 #: Runs that one may continue, one after the other: lottery tickets of the smallest rate have some hundreds of levels.
 _MOST = 1000

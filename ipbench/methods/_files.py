@@ -10,7 +10,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from ipbench.errors import BadInput
-from ipbench.methods._declare import REGISTRY
+from ipbench.methods._method import REGISTRY
 from ipbench.methods._rules import SUFFIX as RULES
 from ipbench.methods._rules import code_of_rules, declare
 from ipbench.user_code import Code, code_of

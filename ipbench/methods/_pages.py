@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ipbench.methods._declare import Method
+from ipbench.methods._method import Method
 from ipbench.methods._stages import Stage
 from ipbench.spec import COEFFICIENTS, Option, Recipe, Run
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ipbench import files
 from ipbench.errors import BadInput, valid_choice
-from ipbench.methods._declare import REGISTRY, Method
+from ipbench.methods._method import REGISTRY, Method
 from ipbench.methods._stages import Continue, External, Stage, Train
 from ipbench.spec import NAME, SPACES, pattern_name
 from ipbench.user_code import Code

@@ -75,9 +75,11 @@ def read(path: Path, sha256: str | None = None) -> dict[str, torch.Tensor]:
     if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise BadInput(f"{path}: not the weights that were planned with (SHA-256 {found:.12} now, {sha256:.12} then)")
     try:
-        tensors: dict[str, torch.Tensor] = parsed(content)
+        unsorted: dict[str, torch.Tensor] = parsed(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise BadProduct(f"{path}: not a whole safetensors file ({type(error).__name__})") from None
+    # The library gives them in another order in every process, and messages name the first.
+    tensors = dict(sorted(unsorted.items()))
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise BadInput(f"{path}: {name!r:.80} holds values that are not finite")

@@ -7,136 +7,26 @@ prune has sparsity 0), so that no run appears twice.
 from __future__ import annotations
 
 import difflib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
-
-from pydantic import AfterValidator, BeforeValidator, Field
+from typing import Any
 
 from ipbench import files, methods
 from ipbench.data import catalog as datasets
-from ipbench.errors import BadInput, valid_choice
+from ipbench.errors import BadInput
 from ipbench.models import catalog as models
-from ipbench.planning import own, plain_yaml
+from ipbench.planning import expansion, own, plain_yaml
+from ipbench.planning.axes import Axes, Named, merged_recipe
 from ipbench.planning.cells import cell_of
+from ipbench.planning.expansion import Variant
 from ipbench.planning.jobs import Job, fuse
-from ipbench.spec import (
-    COEFFICIENTS,
-    NO_CONTROL,
-    Allocation,
-    Basis,
-    Budget,
-    Control,
-    Mode,
-    Name,
-    Number,
-    Off,
-    Option,
-    Pattern,
-    Recipe,
-    Run,
-    Seed,
-    Space,
-    Sparsity,
-    Text,
-    Value,
-    build,
-    checked_name,
-)
+from ipbench.spec import Basis, Run, build
 
 #: Bytes of an experiment's file: a hundred times those of config/, and still read in seconds.
 MOST_BYTES = 2**18
-#: Cells and runs of a grid: ten times what has been planned with it. More can only be a slip, and would take hours.
-MOST_CELLS, MOST_RUNS = 200_000, 1_000_000
-
-
-def _listed(value: object) -> object:
-    return value if isinstance(value, list | tuple) else [value]
-
-
-def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if twice := [value for value, count in Counter(values).items() if count > 1]:
-        raise ValueError(f"{twice[0]} appears twice")
-    return values
-
-
-def _method(value: object) -> object:
-    if not isinstance(value, str | dict):
-        raise ValueError("a method is a name, or a mapping with `name` and its options")
-    return value
-
-
-def _set(value: object) -> object:
-    if not isinstance(value, str | dict):
-        raise ValueError("a data set is a name, or a mapping with `folder`")
-    return checked_name(value) if isinstance(value, str) else value
-
-
-def _model(value: object) -> object:
-    if not isinstance(value, str | dict):
-        raise ValueError("a model is a name, or a mapping with `name`")
-    if isinstance(value, str):
-        checked_name(value.removeprefix("timm/"))
-    return value
-
-
-def _seeds(value: object) -> object:
-    if isinstance(value, int) and not isinstance(value, bool):
-        if not 1 <= value <= 100_000:
-            raise ValueError("a number of seeds is from 1 to 100000")
-        return list(range(value))
-    if not isinstance(value, list | tuple):
-        raise ValueError("seeds are a number of them, from 1 to 100000, or a list")
-    return value
-
-
-#: An axis: one value or a list, not empty, none of it twice.
-_LISTED, _SOME, _ONCE = BeforeValidator(_listed), Field(min_length=1), AfterValidator(_once)
-
-
-class Axes(Value):
-    """What a user writes in `config/NAME.yaml`. Every axis is one value or a list."""
-
-    title: Text = Field("", max_length=200)
-    datasets: Annotated[tuple[Annotated[str | dict[str, Any], BeforeValidator(_set)], ...], _LISTED, _SOME]
-    models: Annotated[tuple[Annotated[str | dict[str, Any], BeforeValidator(_model)], ...], _LISTED] = Field(
-        (), description="empty: each data set's default"
-    )
-    recipe: Annotated[tuple[dict[str, Any], ...], _LISTED, _SOME] = Field(
-        ({},), description="changes to each data set's default recipe; several mappings are an axis"
-    )
-    methods: Annotated[tuple[Annotated[str | dict[str, Any], BeforeValidator(_method)], ...], _LISTED, _SOME]
-    sparsities: Annotated[tuple[Sparsity, ...], _LISTED, _SOME, _ONCE]
-    spaces: Annotated[tuple[Space, ...], _LISTED, _SOME, _ONCE] = ("sp", "ip")
-    basis: Annotated[tuple[dict[str, Any], ...], _LISTED, _SOME] = ({},)
-    off: Annotated[tuple[Off, ...], _LISTED, _SOME, _ONCE] = ("zero",)
-    allocations: Annotated[tuple[Allocation, ...], _LISTED, _SOME, _ONCE] = ("global",)
-    patterns: Annotated[tuple[Pattern, ...], _LISTED, _SOME, _ONCE] = (COEFFICIENTS,)
-    budgets: Annotated[tuple[Budget, ...], _LISTED, _SOME, _ONCE] = ("parameters",)
-    controls: Annotated[tuple[Control, ...], _LISTED, _SOME, _ONCE] = Field(
-        (NO_CONTROL,), description="of every method, those that have a meaning for it"
-    )
-    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seeds), _SOME, _ONCE] = tuple(range(6))
-    margin: Number = Field(0.5, gt=0, le=100, description="percentage points: a difference inside of them is small")
-    mode: Mode = "strict"
-    loader: Literal["memory", "ffcv"] = "memory"
-
-
-class _Variant(NamedTuple):
-    """A method with its options, with what its masks are, as fields of a run, and with the models that it is meant for:
-    all if there are none. `asked`: its entry names its control, which must have a meaning then.
-    """
-
-    method: methods.Method
-    options: dict[str, Option]
-    masks: dict[str, Any]
-    models: frozenset[str]
-    asked: bool
 
 
 @dataclass(frozen=True)
@@ -172,7 +62,7 @@ class Experiment:
         label = config.get("name", name)
         if isinstance(label, int) and not isinstance(label, bool):
             label = str(label)  # `name: 2026`
-        build(_Named, {"name": label}, place)
+        build(Named, {"name": label}, place)
         experiment = cls(label, build(Axes, values, place), place, folder, trust)
         _ = experiment.cells
         own.keep()
@@ -218,9 +108,11 @@ class Experiment:
             raise BadInput(
                 f"{where}: basis: it belongs to space ip, and spaces has {axes.spaces[0]} alone; leave it out"
             )
-        self._check_size()
-        variants = list(self._variants())
-        sides = [(space, basis) for space in axes.spaces for basis in (self._bases() if space == "ip" else [Basis()])]
+        expansion.check_size(axes, where)
+        known = self.models or [datasets.dataset(data, where).model for data in self.datasets]
+        variants = list(expansion.variants(axes, known, where))
+        bases = expansion.filter_bases(axes, where)
+        sides = [(space, basis) for space in axes.spaces for basis in (bases if space == "ip" else [Basis()])]
         found: dict[str, Run] = {}
         for shared in self._nets():
             for variant in (one for one in variants if not one.models or shared["model"] in one.models):
@@ -248,7 +140,7 @@ class Experiment:
                     }  # fmt: skip
 
     def _of_variant(
-        self, variant: _Variant, shared: dict[str, Any], sides: Sequence[tuple[str, Basis]]
+        self, variant: Variant, shared: dict[str, Any], sides: Sequence[tuple[str, Basis]]
     ) -> Iterator[Run]:
         """The runs of a method on a net: all sparsities, and spaces with their bases."""
         method = variant.method
@@ -264,23 +156,6 @@ class Experiment:
             if place < len(sides):  # space, recipe and the stages of a method: the same for all that follow
                 method.check_run(run, self.where)
             yield run
-
-    def _check_size(self) -> None:
-        """Count the grid before any of it is built; what is folded away afterwards is counted, too."""
-        axes = self.axes
-        masks = prod(map(len, (axes.off, axes.allocations, axes.patterns, axes.budgets, axes.controls)))
-        variants = sum(masks if isinstance(entry, str) else masks * _size(entry) for entry in axes.methods)
-        bases = sum(map(_size, axes.basis)) if "ip" in axes.spaces else 0
-        sides = bases + ("sp" in axes.spaces)
-        nets = len(axes.datasets) * max(1, len(axes.models)) * len(axes.recipe)
-        cells = nets * variants * len(axes.sparsities) * sides
-        for number, most, what in ((cells, MOST_CELLS, "cells"), (cells * len(axes.seeds), MOST_RUNS, "runs")):
-            if number > most:
-                raise BadInput(
-                    f"{self.where}: a grid of {number:,} {what}, and at most {most:,} are planned: nets and recipes"
-                    f" {nets:,} x methods and their options {variants:,} x sparsities {len(axes.sparsities):,} x spaces"
-                    f" and bases {sides:,} x seeds {len(axes.seeds):,}"
-                )
 
     @property
     def runs(self) -> list[Run]:
@@ -309,10 +184,10 @@ class Experiment:
                 continue
             needs[cell] = tuple(other.cell for other in before)
             left += [(other.cell, trained.setdefault(other.cell, other)) for other in before[::-1]]
-            if len(trained) > MOST_CELLS:
+            if len(trained) > expansion.MOST_CELLS:
                 raise BadInput(
-                    f"{self.where}: with the levels that its cells continue, more than {MOST_CELLS:,} cells; a"
-                    " larger rate has fewer levels"
+                    f"{self.where}: with the levels that its cells continue, more than {expansion.MOST_CELLS:,} cells;"
+                    " a larger rate has fewer levels"
                 )
         return trained, needs
 
@@ -335,8 +210,7 @@ class Experiment:
     @property
     def method_files(self) -> tuple[str, ...]:
         """Files outside the package that declare methods of this experiment: Python's, and those of rules."""
-        files = (_method_file(entry) for entry in self.axes.methods)
-        return tuple(dict.fromkeys(file for file in files if file))
+        return expansion.method_files(self.axes)
 
     @property
     def rule_files(self) -> tuple[str, ...]:
@@ -365,128 +239,3 @@ class Experiment:
             "name": self.name, "title": self.axes.title, "margin": self.axes.margin, "cells": cells,
             **({"datasets": sets} if sets else {}),
         }  # fmt: skip
-
-    def _variants(self) -> Iterator[_Variant]:
-        """Every method of the experiment with its options and masks; lists of values are axes too."""
-        where, seen = f"{self.where}: methods", set()
-        for method, said in self._entries():
-            chosen_models = self._own_models(said.pop(methods.OF_MODELS, None), f"{where}: {method.name}")
-            axes = self._own_axes(method, said, where)
-            for chosen in _product({**axes, **said}, f"{where}: {method.name}"):
-                masks = {name: chosen.pop(name) for name in methods.OWN_AXES}
-                if "budget" not in said and method.budget != "parameters":
-                    masks["budget"] = method.budget_for(masks["pattern"])
-                options = method.check_options(chosen, self.where)
-                name = repr((method.name, options, masks, sorted(chosen_models)))
-                if name in seen:
-                    raise BadInput(
-                        f"{where}: {method.name} appears twice with the same options, {options or 'its defaults'}"
-                    )
-                seen.add(name)
-                yield _Variant(method, options, masks, chosen_models, "control" in said)
-
-    def _entries(self) -> Iterator[tuple[methods.Method, dict[str, Any]]]:
-        """The methods as they were written, one by one: each with what its entry says beside its name."""
-        where = f"{self.where}: methods"
-        for entry in self.axes.methods:
-            if isinstance(entry, dict):
-                if "rule" in entry and ("file" in entry or not str(entry["rule"]).endswith(methods.RULES)):
-                    raise BadInput(
-                        f"{where}: rule is the path of a file of rules, which ends in {methods.RULES}, in the place of"
-                        f" file; not {entry!r:.80}"
-                    )
-                if not isinstance(entry.get("name", entry.get("rule")), str):
-                    raise BadInput(f"{where}: {entry!r:.60} has no name (write `- name: snip` and its options)")
-                if "file" in entry and not str(entry["file"]).endswith(".py"):
-                    raise BadInput(
-                        f"{where}: file is the path of a method file, which ends in .py, not {entry['file']!r:.80}"
-                    )
-        found = methods.load(self.method_files)
-        for entry in self.axes.methods:
-            if isinstance(entry, str):
-                yield from ((methods.get(name, self.where), {}) for name in found.get(entry, [entry]))
-                continue
-            name = entry.get("name") or found[entry["rule"]][0]
-            if file := entry.get("file", entry.get("rule")):
-                valid_choice(name, found[file], f"method of {file}", self.where)
-            own = {key: value for key, value in entry.items() if key not in ("name", "file", "rule")}
-            yield methods.get(name, self.where), own
-
-    def _own_axes(self, method: methods.Method, own: Iterable[str], where: str) -> dict[str, list[str]]:
-        """What a method's masks are: as it declares, or as the experiment says; its entry may say otherwise.
-
-        Raises:
-            BadInput: the entry says so of a method that has no masks.
-        """
-        if not method.prunes and (vain := {*methods.OWN_AXES} & set(own)):
-            raise BadInput(f"{where}: {min(vain)} has no meaning for {method.name}, which does not prune; leave it out")
-        return {
-            "off": method.offs(self.axes.off),
-            "allocation": method.allocations(self.axes.allocations),
-            "pattern": method.patterns(self.axes.patterns),
-            "budget": method.budgets(self.axes.budgets),
-            "control": list(self.axes.controls) if method.prunes else [NO_CONTROL],
-        }
-
-    def _own_models(self, wanted: Any, where: str) -> frozenset[str]:
-        """The models of the experiment that an entry of a method names; none if it names none.
-
-        Raises:
-            BadInput: it names one that the experiment does not have.
-        """
-        if wanted is None:
-            return frozenset()
-        if wanted == []:
-            raise BadInput(f"{where}: model is an empty list; give a value, or leave it out")
-        known = self.models or [datasets.dataset(data, self.where).model for data in self.datasets]
-        chosen = wanted if isinstance(wanted, list) else [wanted]
-        return frozenset(valid_choice(str(name), known, "model of this experiment", where) for name in chosen)
-
-    def _bases(self) -> list[Basis]:
-        """Every filter basis of the experiment; lists of values are axes too."""
-        where = f"{self.where}: basis"
-        found = [build(Basis, values, where) for entry in self.axes.basis for values in _product(entry, where)]
-        if len(set(found)) < len(found):
-            raise BadInput(f"{where}: the same filter basis appears twice")
-        return found
-
-
-def _method_file(entry: str | dict[str, Any]) -> str:
-    """The file that declares the method of an entry; empty if it is one that ipbench ships, or there is none."""
-    if isinstance(entry, dict):
-        word = entry.get("rule", entry.get("file", entry.get("name")))
-    else:
-        word = entry
-    word = str(word)
-    return word if word.endswith((".py", methods.RULES)) else methods.rule_file(word)
-
-
-def _size(entry: dict[str, Any]) -> int:
-    """How many choices `_product` makes."""
-    return prod(len(value) for name, value in entry.items() if isinstance(value, list) and name != methods.OF_MODELS)
-
-
-def _product(entry: dict[str, Any], where: str) -> Iterable[dict[str, Any]]:
-    """Every choice of one value of each key."""
-    values = [value if isinstance(value, list) else [value] for value in entry.values()]
-    for key, some in zip(entry, values, strict=True):
-        if not some:
-            raise BadInput(f"{where}: {key} is an empty list; give a value, or leave it out")
-    return (dict(zip(entry, combination, strict=True)) for combination in product(*values))
-
-
-class _Named(Value):
-    name: Name
-
-
-def merged_recipe(default: Recipe, changes: dict[str, Any], where: str) -> Recipe:
-    """A data set's default recipe with some values changed; `augmentation` is merged key by key.
-
-    Raises:
-        BadInput: an unknown key or a value out of range.
-    """
-    values = default.model_dump()
-    for name, value in changes.items():
-        inner = values.get(name)
-        values[name] = {**inner, **value} if isinstance(inner, dict) and isinstance(value, dict) else value
-    return build(Recipe, values, where)

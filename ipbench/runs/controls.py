@@ -16,8 +16,8 @@ from ipbench.errors import BadInput, BadProduct
 from ipbench.methods._stages import MOST_EPOCHS
 from ipbench.runs.state import End, State
 from ipbench.sparse import measure
+from ipbench.sparse.dense_shapes import of_the_dense_net
 from ipbench.sparse.net import SparseNet
-from ipbench.sparse.patterns import of_the_dense_net
 from ipbench.sparse.rearranging import narrowed, rearranged
 from ipbench.sparse.structure import Structure
 from ipbench.spec import Recipe, Run

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ipbench import output
+from ipbench.errors import BadInput
 from ipbench.sparse import measure, spaces
 from ipbench.sparse.effective import effective
 from ipbench.sparse.net import SparseNet
@@ -35,5 +37,9 @@ def describe_effective(net: SparseNet) -> dict[str, Any]:
             **({"whole_layers": list(found.whole_layers)} if found.whole_layers else {}),
             **({"mixing": list(found.mixing)} if found.mixing else {}),
         }
-    except Exception as error:  # of a net of somebody's, whatever its forward does
-        return {"reason": " ".join(str(error).split())[:300] or type(error).__name__}
+    except BadInput as error:
+        reason = str(error)
+    except Exception as error:  # a mistake of ours, which is told and does not cost the training
+        reason = f"{type(error).__name__}: {error}"
+        output.complain(f"ipbench: run {net.run.id}: effective coefficients could not be counted: {reason}")
+    return {"reason": " ".join(reason.split())[:300]}

@@ -10,8 +10,11 @@ from ipbench import keys, methods
 from ipbench.data.loaders import Batch
 from ipbench.errors import BadInput
 from ipbench.machine.precision import full_precision
-from ipbench.runs.execute import Environment, begin_anew, build_net, content, end_path, execute, open_data
+from ipbench.runs.building import build_net, content, open_data
+from ipbench.runs.environment import Environment, begin_anew
+from ipbench.runs.execute import execute
 from ipbench.runs.external import folder, made_of, scores_path
+from ipbench.runs.records import end_path
 from ipbench.runs.state import read_end
 from ipbench.runs.trials import check_share
 from ipbench.sparse.net import SparseNet

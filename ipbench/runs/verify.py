@@ -22,7 +22,8 @@ from ipbench.data.catalog import dataset
 from ipbench.errors import BadInput
 from ipbench.machine.provenance import provenance
 from ipbench.planning.numerics import numerics
-from ipbench.runs.execute import Environment, execute
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
 from ipbench.runs.given import Given
 from ipbench.spec import UNIT_PATTERNS, Run, canonical_json
 

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from ipbench import keys
 from ipbench.sparse.net import SparseNet
-from ipbench.sparse.patterns import OfUnits, makers_of, selector
+from ipbench.sparse.patterns import selector
 from ipbench.sparse.selection import Impossible, largest
 from ipbench.sparse.sliced import Sliced
 from ipbench.sparse.structure import Structure
+from ipbench.sparse.unit_selector import OfUnits, makers_of
 from ipbench.sparse.units import Flags, Numbers
 
 #: Halvings of the factor by which layers are narrower: more than there are widths of any layer.

@@ -12,9 +12,10 @@ from ipbench import keys
 from ipbench.errors import BadInput, valid_choice
 from ipbench.sparse import units
 from ipbench.sparse.layers import TRANSPOSED
-from ipbench.sparse.patterns import OfUnits, selector
+from ipbench.sparse.patterns import selector
 from ipbench.sparse.sliced import Sliced
 from ipbench.sparse.structure import restricted
+from ipbench.sparse.unit_selector import OfUnits
 from ipbench.sparse.units import Flags, Numbers
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ipbench import keys
 from ipbench.errors import BadInput
-from ipbench.sparse import patterns
+from ipbench.sparse.patterns import OfCoefficients, selector
+from ipbench.sparse.unit_selector import OfUnits
 from ipbench.sparse.units import NONE, Block, Side, Units
 
 if TYPE_CHECKING:
@@ -159,10 +160,10 @@ def unit_tensors(net: SparseNet) -> UnitTensors:
     """
     if net.structure:
         raise BadInput(f"method {net.run.method}: asks for units of a net whose channels have been cut; ask before")
-    selects = patterns.selector(net)
-    if isinstance(selects, patterns.OfCoefficients):
+    selects = selector(net)
+    if isinstance(selects, OfCoefficients):
         found = _single({name: tuple(mask.shape) for name, mask in net.masks.items()})
-    elif isinstance(selects, patterns.OfUnits):
+    elif isinstance(selects, OfUnits):
         found = selects.units
     else:
         raise BadInput(f"pattern {net.run.pattern} prunes all layers alike; nothing can be said of single units")

@@ -23,12 +23,13 @@ from ipbench.sparse.channels import Groups
 from ipbench.sparse.gates import Gates
 from ipbench.sparse.inputs import input_norms
 from ipbench.sparse.net import Gradient, SparseNet
-from ipbench.sparse.patterns import OfUnits, selector
+from ipbench.sparse.patterns import selector
 from ipbench.sparse.plain import PlainNet, bias_names, plain_net
 from ipbench.sparse.removal import ChannelUnits
 from ipbench.sparse.selection import Rounding
 from ipbench.sparse.structure import restricted
 from ipbench.sparse.trial import returned
+from ipbench.sparse.unit_selector import OfUnits
 from ipbench.sparse.unit_tensors import UnitTensors, unit_tensors
 
 #: What a method may remember: tensors and plain numbers by name.

@@ -14,7 +14,9 @@ from ipbench.analysis.grid import parse
 from ipbench.analysis.standing import standing, told
 from ipbench.cli.main import main
 from ipbench.planning.experiment import Experiment
-from ipbench.runs.execute import Environment, execute, record_path
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import record_path
 from ipbench.store import write_json
 
 CONFIG = {

@@ -13,6 +13,7 @@ from ipbench.analysis.controls import Making, beside, making
 from ipbench.analysis.grid import parse
 from ipbench.analysis.plan import nets_with_controls, plan, plan_tables
 from ipbench.analysis.survival import Line, Survival, survival
+from ipbench.analysis.survival_text import text
 from ipbench.analysis.tables import make_tables
 from ipbench.cli.main import main
 
@@ -244,6 +245,16 @@ def test_missing_seeds_are_left_out_on_all_sides_and_nothing_is_claimed(tmp_path
     assert (loss.comparison.n, loss.planned, loss.state, loss.claim) == (5, 6, "incomplete", "")
     assert side.left["shuffle"].comparison.n == 4 and side.taken["shuffle"].share is None
     assert side.verdict.short == "incomplete"
+
+
+def test_what_has_no_number_yet_is_named_in_a_line(tmp_path):
+    gains = {**GAINS, ("snip", "reinitialise"): 0.04, ("grasp", "none"): 0.03, ("grasp", "shuffle"): 0.01}
+    lost = (("snip", "shuffle"), ("grasp", "none"), ("grasp", "shuffle"))
+    gone = {(*which, seed) for which in lost for seed in range(6)}
+    chain(tmp_path, gains, ("snip", "grasp"), skip=gone)
+    said = text(load(tmp_path, controls=True), told(tmp_path))
+    assert "\n  not in yet: shuffle\n" in said and "\n  reinitialise  " in said and "\n  shuffle" not in said
+    assert "\nNothing to compare yet of: grasp, 0.9.\n" in said and "\ngrasp" not in said
 
 
 def test_diverged_runs_count_as_a_guess_and_are_told(tmp_path):

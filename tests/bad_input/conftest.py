@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ipbench import methods
 from ipbench.cli.main import main
-from ipbench.methods._declare import REGISTRY
 from tests.bad_input.refusing import Case, check, everything, lay
 
 
 @pytest.fixture
-def registry() -> Iterator[None]:
-    """The methods that a test registers are gone afterwards."""
-    before, modules = methods.methods(), set(sys.modules)
-    yield
-    REGISTRY.clear()
-    REGISTRY.update(before)
-    for name in set(sys.modules) - modules:
-        if name.startswith("ipbench_method_"):
-            del sys.modules[name]
-
-
-@pytest.fixture
 def refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], registry: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[[Case], None]:
     """Runs a case in this process, as the command `ipbench` does, and checks what it says and leaves."""
 

@@ -16,7 +16,7 @@ from ipbench.data.formats import read_cifar, read_idx
 from ipbench.errors import BadInput, BadProduct
 from ipbench.packing.net import inspect
 from ipbench.planning import plain_yaml
-from ipbench.planning.experiment import Axes
+from ipbench.planning.axes import Axes
 from ipbench.spec import NAME, Augmentation, Basis, Recipe, build
 from tests.bad_input.refusing import check
 

@@ -120,7 +120,7 @@ def test_one_line_and_no_file(bad, refuses):
     refuses(bad)
 
 
-def test_a_score_that_is_not_finite_is_a_divergence(tmp_path, monkeypatch, registry):
+def test_a_score_that_is_not_finite_is_a_divergence(tmp_path, monkeypatch):
     """Which coefficients it concerns is known only when it is taken: the run is marked, and the tables count it."""
     result = f"{{name: c * float('nan') {EACH}}}"
     lay(tmp_path, {"m.py": f"{HEAD}{SCORE}def mine(net, batch): return {result}\n"})
@@ -130,7 +130,7 @@ def test_a_score_that_is_not_finite_is_a_divergence(tmp_path, monkeypatch, regis
     assert json.loads(record.read_text())["status"] == "diverged"
 
 
-def test_a_refused_file_registers_nothing(tmp_path, monkeypatch, registry, capsys):
+def test_a_refused_file_registers_nothing(tmp_path, monkeypatch, capsys):
     lay(tmp_path, {"m.py": f"{HEAD}{SCORE}def mine(net, batch): ...\nraise ValueError\n"})
     monkeypatch.chdir(tmp_path)
     assert main(["methods", "--method-file", "m.py"]) == 2
@@ -138,7 +138,7 @@ def test_a_refused_file_registers_nothing(tmp_path, monkeypatch, registry, capsy
     assert "unknown method 'mine'" in capsys.readouterr().err
 
 
-def test_the_file_itself_is_run_not_a_compiled_one_beside_it(tmp_path, monkeypatch, registry, capsys):
+def test_the_file_itself_is_run_not_a_compiled_one_beside_it(tmp_path, monkeypatch, capsys):
     import importlib.util
     import py_compile
 
@@ -153,7 +153,7 @@ def test_the_file_itself_is_run_not_a_compiled_one_beside_it(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("when", ["at import", "in a score"])
-def test_a_method_may_change_the_working_directory(when, tmp_path, monkeypatch, registry):
+def test_a_method_may_change_the_working_directory(when, tmp_path, monkeypatch):
     """All paths of a command line are relative to the folder that it is given in."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "here").mkdir()

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ipbench.methods._declare import REGISTRY
+from ipbench.methods._method import REGISTRY
 from ipbench.store import read_json
 from tests.faults.commands import TINY, Experiment, Server, outcomes, temporaries
 

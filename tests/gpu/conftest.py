@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ipbench.runs.execute import Environment, set_mode
+from ipbench.runs.environment import Environment, set_mode
 
 GPU = Environment(device="cuda")
 

@@ -11,7 +11,8 @@ from benchmarks.gpu import SHAPES, Images
 from ipbench.errors import BadInput
 from ipbench.machine.precision import tf32
 from ipbench.models.build import build
-from ipbench.runs.execute import begin_anew, build_net, channels_last, set_mode
+from ipbench.runs.building import build_net
+from ipbench.runs.environment import begin_anew, channels_last, set_mode
 from ipbench.runs.trials import check_strict
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.selection import largest

@@ -16,7 +16,9 @@ import torch
 
 from ipbench import methods
 from ipbench.machine import stopping
-from ipbench.runs.execute import Environment, end_path, execute, record_path
+from ipbench.runs.environment import Environment
+from ipbench.runs.execute import execute
+from ipbench.runs.records import end_path, record_path
 from ipbench.runs.state import read_end
 from ipbench.spec import Augmentation, Recipe, Run
 from ipbench.store import read_json

@@ -19,9 +19,10 @@ from ipbench.models.build import build
 from ipbench.runs.outcome import describe
 from ipbench.sparse import measure
 from ipbench.sparse.net import SparseNet
-from ipbench.sparse.patterns import OfUnits, selector
+from ipbench.sparse.patterns import selector
 from ipbench.sparse.selection import Impossible, NotFinite, count_of
 from ipbench.sparse.slicing import mask_net, plan, slice_net
+from ipbench.sparse.unit_selector import OfUnits
 from ipbench.training.pruning import pruned_masks
 from tests.tiny import TinyData, make_run, run_stages
 

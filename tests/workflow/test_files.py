@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from ipbench.planning.experiment import Axes
+from ipbench.planning.axes import Axes
 from ipbench.spec import Augmentation, Basis, Recipe
 from tests.workflow.conftest import ROOT
 

@@ -23,12 +23,15 @@ from ipbench import methods
 from ipbench.cli.main import main
 from ipbench.errors import BadInput, BadProduct
 from ipbench.methods import _files
-from ipbench.methods._declare import REGISTRY
+from ipbench.methods._method import REGISTRY
 from ipbench.methods._rules import code_of_rules
 from ipbench.planning.experiment import Experiment
+from ipbench.runs.building import build_net, content, open_data
+from ipbench.runs.environment import Environment
 from ipbench.runs.exchange import write_exchange
-from ipbench.runs.execute import Environment, build_net, content, execute, open_data, state_path
+from ipbench.runs.execute import execute
 from ipbench.runs.external import external_masks, folder, scores_path
+from ipbench.runs.records import state_path
 from ipbench.sparse.net import SparseNet
 from ipbench.spec import Recipe, Run
 from tests.workflow.conftest import ROOT, Checkout

@@ -41,7 +41,8 @@ def refuse(message):
 try:
     from ipbench.analysis.plan import ALL, BOTH, plan, plan_tables
     from ipbench.errors import BadInput, valid_choice
-    from ipbench.planning.experiment import Axes, Experiment
+    from ipbench.planning.axes import Axes
+    from ipbench.planning.experiment import Experiment
     from ipbench.files import refusal
     from ipbench.machine.lease import check, parse_gpus
     from ipbench.methods import code, rule_names
