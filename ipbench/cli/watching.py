@@ -40,6 +40,9 @@ class Watch:
         self._seeds = len(experiment.axes.seeds)
         self._cells = {cell.id: cell for cell in parse(experiment.grid()).cells}
         self._labels = labels(parse(experiment.grid()))
+        self._several = len({(cell.dataset, cell.model) for cell in self._cells.values()}) > 1
+        #: Of the column of names, so that what stands behind it lies below each other.
+        self._width = max(12, *(min(40, len(self._name_of(cell))) for cell in self._cells.values()))
         self._folders = {cell: results / "runs" / cell for cell in experiment.trained}
         self.planned = self._seeds * len(self._folders)
         self._counts = self._look()
@@ -103,12 +106,15 @@ class Watch:
 
     def _line(self, cell: Cell) -> str:
         """Which cell, and how accurate its nets are."""
-        variant = self._labels.variant(cell)
         level = "" if cell.dense else f"p = {self._labels.text(cell, 'sparsity')}"
+        name = f"{self._name_of(cell):{self._width}}"
+        return f"{name}  {cell.space.upper()}  {level:9}  {self._result(cell)}".rstrip()
+
+    def _name_of(self, cell: Cell) -> str:
+        """Method, what tells its variant from others, and control; the net where there are several."""
         control = "" if cell.control == NO_CONTROL else cell.control
-        name = ", ".join(filter(None, (cell.method, variant, control)))
-        net = f"{cell.dataset} {cell.model}  " if len({(c.dataset, c.model) for c in self._cells.values()}) > 1 else ""
-        return f"{net}{name:12}  {cell.space.upper()}  {level:9}  {self._result(cell)}".rstrip()
+        name = ", ".join(filter(None, (cell.method, self._labels.variant(cell), control)))
+        return f"{cell.dataset} {cell.model}  {name}" if self._several else name
 
     def _result(self, cell: Cell) -> str:
         """The mean accuracy of the runs that are done, and how many are not."""
