@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ipbench import methods
 from ipbench.machine import distributed
@@ -61,11 +61,11 @@ def execute(
     if record:
         return record
     parent, source = next(iter(methods.line(run)), None), methods.source_of(run)
-    records = [
-        execute(other, results, environment, keep=True, on_epoch=on_epoch) if other else None
+    of_source, before = (
+        _Needed(other, execute(other, results, environment, keep=True, on_epoch=on_epoch)) if other else None
         for other in (source, parent)
-    ]
-    work = _Work(run, results, environment, parent, records[1], source, records[0])
+    )
+    work = _Work(run, results, environment, before, of_source)
     record = work.record(*work.result(keep, on_epoch))
 
     def write() -> dict[str, Any]:
@@ -77,6 +77,13 @@ def execute(
     return written
 
 
+class _Needed(NamedTuple):
+    """A run that another one needs, and its record."""
+
+    run: Run
+    record: Mapping[str, Any]
+
+
 class _Work:
     """A run while it is trained: its net, its state, and what it has cost."""
 
@@ -85,10 +92,8 @@ class _Work:
         run: Run,
         results: Path,
         environment: Environment,
-        parent: Run | None,
-        before: Mapping[str, Any] | None,
-        source: Run | None,
-        of_source: Mapping[str, Any] | None,
+        before: _Needed | None,
+        source: _Needed | None,
     ) -> None:
         """Begin as a new process does, open the data and build the net.
 
@@ -96,13 +101,10 @@ class _Work:
             run: that is trained.
             results: the experiment's folder.
             environment: where and how.
-            parent: the run that it continues.
-            before: the record of that run.
-            source: the run that it is a control of.
-            of_source: the record of that one.
+            before: what it continues.
+            source: what it is a control of.
         """
-        self.run, self.results, self.environment, self.parent, self.before = run, results, environment, parent, before
-        self.source, self.of_source = source, of_source
+        self.run, self.results, self.environment, self.before, self.source = run, results, environment, before, source
         self.begin = time.perf_counter(), time.process_time()
         begin_anew(run, environment)
         with distributed.together():
@@ -126,15 +128,16 @@ class _Work:
 
     def start(self) -> End:
         """Where the run begins: the end of the one that it continues."""
-        if self.parent is None:
-            return End({}, {})
-        return read_end(end_path(self.results, self.parent), self.parent, self.there)
+        return self.end_of(self.before.run) if self.before else End({}, {})
 
     def taken(self) -> Source:
         """What the run takes of the one that it is a control of."""
-        assert self.source is not None and self.of_source is not None
-        end = read_end(end_path(self.results, self.source), self.source, self.there)
-        return Source(self.source, self.of_source, end)
+        assert self.source is not None
+        return Source(self.source.run, self.source.record, self.end_of(self.source.run))
+
+    def end_of(self, run: Run) -> End:
+        """Where another run ended."""
+        return read_end(end_path(self.results, run), run, self.there)
 
     def require(self) -> None:
         """Check that the runs which this one needs are done.
@@ -143,8 +146,9 @@ class _Work:
             Impossible: one of them is impossible.
             NotFinite: one has diverged.
         """
-        for record, which in ((self.before, "continues"), (self.of_source, "is a control of")):
-            if record and record["status"] != "done":
+        for needed, which in ((self.before, "continues"), (self.source, "is a control of")):
+            if needed and needed.record["status"] != "done":
+                record = needed.record
                 raise {"impossible": Impossible, "diverged": NotFinite}[record["status"]](
                     f"the run that this one {which} ({record['cell']}) is {record['status']}: {record['reason']}"
                 )
@@ -201,7 +205,8 @@ class _Work:
 
     def record(self, status: str, reason: str | None, outcome: dict[str, Any]) -> dict[str, Any]:
         """The record of the run."""
-        run, environment, state, before = self.run, self.environment, self.state, self.before
+        run, environment, state = self.run, self.environment, self.state
+        before = self.before.record if self.before else None
         cost = self.cost(status)
         return {
             "id": run.id,
