@@ -44,6 +44,10 @@ from ipbench.tasks.inputs import Inputs
 if TYPE_CHECKING:
     from ipbench.sparse.net import SparseNet
 
+#: MACs of one image up to which a net is followed with values: a second at most. Without them a pass of a large net
+#: takes no time, but the first one in a process imports torch's compiler, which takes three seconds.
+_SMALL = 3 * 10**8
+
 
 @dataclass(frozen=True)
 class Effective:
@@ -113,10 +117,11 @@ def _followed(net: SparseNet) -> tuple[Flow, Labels]:
     """
     plain, prunable, images = net.plain(), list(net.weights.values()), net.example.one(torch.empty(0))
     with usual_operators(), sdpa_kernel(SDPBackend.MATH), torch.random.fork_rng(devices=[]):
-        try:  # without values, which takes no time; a forward that asks for some is given them
-            return _pass(replica(plain, _without_values), prunable, images.mapped(_without_values))
-        except Exception:  # whatever a forward raises; it raises it again below if it is the net's own
-            pass
+        if net.counted.macs > _SMALL:
+            try:  # a forward that asks for values is given them
+                return _pass(replica(plain, _without_values), prunable, images.mapped(_without_values))
+            except Exception:  # whatever a forward raises; it raises it again below if it is the net's own
+                pass
         try:
             return _pass(replica(plain, _on_cpu), prunable, images)
         except Exception as error:  # whatever a forward raises

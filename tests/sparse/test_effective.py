@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ipbench.errors import BadInput
 from ipbench.models.build import build
+from ipbench.sparse import effective as following
 from ipbench.sparse.effective import Effective, effective
 from ipbench.sparse.flow import distinct
 from ipbench.sparse.net import SparseNet
@@ -319,8 +320,8 @@ def test_random_nets_by_derivatives(net, density, seed, space):
 @pytest.mark.parametrize(
     "name", [name for name, kind in vars(awkward_nets).items() if hasattr(kind, "example") and name != "WeightNormed"]
 )
-def test_awkward_nets_by_derivatives(name, space, density):
-    """Never too few; and where nothing but sums is in a net, none too many."""
+def test_awkward_nets_by_derivatives(name, space, density, monkeypatch):
+    """Never too few; and where nothing but sums is in a net, none too many. It is all one whether values are used."""
     kind = getattr(awkward_nets, name)
     net = at_random(sparse(kind().requires_grad_(True), kind.example[1:], space=space), density, 3)
     found = effective(net)
@@ -330,6 +331,8 @@ def test_awkward_nets_by_derivatives(name, space, density):
     if name not in more:
         assert found.kept == wanted
     assert not found.whole_layers and not found.mixing
+    monkeypatch.setattr(following, "_SMALL", 0)
+    assert effective(net) == found
 
 
 # By listing all paths of linear layers.
@@ -378,13 +381,15 @@ def test_masks_of_effective_coefficients_alone_are_effective(model, space):
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_detectors(name):
-    """Everything leads to one of the outputs; without the first layer nothing does."""
+def test_detectors(name, monkeypatch):
+    """Everything leads to one of the outputs; without the first layer nothing does. No values are needed."""
     net = sparse(DETECTORS[name](), SCENE, dataset="fashion-scenes")
     found = effective(net)
     used = {layer.name for layer in net.counted.layers if layer.positions}
     assert found.kept == {layer: number * (layer in used) for layer, number in kept(net).items()}
     assert not found.whole_layers
+    monkeypatch.setattr(following, "_SMALL", 0)
+    assert effective(net) == found
     first = next(iter(net.masks))
     assert not any(effective(only(net, {first: []})).kept.values())
 
