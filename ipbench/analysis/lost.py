@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from scipy.special import bdtrik
 
 from ipbench.analysis.flips import ALPHA
 from ipbench.data.catalog import DETECTION, DataSet, known
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: A detector is at chance level if its test mAP is at most this: boxes that are guessed have one near zero.
 CHANCE_MAP = 0.01
