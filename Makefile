@@ -16,10 +16,10 @@ INSTALLED := .venv/installed-workflow,dev$(FFCV)
 
 SNAKEFILES := Snakefile workflow/rules
 
-.PHONY: help setup quickstart experiment test test-processes test-long test-slurm test-gpu test-wheel site docs lint reference constraints
+.PHONY: help setup quickstart experiment test test-structured test-processes test-long test-slurm test-gpu test-wheel site docs lint reference constraints
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
 
 setup: $(INSTALLED)  ## install everything into .venv (a minute or two; nothing the second time)
 
@@ -55,6 +55,9 @@ experiment: setup  ## any experiment, its table and pictures: make experiment NA
 
 test: setup  ## the tests, two files at a time; the last lines say what was skipped, and why
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-structured: setup  ## methods that remove filters, columns and channels: trained, cut, compared
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'structured and not long'
 
 test-processes: setup  ## real Snakemake, and trainings that are killed, stopped, joined and starved of disk
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'processes and not long'

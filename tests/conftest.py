@@ -27,7 +27,7 @@ LONGEST_FIRST = (
     "workflow/test_workflow.py", "faults/test_snakemake.py", "test_distributed.py", "faults/test_killed_trainings.py",
     "faults/test_full_disk.py", "test_together.py", "workflow/test_jobs.py", "faults/test_damaged_products.py",
     "faults/test_divergence.py", "test_stopping.py", "analysis/test_figures.py", "test_running.py", "test_cli.py",
-    "workflow/test_cluster_check.py", "test_lease.py", "test_group_fisher.py", "test_orthoreg.py", "test_increg.py",
+    "workflow/test_cluster_check.py", "test_lease.py", "structured/test_group_fisher.py", "structured/test_soft.py",
     "test_detectors.py", "test_detection_runs.py", "test_detection.py", "workflow/test_own.py",
 )  # fmt: skip
 
@@ -42,8 +42,10 @@ OF_PROCESSES = (
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    apart = {Path(__file__).parent / name for name in OF_PROCESSES}
+    apart, structured = {Path(__file__).parent / name for name in OF_PROCESSES}, Path(__file__).parent / "structured"
     for item in items:
+        if item.path.parent == structured:
+            item.add_marker("structured")
         if item.path in apart or item.get_closest_marker("workflow"):
             item.add_marker("processes")
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST_FIRST)}

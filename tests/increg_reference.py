@@ -1,4 +1,4 @@
-"""IncReg as its public code states it, in loops of plain numbers: an oracle for `tests/test_increg.py`.
+"""IncReg as its public code states it, in loops of plain numbers: an oracle for `tests/structured/test_increg.py`.
 
 Written from github.com/MingSun-Tse/Caffe_IncReg at 32b9d62 (`sgd_solver.cpp`, Reg_Col and Reg_Row, and `layer.cpp`),
 which is C++ for a GPU. One thing differs: in Reg_Row the score of a removed row is read from another place than it is

@@ -46,8 +46,8 @@ from tests.orthoreg_reference import CLASSES, RATIOS, SEPARABLE, WIDTHS, fill, i
 from tests.test_stopping import stop_at
 from tests.tiny import Fixed, make_run
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "orthoreg.json").read_text())
-CONFIG = Path(__file__).parent.parent / "config"
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "orthoreg.json").read_text())
+CONFIG = Path(__file__).parents[2] / "config"
 HERE = Environment()
 ORTHONORMAL = Basis(init="orthonormal")
 MODELS = {"vgg": "vgg13-cifar", "mobile": "mobilenet-v1", "res": "resnet34-cifar"}

@@ -37,8 +37,8 @@ from tests.greg_reference import CASES, LR, RATIOS, USUAL, WEIGHT_DECAY, gradien
 from tests.test_stopping import stop_at
 from tests.tiny import make_run
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "greg.json").read_text())["cases"]
-CONFIG = Path(__file__).parent.parent / "config"
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "greg.json").read_text())["cases"]
+CONFIG = Path(__file__).parents[2] / "config"
 #: The reference's names of our options.
 NAMES = {
     "reg_granularity_prune": "rise", "update_reg_interval": "every", "reg_upper_limit": "ceiling",

@@ -53,8 +53,8 @@ from tests.sparse.awkward_nets import shake
 from tests.test_stopping import stop_at
 from tests.tiny import make_run
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "fisher.json").read_text())
-CONFIG = Path(__file__).parent.parent / "config"
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "fisher.json").read_text())
+CONFIG = Path(__file__).parents[2] / "config"
 DEFAULTS = {"every": 25, "channels": 1, "normalise": "memory", "internal": False, "score": "fisher"}
 HERE = Environment()
 
@@ -433,7 +433,7 @@ def test_what_has_no_meaning_is_refused_at_planning():
 
 def test_the_method_of_the_documentation(tmp_path):
     """Gates and removals as a user's file writes them: the budget is met, and the net is cut."""
-    text = (Path(__file__).parents[1] / "docs" / "adding-a-method.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "adding-a-method.md").read_text()
     (block,) = (part for part in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class OneByOne" in part)
     (tmp_path / "documented.py").write_text(block)
     assert list(methods.load([tmp_path / "documented.py"]).values()) == [["one_by_one"]]

@@ -31,7 +31,7 @@ from ipbench.spec import Basis, Recipe, Run
 from tests.test_stopping import stop_at
 from tests.tiny import TinyData, make_run, run_stages, tiny_conv, tiny_stack
 
-CONFIG = Path(__file__).parent.parent / "config"
+CONFIG = Path(__file__).parents[2] / "config"
 RECIPE = Recipe(epochs=2, batch_size=50, train_examples=200)
 FILTERS = {"method": "epruner", "pattern": "filters", "budget": "macs", "allocation": "uniform"}
 
