@@ -1,13 +1,26 @@
-"""Words of a command line that are numbers or paths: typer's own readers take "1_000", " 5 " and ''."""
+"""What several commands have in common: options, help, and words that are numbers or paths.
+
+typer's own readers of words take "1_000", " 5 " and ''.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from ipbench import numerals
+from ipbench import numerals, output
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def help_alone(context: typer.Context) -> None:
+    """What is called without a command prints its help; typer's own way would make it the text of an error."""
+    if context.invoked_subcommand is None:
+        output.say(context.get_help())
+        raise typer.Exit
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str | int], int]:

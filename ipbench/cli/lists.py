@@ -1,4 +1,4 @@
-"""The commands that tell what there is: `ipbench models`, `ipbench datasets`."""
+"""The commands that tell what there is: `ipbench methods`, `ipbench models`, `ipbench datasets`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ipbench import files, output
-from ipbench.cli.arguments import path
+from ipbench import files, methods, output
+from ipbench.cli.arguments import AsJson, path
+from ipbench.cli.run import MethodFiles
 from ipbench.data import catalog as datasets
 from ipbench.errors import BadInput, valid_choice
 from ipbench.models import catalog as models
@@ -19,9 +20,23 @@ from ipbench.store import read_json
 
 app = typer.Typer()
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 #: Bytes of a model file.
 _MOST = 2**24
+
+
+@app.command("methods")
+def list_methods(as_json: AsJson = False, method_file: MethodFiles = None) -> None:
+    """List the pruning methods with their options and papers."""
+    methods.load([*methods.rule_files(), *(method_file or [])])
+    entries = [entry.describe() for entry in methods.methods().values()]
+    if as_json:
+        output.say(json.dumps(entries, indent=1))
+        return
+    for entry in entries:
+        output.say(f"{entry['name']}  ({entry['family']})\n    {entry['summary']}\n    {entry['paper']}")
+        output.say(f"    stages: {', '.join(entry['stages'])}")
+        for name, option in entry["options"].items():
+            output.say(f"    --option {name}={option['default']}")
 
 
 @app.command("models")

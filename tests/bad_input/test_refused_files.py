@@ -172,7 +172,7 @@ def test_a_mistake_of_ours_is_no_answer_of_the_system(monkeypatch):
     def broken(*_):
         raise OSError("a library stumbled")
 
-    monkeypatch.setattr("ipbench.cli.main.methods.load", broken)
+    monkeypatch.setattr("ipbench.methods.load", broken)
     with pytest.raises(OSError, match="stumbled"):
         main(["methods"])
 
