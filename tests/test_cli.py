@@ -118,23 +118,18 @@ def test_grid_json(capsys):
 
 
 def test_an_external_method_shows_up_everywhere(tmp_path, capsys, monkeypatch):
-    from ipbench.methods._method import REGISTRY
-
     file = tmp_path / "smallest.py"
     file.write_text(EXTERNAL)
-    try:
-        assert main(["methods", "--json", "--method-file", str(file)]) == 0
-        assert "smallest" in {entry["name"] for entry in json.loads(capsys.readouterr().out)}
-        config = tmp_path / "mine.yaml"
-        config.write_text(f"datasets: digits\nmethods: [{file}]\nsparsities: 0.5\nseeds: 1\n")
-        assert main(["grid", str(config), "--json"]) == 0
-        assert {cell["method"] for cell in json.loads(capsys.readouterr().out)["cells"]} == {"smallest"}
-        words = ["run", "--method", "smallest", "--method-file", str(file), "--option", "power=2"]
-        assert main([*words, "--recipe", "epochs=1", "--recipe", "warmup=0", "--out", str(tmp_path)]) == 0
-        (record,) = tmp_path.glob("runs/*/0.json")
-        assert json.loads(record.read_text())["run"]["options"] == {"power": 2.0}
-    finally:
-        REGISTRY.pop("smallest", None)
+    assert main(["methods", "--json", "--method-file", str(file)]) == 0
+    assert "smallest" in {entry["name"] for entry in json.loads(capsys.readouterr().out)}
+    config = tmp_path / "mine.yaml"
+    config.write_text(f"datasets: digits\nmethods: [{file}]\nsparsities: 0.5\nseeds: 1\n")
+    assert main(["grid", str(config), "--json"]) == 0
+    assert {cell["method"] for cell in json.loads(capsys.readouterr().out)["cells"]} == {"smallest"}
+    words = ["run", "--method", "smallest", "--method-file", str(file), "--option", "power=2"]
+    assert main([*words, "--recipe", "epochs=1", "--recipe", "warmup=0", "--out", str(tmp_path)]) == 0
+    (record,) = tmp_path.glob("runs/*/0.json")
+    assert json.loads(record.read_text())["run"]["options"] == {"power": 2.0}
 
 
 @pytest.mark.parametrize(

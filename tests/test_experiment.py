@@ -299,17 +299,13 @@ def test_a_jobs_command_line_names_the_usual_pattern_where_the_method_means_anot
     )
     patterns = ["coefficients", "filters", "2:4"]
     entry = {"name": "meant_for_filters", "file": str(file), "pattern": patterns}
-    try:
-        experiment = expand(methods=[entry], sparsities=[0.5], spaces="sp", seeds=1)
-        dense = expand(methods=[{"name": "prunes_nothing", "file": str(file)}], spaces="sp", seeds=1)
-        seen: list[spec.Run] = []
-        monkeypatch.setattr(run_command, "_train", lambda runs, *_, **__: seen.extend(runs))
-        for job in experiment.jobs():
-            assert main(["run", *job.arguments, "--out", str(tmp_path)]) == 0
-        assert main(["run", "--method", "prunes_nothing", "--method-file", str(file), "--out", str(tmp_path)]) == 0
-    finally:
-        REGISTRY.pop("meant_for_filters", None)
-        REGISTRY.pop("prunes_nothing", None)
+    experiment = expand(methods=[entry], sparsities=[0.5], spaces="sp", seeds=1)
+    dense = expand(methods=[{"name": "prunes_nothing", "file": str(file)}], spaces="sp", seeds=1)
+    seen: list[spec.Run] = []
+    monkeypatch.setattr(run_command, "_train", lambda runs, *_, **__: seen.extend(runs))
+    for job in experiment.jobs():
+        assert main(["run", *job.arguments, "--out", str(tmp_path)]) == 0
+    assert main(["run", "--method", "prunes_nothing", "--method-file", str(file), "--out", str(tmp_path)]) == 0
     assert [run.pattern for run in seen[:-1]] == patterns and seen == [*experiment.runs, *dense.runs]
 
 

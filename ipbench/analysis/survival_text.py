@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from ipbench.analysis.collect import Collection, load_both
-from ipbench.analysis.comparisons import INCOMPLETE
+from ipbench.analysis.comparisons import INCOMPLETE, Finding
 from ipbench.analysis.figures import draw
 from ipbench.analysis.flips import ALPHA, CLAIM_SEEDS
 from ipbench.analysis.labels import Labels, labels, metric_name
@@ -17,7 +17,7 @@ from ipbench.analysis.panels import panel_title
 from ipbench.analysis.plan import nets_with_controls, plan
 from ipbench.analysis.reached import reached_by_knob
 from ipbench.analysis.style import LABEL
-from ipbench.analysis.survival import ORIGIN, Line, Survival, survival
+from ipbench.analysis.survival import ORIGIN, Line, Side, Survival, survival
 from ipbench.analysis.tables import write_table
 from ipbench.analysis.tables.controlled import CLAIMED, sentences, survival_table, told, told_share
 from ipbench.analysis.terminal import WIDTH
@@ -93,10 +93,10 @@ def _spaces(line: Line) -> list[str]:
 
 
 def _waits(line: Line, control: str) -> bool:
-    """Whether a row has no number yet in any space."""
-    of_spaces = _columns(line, control)[: len(_spaces(line))]
-    waiting = {INCOMPLETE, f"dense {INCOMPLETE}"}
-    return bool(waiting & set(of_spaces)) and waiting | {NOTHING} >= set(of_spaces)
+    """Whether a row has no number yet in any space, and will have one."""
+    found = [one for space in _spaces(line) if (one := _shown(line.sides[space], control))]
+    numbers = any(one.comparison.n or one.mixed for one in found)
+    return not numbers and any(one.state == INCOMPLETE for one in found)
 
 
 def _begun(line: Line) -> bool:
@@ -120,14 +120,18 @@ def _row(control: str, *columns: str) -> str:
     return "  ".join([f"  {control:<{_CONTROL}}", *(f"{column:<{_SIDE}}" for column in columns)]).rstrip()
 
 
+def _shown(side: Side, control: str) -> Finding | None:
+    """What of a space stands in a row; None where there is nothing."""
+    if control == NO_CONTROL:
+        return side.gain
+    return side.extra if control == ORIGIN else side.left.get(control)
+
+
 def _side(line: Line, space: str, control: str) -> str:
     side = line.sides[space]
-    if control == NO_CONTROL:
-        return told(side.gain)
     if control == ORIGIN:
         return f"dense {told(side.extra)}" if side.extra else NOTHING
-    if control not in side.taken:
-        return NOTHING
-    one = side.taken[control]
-    mark = CLAIMED if one.claimed else ""
-    return told_share(one.share) + mark if one.share else told(side.left.get(control))
+    one = side.taken.get(control)
+    if one and one.share:
+        return told_share(one.share) + (CLAIMED if one.claimed else "")
+    return told(_shown(side, control))

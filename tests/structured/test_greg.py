@@ -16,25 +16,18 @@ from ipbench import methods
 from ipbench.analysis import published
 from ipbench.analysis.grid import parse
 from ipbench.errors import BadInput
-from ipbench.machine import stopping
 from ipbench.methods import Train
 from ipbench.methods._growing import GrowDecay
 from ipbench.models.build import build
 from ipbench.planning.experiment import Experiment
-from ipbench.runs import state as states
 from ipbench.runs.environment import Environment
-from ipbench.runs.execute import execute
-from ipbench.runs.records import end_path, record_path
-from ipbench.runs.state import read_end
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.patterns import selector
 from ipbench.sparse.slicing import mask_net, plan
 from ipbench.sparse.view import TrainedView
 from ipbench.spec import Basis, Recipe, Run
-from ipbench.store import read_json
 from ipbench.updaters import Steps
 from tests.greg_reference import CASES, LR, RATIOS, USUAL, WEIGHT_DECAY, gradient, toy
-from tests.test_stopping import stop_at
 from tests.tiny import make_run
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "greg.json").read_text())["cases"]
@@ -305,19 +298,6 @@ def run_of(name: str) -> Run:
     return Run(dataset="digits", method=name.split()[0], recipe=RECIPE, **values)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Any:
-    """Records and ends of the runs, undisturbed."""
-    folder = tmp_path_factory.mktemp("whole")
-
-    @cache
-    def result(name: str) -> tuple[dict[str, Any], Any]:
-        run = run_of(name)
-        return execute(run, folder, HERE, keep=True), read_end(end_path(folder, run), run)
-
-    return result
-
-
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_squeezes_prunes_and_trains(name, whole):
     record, end = whole(name)
@@ -340,19 +320,9 @@ def test_a_run_squeezes_prunes_and_trains(name, whole):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_stopped_at_every_third_step_equals_undisturbed(name, whole, tmp_path, monkeypatch):
-    run, stops = run_of(name), 0
-    monkeypatch.setattr(states, "SECONDS_BETWEEN_STATES", 0.0)
-    while not record_path(tmp_path, run).exists():
-        torch.manual_seed(0)
-        with monkeypatch.context() as patch:
-            stop_at(patch, 4)
-            try:
-                execute(run, tmp_path, HERE)
-            except stopping.Stopped:
-                stops += 1
+def test_stopped_at_every_third_step_equals_undisturbed(name, whole, in_pieces):
+    cut, stops = in_pieces(run_of(name))
     assert stops > 4
-    cut = read_json(record_path(tmp_path, run))
     assert cut["outcome"] == whole(name)[0]["outcome"] and cut["activity"] == whole(name)[0]["activity"]
 
 

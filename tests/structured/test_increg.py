@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,27 +13,20 @@ from torch import Tensor, nn
 from ipbench import methods
 from ipbench.cli.main import main
 from ipbench.errors import BadInput
-from ipbench.machine import stopping
 from ipbench.methods import Train
 from ipbench.methods._floor import FloorDecay
 from ipbench.methods._increments import Increments, increments, limit_of, multiplier_of
 from ipbench.methods._ranked import RankedDecay
 from ipbench.models.build import build
-from ipbench.runs import state as states
 from ipbench.runs.environment import Environment
-from ipbench.runs.execute import execute
-from ipbench.runs.records import end_path, record_path
-from ipbench.runs.state import read_end
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.selection import Impossible
 from ipbench.sparse.view import TrainedView
 from ipbench.spec import Basis, Recipe, Run
-from ipbench.store import read_json
 from ipbench.tasks import Measured
 from ipbench.training import loop
 from ipbench.updaters import Steps
 from tests.increg_reference import Chain, Layer
-from tests.test_stopping import stop_at
 from tests.tiny import TinyData, make_run, run_stages
 
 SHAPE = (1, 8, 8)
@@ -566,19 +558,6 @@ def run_of(name: str) -> Run:
     return Run(dataset="digits", method=name.split()[0], recipe=RECIPE, **values)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Any:
-    """Records and ends of the runs, undisturbed."""
-    folder = tmp_path_factory.mktemp("whole")
-
-    @cache
-    def result(name: str) -> tuple[dict[str, Any], Any]:
-        run = run_of(name)
-        return execute(run, folder, HERE, keep=True), read_end(end_path(folder, run), run)
-
-    return result
-
-
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_prunes_and_trains(name, whole):
     record, end = whole(name)
@@ -599,19 +578,9 @@ def test_a_run_prunes_and_trains(name, whole):
 
 
 @pytest.mark.parametrize("name", ["increg ip", "increg-accuracy columns"])
-def test_stopped_in_between_equals_undisturbed(name, whole, tmp_path, monkeypatch):
-    run, stops = run_of(name), 0
-    monkeypatch.setattr(states, "SECONDS_BETWEEN_STATES", 0.0)
-    while not record_path(tmp_path, run).exists():
-        torch.manual_seed(0)
-        with monkeypatch.context() as patch:
-            stop_at(patch, 23)
-            try:
-                execute(run, tmp_path, HERE)
-            except stopping.Stopped:
-                stops += 1
+def test_stopped_in_between_equals_undisturbed(name, whole, in_pieces):
+    cut, stops = in_pieces(run_of(name), 23)
     assert stops > 1
-    cut = read_json(record_path(tmp_path, run))
     assert cut["outcome"] == whole(name)[0]["outcome"] and cut["activity"] == whole(name)[0]["activity"]
 
 

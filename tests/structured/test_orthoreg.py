@@ -20,7 +20,6 @@ from ipbench.analysis import published
 from ipbench.analysis.grid import parse
 from ipbench.data.loaders import Batch
 from ipbench.errors import BadInput
-from ipbench.machine import stopping
 from ipbench.methods import Choose, Continue, Prune, Slice, Train, filter_score
 from ipbench.methods._early_bird import MaskDistance
 from ipbench.methods._filter_ranking import guarded, masks, share_of_round
@@ -28,22 +27,18 @@ from ipbench.methods._filter_scores import SCORES
 from ipbench.methods._orthonormal import Orthonormal, layers, orthogonality, penalty
 from ipbench.models.build import build, outline
 from ipbench.planning.experiment import Experiment
-from ipbench.runs import state as states
 from ipbench.runs.environment import Environment
 from ipbench.runs.execute import execute
-from ipbench.runs.records import record_path
 from ipbench.sparse.measure import count
 from ipbench.sparse.net import SparseNet
 from ipbench.sparse.selection import Impossible
 from ipbench.sparse.view import NetView, TrainedView
 from ipbench.spec import Basis, Recipe, Run
-from ipbench.store import read_json
 from ipbench.tasks import task as task_module
 from ipbench.training.loop import learning_rate
 from ipbench.training.pruning import pruned_masks
 from ipbench.updaters import Steps
 from tests.orthoreg_reference import CLASSES, RATIOS, SEPARABLE, WIDTHS, fill, images, like_resnet, like_vgg, table
-from tests.test_stopping import stop_at
 from tests.tiny import Fixed, make_run
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "orthoreg.json").read_text())
@@ -598,19 +593,10 @@ def test_a_run(name, whole):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_stopped_at_every_third_step_equals_undisturbed(name, whole, tmp_path, monkeypatch):
-    run, stops = run_of(name), 0
-    monkeypatch.setattr(states, "SECONDS_BETWEEN_STATES", 0.0)
-    while not record_path(tmp_path, run).exists():
-        torch.manual_seed(0)
-        with monkeypatch.context() as patch:
-            stop_at(patch, 4)
-            try:
-                execute(run, tmp_path, HERE)
-            except stopping.Stopped:
-                stops += 1
+def test_stopped_at_every_third_step_equals_undisturbed(name, whole, in_pieces):
+    cut, stops = in_pieces(run_of(name))
     assert stops > 0
-    assert read_json(record_path(tmp_path, run))["outcome"] == whole(name)["outcome"]
+    assert cut["outcome"] == whole(name)["outcome"]
 
 
 def test_a_penalty_makes_filters_orthogonal(tmp_path):
