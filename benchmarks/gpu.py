@@ -1,6 +1,6 @@
 """What a training step costs on a GPU, in `sp` and in `ip`: time side by side, memory; and what surrounds the steps.
 
-    python benchmarks/gpu.py [--out docs/figures/gpu] [--device cuda] [--only steps around]
+    python benchmarks/gpu.py [--out docs/figures/gpu] [--device cuda] [--only steps around] [--models vgg16]
 
 A step is all that the training loop does for a batch: forward and backward pass, masks, SGD. Both spaces are measured
 in turns in one process, on random images that lie on the device: a loader is no part of it. Every ratio is of one run
@@ -13,7 +13,7 @@ import argparse
 import gc
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ SHAPES = {"mnist": ((1, 28, 28), 10), "cifar10": ((3, 32, 32), 10), "imagenet": 
 #: Model, data set, images of a batch, steps of a turn.
 NETS = (
     ("lenet5-caffe", "mnist", 100, 40),
+    ("small-vgg", "mnist", 128, 40),
     ("resnet20-cifar", "cifar10", 128, 25),
     ("vgg16", "cifar10", 128, 25),
     ("resnet18-cifar", "cifar10", 128, 15),
@@ -95,10 +96,10 @@ def free(device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def steps(device: str) -> list[dict[str, Any]]:
+def steps(device: str, models: Sequence[str]) -> list[dict[str, Any]]:
     """Milliseconds of a step in both spaces, their ratio, and the most memory that a turn held."""
     rows = []
-    for model, dataset, batch, count in NETS:
+    for model, dataset, batch, count in (net for net in NETS if net[0] in models):
         for mode, precision in SETTINGS:
             if dataset == "imagenet" and mode == "strict":
                 continue  # a step of float32 without TF32 takes most of a second
@@ -195,7 +196,7 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-SECTIONS: dict[str, Callable[[str], Any]] = {"steps": steps, "around": around}
+SECTIONS = ("steps", "around")
 
 
 def main() -> None:
@@ -204,8 +205,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write OUT.json, and OUT.md of the steps")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS))
+    models = [net[0] for net in NETS]
+    parser.add_argument("--models", nargs="*", choices=models, default=models, help="whose steps are measured")
     given = parser.parse_args()
-    found = {name: SECTIONS[name](given.device) for name in given.only}
+    found: dict[str, Any] = {"steps": steps(given.device, given.models)} if "steps" in given.only else {}
+    if "around" in given.only:
+        found["around"] = around(given.device)
     found["provenance"] = provenance(given.device)
     if given.out:
         given.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
