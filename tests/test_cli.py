@@ -147,6 +147,7 @@ def test_an_external_method_shows_up_everywhere(tmp_path, capsys, monkeypatch):
         (["run", "--sparsity", "0.5", "--sparsity", "0.50"], "--sparsity: the same sparsity is given twice"),
         (["run", "--sparsity", "0.5", "--sparsity", "2"], "not including, 1 (got '2')"),
         (["run", "--recipe", "epochs"], "--recipe: 'epochs' is not of the form NAME=VALUE"),
+        (["run", "--recipe", "epochs=1,lr=0.1"], "one NAME=VALUE each; give lr with another --recipe"),
         (["run", "--recipe", "epochz=1"], "unknown key 'epochz' in --recipe (did you mean 'epochs'?)"),
         (["run", "--option", "x=1"], "unknown option of method snip 'x' in --option; valid: per_class, rounds"),
         (["run", "--basis", "sharing=all", "--space", "ip"], "--basis: sharing: input should be 'layer'"),

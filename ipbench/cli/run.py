@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Sequence
 from fractions import Fraction
@@ -85,11 +86,13 @@ def run(
     ] = NO_CONTROL,
     seed: Annotated[list[str] | None, typer.Option(help="Seed; several runs: 0,1,2, or --seed twice.")] = None,
     mode: Annotated[str, typer.Option(help="strict (bit-equal on one machine) or fast.")] = "strict",
-    option: Annotated[list[str] | None, typer.Option(help="An option of the method, NAME=VALUE.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="Of the method, NAME=VALUE; once for each.")] = None,
     basis: Annotated[
         list[str] | None, typer.Option(help="Of the filter basis, NAME=VALUE, e.g. sharing=stage.")
     ] = None,
-    recipe: Annotated[list[str] | None, typer.Option(help="Of the recipe, NAME=VALUE, e.g. epochs=3.")] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="Of the recipe, NAME=VALUE: epochs=3; once for each.")
+    ] = None,
     method_file: MethodFiles = None,
     model_file: own.ModelFile = None,
     weights: own.Weights = None,
@@ -370,6 +373,8 @@ def _pairs(words: Sequence[str] | None, option: str) -> dict[str, Any]:
             raise BadInput(f"{option}: {word!r} is not of the form NAME=VALUE")
         if name in result:
             raise BadInput(f"{option}: {name} is given twice")
+        if second := re.search(r",\s*(\w+)=", text):
+            raise BadInput(f"{option}: {word!r:.80}: one NAME=VALUE each; give {second[1]} with another {option}")
         try:
             result[name] = plain_yaml.read(text)
         except plain_yaml.NotPlain as error:
