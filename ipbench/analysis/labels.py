@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ VARIANTS = ("recipe", "off", "allocation", "pattern", "budget", "options", "basi
 _MASKED = ("off", "allocation", "pattern", "budget", "options")
 #: Their usual values, which no panel of a method has to name unless the method comes with others too.
 _DEFAULTS = {"off": "zero", "allocation": "global", **LATER}
-_STRUCTURED = ("recipe", "options", "basis")
+_STRUCTURED = ("recipe", "basis")
 #: What a caption says of a recipe that is the same everywhere; a report has the rest.
 _HEADLINE = ("epochs", "batch_size", "lr", "schedule")
 #: And what of it a reader has to know where it is not this: on how much was trained, and in what precision.
@@ -39,7 +39,9 @@ class Labels:
     Attributes:
         varying: the axes with more than one value; `sparsity` and `method` always, so that a row is never nameless.
         constant: the text of every other axis that says something, for a caption.
-        keys: of the structured axes, the keys that vary (`options`: within a method).
+        keys: of a recipe and a filter basis, the keys that vary.
+        options: of every method, the keys of its options that vary within it.
+        fixed: by method, the text of its options that do not vary, for a caption; methods without one are missing.
         within: of every method, the axes of `_DEFAULTS` with more than one value.
         share: heading of the column of sparsities.
         both: methods that come with a value of their knob, and without one.
@@ -49,6 +51,8 @@ class Labels:
     varying: tuple[str, ...]
     constant: Mapping[str, str]
     keys: Mapping[str, frozenset[str]]
+    options: Mapping[str, frozenset[str]]
+    fixed: Mapping[str, str]
     within: Mapping[str, frozenset[str]]
     share: str
     both: frozenset[str]
@@ -64,13 +68,19 @@ class Labels:
             return "–"
         if axis == "sparsity" and cell.knob:
             return " ".join(filter(None, (knob_text(cell), self._reached(cell))))
+        if axis == "options":
+            return self._options(cell)
         if axis not in _STRUCTURED:
             return str(getattr(cell, axis))
-        values = _flat(cell.others if axis == "options" else getattr(cell, axis))
+        values = _flat(getattr(cell, axis))
         if axis == "basis":
             return self._basis(values)
-        shown = [f"{key}={_short(values[key])}" for key in sorted(values) if key in self.keys[axis]]
-        return ", ".join(shown) or "default"
+        return _pairs(values, self.keys[axis]) or "default"
+
+    def _options(self, cell: Cell) -> str:
+        """The options that tell a cell from others of its method; '–' of a method with the same options everywhere."""
+        keys, values = self.options.get(cell.method, frozenset()), _flat(cell.others)
+        return (_pairs(values, keys) or "default") if keys else "–"
 
     def _reached(self, cell: Cell) -> str:
         """What a cell with a knob has reached, in brackets."""
@@ -106,30 +116,46 @@ class Labels:
 def labels(grid: Grid) -> Labels:
     """Find which axes vary over `grid` and name its cells accordingly; dense cells do not count for mask axes."""
     keys = {axis: _varying_keys(grid.cells, axis) for axis in _STRUCTURED}
+    given = _options_by_method(grid.cells)
+    options = {method: _varying(values) for method, values in given.items()}
+    fixed = {method: _pairs(values[0], values[0].keys() - options[method]) for method, values in given.items()}
     varying, constant = [], {}
     for axis in AXES:
-        if axis in _STRUCTURED:
+        if axis == "options":
+            varying += [axis] if any(options.values()) else []
+        elif axis in _STRUCTURED:
             if keys[axis]:
                 varying.append(axis)
             elif shown := _constant(grid.cells, axis):
                 constant[axis] = shown
-            continue
-        cells = [cell for cell in grid.cells if not (cell.dense and axis in _MASKED)]
-        texts = list(dict.fromkeys(getattr(cell, axis) for cell in cells))
-        if len(texts) > 1 or axis in ("method", "sparsity"):
-            varying.append(axis)
-        elif texts and texts[0] != LATER.get(axis):
-            constant[axis] = texts[0]
+        else:
+            cells = [cell for cell in grid.cells if not (cell.dense and axis in _MASKED)]
+            texts = list(dict.fromkeys(getattr(cell, axis) for cell in cells))
+            if len(texts) > 1 or axis in ("method", "sparsity"):
+                varying.append(axis)
+            elif texts and texts[0] != LATER.get(axis):
+                constant[axis] = texts[0]
+    return Labels(
+        tuple(varying), constant, keys, options, {method: text for method, text in fixed.items() if text},
+        _within(grid.cells), share_heading(grid.cells), _both(grid.cells),
+    )  # fmt: skip
+
+
+def _within(cells: Iterable[Cell]) -> dict[str, frozenset[str]]:
+    """Of every method, the axes of `_DEFAULTS` with more than one value."""
     values: dict[str, dict[str, set[str]]] = {}
-    for cell in grid.cells:
+    for cell in cells:
         for axis in _DEFAULTS:
             values.setdefault(cell.method, {}).setdefault(axis, set()).add(getattr(cell, axis))
-    within = {method: frozenset(axis for axis in of if len(of[axis]) > 1) for method, of in values.items()}
+    return {method: frozenset(axis for axis in of if len(of[axis]) > 1) for method, of in values.items()}
+
+
+def _both(cells: Iterable[Cell]) -> frozenset[str]:
+    """Methods that come with a value of their knob, and without one."""
     knobs: dict[str, set[bool]] = {}
-    for cell in grid.cells:
+    for cell in cells:
         knobs.setdefault(cell.method, set()).add(bool(cell.knob))
-    both = frozenset(method for method, found in knobs.items() if len(found) > 1)
-    return Labels(tuple(varying), constant, keys, within, share_heading(grid.cells), both)
+    return frozenset(method for method, found in knobs.items() if len(found) > 1)
 
 
 def metric_name(cells: Iterable[Cell]) -> str:
@@ -160,29 +186,27 @@ def share_text(share: float) -> str:
 
 
 def _varying_keys(cells: Iterable[Cell], axis: str) -> frozenset[str]:
-    """Keys of a structured axis whose values differ between cells for which the axis has a meaning."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+    """Keys of a recipe or a filter basis whose values differ between cells for which the axis has a meaning."""
+    return _varying([_flat(getattr(cell, axis)) for cell in cells if axis != "basis" or cell.space != "sp"])
+
+
+def _options_by_method(cells: Iterable[Cell]) -> dict[str, list[dict[str, Any]]]:
+    """The options of all cells of every method: two methods with different options do not make an axis of them."""
+    found: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
-        if (axis == "basis" and cell.space == "sp") or (axis == "options" and cell.dense):
-            continue
-        # Options belong to a method: two methods with different options do not make an axis of them.
-        text = cell.others if axis == "options" else getattr(cell, axis)
-        groups.setdefault(cell.method if axis == "options" else "", []).append(_flat(text))
-    varying = set()
-    for values in groups.values():
-        for key in set().union(*values):
-            if len({json.dumps(value.get(key)) for value in values}) > 1:
-                varying.add(key)
-    return frozenset(varying)
+        if not cell.dense:
+            found.setdefault(cell.method, []).append(_flat(cell.others))
+    return found
+
+
+def _varying(values: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Keys whose values differ, or that some have and others have not."""
+    keys = set[str]().union(*values)
+    return frozenset(key for key in keys if len({json.dumps(value.get(key)) for value in values}) > 1)
 
 
 def _constant(cells: Iterable[Cell], axis: str) -> str:
-    """The text of a structured axis that does not vary: the main keys of a recipe, what is unusual about a basis.
-
-    '' for the options, which belong to single methods.
-    """
-    if axis == "options":
-        return ""
+    """The text of a structured axis that does not vary: the main keys of a recipe, what is unusual about a basis."""
     values = next((_flat(getattr(cell, axis)) for cell in cells if axis != "basis" or cell.space == "ip"), {})
     keys = [key for key in values if (_tells(key, values[key]) if axis == "recipe" else values[key] != _USUAL.get(key))]
     return " ".join(f"{key}={_short(values[key])}" for key in sorted(keys))
@@ -191,6 +215,11 @@ def _constant(cells: Iterable[Cell], axis: str) -> str:
 def _tells(key: str, value: Any) -> bool:
     """Whether a caption names this of a recipe."""
     return key in _HEADLINE or (key in _UNUSUAL and value != _UNUSUAL[key])
+
+
+def _pairs(values: Mapping[str, Any], keys: Collection[str]) -> str:
+    """Some of the values, with their keys."""
+    return ", ".join(f"{key}={_short(values[key])}" for key in sorted(values) if key in keys)
 
 
 def _flat(text: str) -> dict[str, Any]:

@@ -64,7 +64,11 @@ class Experiment:
             label = str(label)  # `name: 2026`
         build(Named, {"name": label}, place)
         experiment = cls(label, build(Axes, values, place), place, folder, trust)
-        _ = experiment.cells
+        if not experiment.cells:
+            asked = ", ".join(experiment.axes.controls)
+            raise BadInput(
+                f"{place}: controls: {asked} has no meaning for any of the methods; list 'none', too, to run these"
+            )
         own.keep()
         return experiment
 

@@ -105,6 +105,17 @@ def test_labels_tell_variants_apart():
     ]  # fmt: skip
 
 
+def test_options_are_told_of_their_own_method():
+    given = ({"tune": 4, "lr": 0.3}, {"epochs": 8, "lr": 0.3})
+    cells = [cell("sfp", "sp", "0.5", options=options) for options in given]
+    cells += [cell("asfp", "sp", "0.5", options={"tune": 4}), cell("l1-filters", "sp", "0.5")]
+    found = of(cell("dense", "sp", "0"), *cells)
+    names = labels(found)
+    # What varies within sfp is no name of asfp, which has it too, but the same everywhere.
+    assert [names.text(c, "options") for c in found.cells] == ["–", "tune=4", "epochs=8", "–", "–"]
+    assert names.fixed == {"sfp": "lr=0.3", "asfp": "tune=4"}
+
+
 def test_a_usual_value_is_named_only_beside_another_of_the_same_method():
     cells = [cell("snip", "sp", "0.9"), cell("rigl", "sp", "0.9", allocation="erk")]
     cells += [cell("gmp", "sp", "0.9", allocation=name) for name in ("global", "uniform")]

@@ -114,6 +114,21 @@ def bars(axes, colour):
     return [(float(np.ptp(path[:, 0])), float(np.ptp(path[:, 1]))) for path in segments]
 
 
+@pytest.mark.parametrize(("mean", "far"), [(0.7, True), (0.745, True), (0.76, False)])
+def test_a_mean_far_from_others_that_are_close_stands_at_the_edge(tmp_path, monkeypatch, mean, far):
+    """All others at 80.1: what is more than five points below is far."""
+
+    def close(c, seed):
+        return mean if (c["space"], c["sparsity"], c["method"]) == ("sp", "0.5", "snip") else 0.8 + 0.001 * seed
+
+    monkeypatch.setattr(f"{__name__}.accuracy", close)
+    drawn = drawing.figure(filled(tmp_path), "macs")
+    axes = drawn.axes[0]
+    assert [text.get_text() for text in axes.texts] == [f"{100 * mean:.1f}"] * far
+    assert (axes.get_ylim()[0] > 100 * mean) == far
+    assert ("below the median of all by more than five points" in drawing.texts(drawn)) == far
+
+
 def test_intervals_go_along_both_axes_where_both_vary(results):
     """t = 4.303 for n = 3: of accuracies 1 point apart 2.48 points up and down; of shares 5 per cent apart 12.4."""
     axes = drawing.figure(results, "macs").axes[0]

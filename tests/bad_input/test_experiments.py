@@ -139,6 +139,7 @@ METHODS = [
     changed("own-off", "methods: [{name: snip, off: half}]", "off", "'zero', 'frozen' or 'decayed' (got 'half')"),
     changed("own-off-nan", "methods: [{name: snip, off: .nan}]", "off", "'zero', 'frozen' or 'decayed' (got nan)"),
     changed("own-allocation-empty", "methods: [{name: snip, allocation: []}]", "allocation is an empty list"),
+    changed("controls-without-a-run", "methods: [snip]\ncontrols: origin", "controls: origin has no meaning for any"),
     changed("off-of-dense", "methods: [{name: dense, off: frozen}]", "off has no meaning for dense"),
     changed("allocation-of-dense", "methods: [{name: dense, allocation: erk}]", "allocation has no meaning for dense"),
     changed("file-number", "methods: [{name: snip, file: 3}]", "file", "ends in .py, not 3"),

@@ -113,7 +113,7 @@ def _figure(
     )
     if any(scene.counts[cell.id].lost for cell in _cells(curves)):
         note += " Dots: single seeds, where a run is lost."
-    note += edge_note(scene, _cells(curves), bands)
+    note += edge_note(scene, _cells(curves), bands, close=True)
     sheet = page(
         [len(shown)] * len(blocks),
         [
@@ -136,7 +136,7 @@ def _figure(
         places += [place for ends, _ in found for place in ends]
         drawn += [point for _, points in found for point in points]
     _share_axis(sheet.panels, places)
-    living_axis(scene, drawn, bands)
+    living_axis(scene, drawn, bands, close=True)
     ticks(sheet, bool(places) or bool(references))
     handles: list[Artist] = [marker(panel.title, *look, look[0]) for panel, look in curves]
     label(sheet, title(file), x, f"test {scene.metric} (%)", [*handles, *references.values()], columns)

@@ -153,8 +153,10 @@ def column_names(names: Labels) -> list[str]:
 def common_notes(collection: Collection, names: Labels) -> tuple[str, ...]:
     """The notes that most tables share: which axes were dropped as constant, and the setting."""
     constant = ", ".join(f"{names.heading(axis)} {text}" for axis, text in names.constant.items())
+    fixed = "; ".join(f"{method}: {text}" for method, text in names.fixed.items())
     return (
         *((f"All rows: {constant}.",) if constant else ()),
+        *((f"Options of all rows of a method: {fixed}.",) if fixed else ()),
         *((KNOBS,) if has_knobs(collection.grid) else ()),
         *setting_notes(collection),
     )
