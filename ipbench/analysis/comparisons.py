@@ -21,6 +21,9 @@ from ipbench.analysis.statistics import UNDECIDED, better
 #: States of a comparison, or of an average, that make no claim; '' is one that can.
 REFERENCE, IMPOSSIBLE, INCOMPLETE, MIXED = "reference", "impossible", "incomplete", "mixed"
 
+#: A standard deviation of fewer values says next to nothing of how many seeds to plan.
+SPREAD_SEEDS = 3
+
 #: (data set, model, method, pattern, budget)
 Method = tuple[str, str, str, str, str]
 
@@ -101,7 +104,7 @@ class Analysis:
         not_averaged: methods whose comparisons differ in options or filter bases: no average of these is formed.
         members: size of the family of claims.
         shared: whether several comparisons have one SP side.
-        spread: the median of the standard deviations of single comparisons; NaN without any.
+        spread: the median of the standard deviations of single comparisons of `SPREAD_SEEDS` or more; NaN without any.
     """
 
     pairs: dict[str, Finding]
@@ -135,7 +138,8 @@ def analyse(collection: Collection, metric: str = PRIMARY) -> Analysis:
     nodes += [*methods.items(), *([(None, overall)] if overall else [])]
     members = {key: found for key, found in nodes if found.state != IMPOSSIBLE}
     judged = work.judge(members)
-    spreads = [pairs[key].comparison.std for key in map(pair_name, compared) if pairs[key].state == ""]
+    single = [pairs[key].comparison for key in map(pair_name, compared) if pairs[key].state == ""]
+    spreads = [one.std for one in single if one.n >= SPREAD_SEEDS]
     return Analysis(
         pairs={key: judged.get(key, found) for key, found in pairs.items()},
         methods={key: judged.get(key, found) for key, found in methods.items()},

@@ -185,6 +185,12 @@ def test_a_grid_without_results_has_no_numbers(tmp_path):
     assert math.isnan(found.spread) and "planned: 6" in seeds_note(collect(tmp_path), found)
 
 
+@pytest.mark.parametrize(("seeds", "told"), [(2, "Seeds planned: 2;"), (3, "planned: 3.")])
+def test_two_seeds_do_not_say_how_many_to_plan(tmp_path, seeds, told):
+    found = analyse(collect(write(tmp_path, grid(methods=("snip",), sparsities=("0.9",), seeds=range(seeds)))))
+    assert math.isnan(found.spread) == (seeds < 3) and told in seeds_note(collect(tmp_path), found)
+
+
 @pytest.mark.parametrize(("place", "key", "value"), [("provenance", "torch", "1.0"), ("provenance", "processes", 7)])
 def test_what_would_mix_settings_is_not_formed_and_the_others_stand(tmp_path, place, key, value):
     plan = grid(methods=("snip", "grasp"), sparsities=("0.9",))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ipbench.analysis.cells import Counts
 from ipbench.analysis.collect import Collection
-from ipbench.analysis.comparisons import REFERENCE, Analysis
+from ipbench.analysis.comparisons import REFERENCE, SPREAD_SEEDS, Analysis
 from ipbench.analysis.flips import CLAIM_SEEDS
 from ipbench.analysis.grid import LATER, Cell, Grid, Row
 from ipbench.analysis.labels import AXES, Labels
@@ -46,7 +46,7 @@ def seeds_note(collection: Collection, analysis: Analysis) -> str:
     planned = sorted({found.planned for found in pairs})
     have = str(planned[0]) if len(planned) == 1 else f"{planned[0]} to {planned[-1]}"
     if math.isnan(analysis.spread):
-        return f"Seeds planned: {have}; how many are needed shows when comparisons are complete."
+        return f"Seeds planned: {have}; complete comparisons of {SPREAD_SEEDS} seeds or more show how many are needed."
     margin, members = collection.grid.margin, analysis.members
     alone, together = (seeds_for(margin / 100, analysis.spread, number) for number in (1, members))
     return (
