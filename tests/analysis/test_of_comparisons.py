@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ipbench.analysis import style, write_runs, write_tables
-from ipbench.analysis.figures.of_comparisons import WHOLE, across
+from ipbench.analysis.comparisons import method_of
+from ipbench.analysis.figures.of_comparisons import WHOLE, _name, across
 from ipbench.analysis.grid import parse
 from ipbench.analysis.plan import plan
 from ipbench.cli.main import main
@@ -77,6 +78,18 @@ def test_several_experiments_share_one_figure(results, tmp_path):
     assert [path.name for path in paths] == ["all.svg", "all.pdf"] and all(path.stat().st_size for path in paths)
     first = [path.read_bytes() for path in paths]
     assert [path.read_bytes() for path in across([results, other, third], tmp_path / "all")] == first
+
+
+def test_a_row_is_named_by_what_tells_it_from_others():
+    shared = {"dataset": "digits", "pattern": "filters", "budget": "macs"}
+    planned = [cell("snip", space, "0.5", model=model, **shared) for model in ("a", "b") for space in ("sp", "ip")]
+    planned += [cell("snip", space, "0.5", dataset="digits", model="b") for space in ("sp", "ip")]
+    rows = parse({"name": "x", "title": "X", "cells": planned}).rows()
+    keys = [method_of(row) for row in rows]
+    assert [_name(key, keys) for key in keys] == [
+        "snip, a, filters, macs", "snip, b, filters, macs", "snip, b, coefficients, parameters",
+    ]  # fmt: skip
+    assert [_name(key, keys[:2]) for key in keys[:2]] == ["snip, a", "snip, b"]
 
 
 def test_the_command_refuses_what_it_cannot_draw(results, tmp_path, capsys):

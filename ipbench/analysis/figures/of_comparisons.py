@@ -65,11 +65,11 @@ def lines_of(scene: Scene, net: tuple[str, str] | None = None) -> list[Line]:
 
 
 def _name(key: Method, keys: Sequence[Method]) -> str:
-    """A method, and what tells it from other rows: the net, the pattern and the budget where there are several."""
+    """A method, and what tells it from other rows: data set, model, pattern and budget, where there are several."""
     dataset, model, method, *structure = key
+    nets = [text for place, text in enumerate((dataset, model)) if len({other[place] for other in keys}) > 1]
     several = len({other[3:] for other in keys}) > 1
-    nets = len({other[:2] for other in keys}) > 1
-    return ", ".join([method, *(structure if several else []), *([dataset, model] if nets else [])])
+    return ", ".join([method, *nets, *(structure if several else [])])
 
 
 def forest(scene: Scene, file: FigureFile) -> Figure:
