@@ -6,15 +6,17 @@ import sys
 
 import pytest
 
+from ipbench.analysis.collect import collect
 from ipbench.analysis.grid import parse, read_grid, to_json
 from ipbench.analysis.labels import labels
 from ipbench.analysis.panels import ablations, panels
 from ipbench.analysis.plan import plan, plan_tables
+from ipbench.analysis.tables.parts import common_notes
 from ipbench.errors import BadInput
 from ipbench.spec import Basis, canonical_json
 from ipbench.store import write_json
 
-from .synthetic import cell, grid
+from .synthetic import cell, grid, write
 
 
 def of(*cells, **rest):
@@ -105,7 +107,7 @@ def test_labels_tell_variants_apart():
     ]  # fmt: skip
 
 
-def test_options_are_told_of_their_own_method():
+def test_options_are_told_of_their_own_method(tmp_path):
     given = ({"tune": 4, "lr": 0.3}, {"epochs": 8, "lr": 0.3})
     cells = [cell("sfp", "sp", "0.5", options=options) for options in given]
     cells += [cell("asfp", "sp", "0.5", options={"tune": 4}), cell("l1-filters", "sp", "0.5")]
@@ -114,6 +116,8 @@ def test_options_are_told_of_their_own_method():
     # What varies within sfp is no name of asfp, which has it too, but the same everywhere.
     assert [names.text(c, "options") for c in found.cells] == ["–", "tune=4", "epochs=8", "–", "–"]
     assert names.fixed == {"sfp": "lr=0.3", "asfp": "tune=4"}
+    collection = collect(write(tmp_path, {"name": "g", "title": "G", "cells": cells}))
+    assert "Options of all rows of a method: sfp: lr=0.3; asfp: tune=4." in common_notes(collection, names)
 
 
 def test_a_usual_value_is_named_only_beside_another_of_the_same_method():
