@@ -112,6 +112,31 @@ class Labels:
         shown += [f"by {cell.knob}"] if cell.knob and cell.method in self.both else []
         return ", ".join(text for text in shown if text not in ("–", "default"))
 
+    def axes_within(self, method: str) -> tuple[str, ...]:
+        """Axes that tell apart two panels of this very method."""
+        return tuple(axis for axis in VARIANTS if axis not in _DEFAULTS or axis in self.within.get(method, ()))
+
+
+def differences(cells: Iterable[Cell]) -> str:
+    """What tells methods from each other that are the same in all of their own cells.
+
+    Returns:
+        By axis the most frequent value, and the methods that have others, "pattern filters (epruner: channels)"; empty
+        where all methods have the same.
+    """
+    cells = [cell for cell in cells if not cell.dense]
+    within = _within(cells)
+    texts = []
+    for axis in _DEFAULTS:
+        methods: dict[str, list[str]] = {}
+        for method, cell in {cell.method: cell for cell in cells if axis not in within[cell.method]}.items():
+            methods.setdefault(getattr(cell, axis), []).append(method)
+        usual, *others = sorted(methods, key=lambda value: -len(methods[value])) or [""]
+        if others:
+            told = "; ".join(f"{', '.join(methods[value])}: {value}" for value in others)
+            texts.append(f"{axis} {usual} ({told})")
+    return ", ".join(texts)
+
 
 def labels(grid: Grid) -> Labels:
     """Find which axes vary over `grid` and name its cells accordingly; dense cells do not count for mask axes."""

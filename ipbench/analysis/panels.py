@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ipbench.analysis.grid import Cell, Grid, Row
-from ipbench.analysis.labels import Labels, labels
+from ipbench.analysis.labels import VARIANTS, Labels, labels
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,10 @@ def _merge(grouped: dict[tuple[str, ...], list[Row]]) -> list[list[Row]]:
     return [merged[key] for key in sorted(merged, key=lambda key: order.index(key[:-1]))]
 
 
-def panel_title(names: Labels, row: Row) -> str:
-    """The method of a row, and what tells its variant from the others that `names` knows."""
-    variant = names.variant(row.ip or row.any)
+def panel_title(names: Labels, row: Row, own: bool = False) -> str:
+    """The method of a row, and what tells its variant from the others that `names` knows; `own`: of this method."""
+    cell = row.ip or row.any
+    variant = names.variant(cell, names.axes_within(cell.method) if own else VARIANTS)
     return f"{row.any.method}, {variant}" if variant else row.any.method
 
 

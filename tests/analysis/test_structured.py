@@ -92,6 +92,11 @@ def test_what_is_written_is_what_is_planned(results):
     assert set(make_tables(collect(results))) == {path.split("/")[1].split(".")[0] for path in plan_tables(planned())}
 
 
+def line_at_100(axes):
+    """Whether a vertical line stands at the dense net."""
+    return any(list(line.get_xdata()) == [100, 100] and line.get_marker() == "None" for line in axes.get_lines())
+
+
 def test_accuracy_against_macs_stands_at_what_is_left(results):
     drawn = drawing.figure(results, "macs")
     assert [axes.get_title() for axes in drawn.axes] == ["SP", "IP"]
@@ -101,10 +106,36 @@ def test_accuracy_against_macs_stands_at_what_is_left(results):
             assert places == pytest.approx([50, 75], abs=0.01), method
             assert means == pytest.approx([70 + more, 80 + more])
         low, high = axes.get_xlim()
-        assert low < 50 and high > 100
+        assert 30 < low < 37 and 88 < high < 95  # intervals go from 37.6 to 87.4: the axis is for what was found
+        assert not line_at_100(axes)
     assert drawing.points(drawn.axes[0], style.DENSE_COLOUR["sp"])[1] == pytest.approx([90, 90])
     assert "MACs left (% of the dense net)" in drawing.texts(drawn) and "27 of 27 runs." in drawing.texts(drawn)
     assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["snip", "mine", "dense (SP)"]
+
+
+def test_more_methods_than_colours_are_told_apart_by_dashes_and_open_markers(tmp_path):
+    """Twelve methods; the last two have the colours of the first two. One has another pattern, which the note says."""
+    names = [f"method-{number}" for number in range(12)]
+    cells = [
+        cell(name, "sp", "0.5", pattern="channels" if name == names[2] else "filters", budget="macs", seeds=SEEDS)
+        for name in names
+    ]
+    write(tmp_path, {"name": "small", "title": "A small grid", "cells": cells}, [])
+    for number, c in enumerate(cells):
+        for seed in SEEDS:
+            put(tmp_path, record(c, seed, test_accuracy=0.5 + 0.01 * number, **sliced(c, seed, 0.5)))
+    drawn = drawing.figure(tmp_path, "macs")
+    (axes,) = drawn.axes
+    lines = {float(line.get_ydata()[0]): line for line in axes.get_lines() if len(line.get_ydata()) == 1}
+    for number in range(12):
+        line = next(line for y, line in lines.items() if y == pytest.approx(50 + number))
+        assert same_color(line.get_color(), COLOURS[number % 10])
+        assert same_color(line.get_markerfacecolor(), "white") == (number >= 10)
+        assert (line.get_linestyle() == "--") == (number >= 10)
+    legend = drawn.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == names
+    assert [line.get_linestyle() for line in legend.get_lines()] == ["-"] * 10 + ["--"] * 2
+    assert "Methods: pattern filters (method-2: channels)." in drawing.texts(drawn)
 
 
 def bars(axes, colour):
@@ -144,6 +175,7 @@ def test_time_is_a_geometric_mean_of_ratios_of_one_record(tmp_path):
     drawn = drawing.figure(tmp_path, "latency")
     for axes in drawn.axes:
         assert drawing.points(axes, COLOURS[0], "o")[0] == pytest.approx([100, 100])
+        assert line_at_100(axes)
     assert "Measured on: cpu, Test CPU; 1 thread; batches of 64." in drawing.texts(drawn)
     found = ratio_statistics({0: 0.5, 1: 1.0, 2: 2.0})
     assert found.mean == pytest.approx(1) and found.lower * found.upper == pytest.approx(1) and found.n == 3

@@ -14,21 +14,18 @@ from matplotlib.ticker import MaxNLocator
 
 from ipbench.analysis import style
 from ipbench.analysis.cells import PRIMARY, CellStatistics
+from ipbench.analysis.figures.curves import Curve, curve, cut_curves, handles, unsaid
 from ipbench.analysis.figures.edge import Point, edge_note, living_axis
 from ipbench.analysis.figures.layout import empty, label, page, ticks
-from ipbench.analysis.figures.marks import DOTS, cut_curves, interval, legend_columns, marker, reference
+from ipbench.analysis.figures.marks import DOTS, interval, legend_columns, reference
 from ipbench.analysis.figures.scene import Scene, spaces, title
 from ipbench.analysis.grid import Cell
-from ipbench.analysis.panels import Panel
 from ipbench.analysis.plan import FigureFile
 from ipbench.analysis.setting import hardware
 from ipbench.analysis.sliced import latency, macs_left, ratio_statistics, share_statistics
 
-#: Inches: a panel's height, and what is left and right of the panels.
-_HEIGHT, _MARGINS = 2.4, 0.6
-
-#: A method with its colour and marker, those of the figure `methods`.
-_Curve = tuple[Panel, tuple[str, str]]
+#: Inches: a panel's height, what it is higher for every method after so many, and what is beside the panels.
+_HEIGHT, _MORE, _FEW, _MARGINS = 2.4, 0.12, 8, 0.6
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def time(scene: Scene, file: FigureFile) -> Figure:
     )
 
 
-def _cells(curves: Sequence[_Curve]) -> list[Cell]:
+def _cells(curves: Sequence[Curve]) -> list[Cell]:
     """The cells of some curves, each once."""
     sides = (side for panel, _ in curves for row in panel.rows for side in (row.sp, row.ip) if side)
     return list({side.id: side for side in sides}.values())
@@ -97,7 +94,7 @@ def _figure(
     text: str,
     x: str,
 ) -> Figure:
-    """Test accuracy against the shares of each block, in per cent; the dense net is a band, and at 100 % of itself."""
+    """Test accuracy against the shares of each block, in per cent; the dense net is a band."""
     curves = cut_curves(scene, file)
     shown = [space for space in spaces(file) if any(panel.side(space) for panel, _ in curves)]
     dense = {
@@ -111,6 +108,7 @@ def _figure(
         f"{text} Bars: 95 % intervals by Student's t over seeds, not test images, in both directions; none where all"
         f" seeds are equal. Band: that of the dense net's {scene.metric}."
     )
+    note += unsaid(curves)
     if any(scene.counts[cell.id].lost for cell in _cells(curves)):
         note += " Dots: single seeds, where a run is lost."
     note += edge_note(scene, _cells(curves), bands, close=True)
@@ -121,7 +119,7 @@ def _figure(
             for block, space in product(blocks, shown)
         ],
         scene.note([*_cells(curves), *bands], note),
-        height=_HEIGHT if len(blocks) == 1 else None,
+        height=_HEIGHT + _MORE * max(0, len(curves) - _FEW) if len(blocks) == 1 else None,
         legend_rows=math.ceil(len(names) / columns),
     )  # fmt: skip
     references: dict[str, Artist] = {}
@@ -130,7 +128,7 @@ def _figure(
     for axes, (block, space) in zip(sheet.panels, product(blocks, shown), strict=True):
         for cell in dense[space]:
             reference(axes, scene.cells(PRIMARY)[cell], space, references)
-        found = [_line(axes, scene, curve, space, block, statistics) for curve in curves]
+        found = [_line(axes, scene, line, space, block, statistics) for line in curves]
         if not any(ends for ends, _ in found):
             empty(axes, scene.nothing(cell for panel, _ in curves for cell in panel.side(space)))
         places += [place for ends, _ in found for place in ends]
@@ -138,51 +136,51 @@ def _figure(
     _share_axis(sheet.panels, places)
     living_axis(scene, drawn, bands, close=True)
     ticks(sheet, bool(places) or bool(references))
-    handles: list[Artist] = [marker(panel.title, *look, look[0]) for panel, look in curves]
-    label(sheet, title(file), x, f"test {scene.metric} (%)", [*handles, *references.values()], columns)
+    legend = [*handles(curves), *references.values()]
+    label(sheet, title(file), x, f"test {scene.metric} (%)", legend, columns)
     return sheet.figure
 
 
 def _line(
     axes: Axes,
     scene: Scene,
-    curve: _Curve,
+    line: Curve,
     space: str,
     block: _Block,
     statistics: Callable[[Mapping[int, float]], CellStatistics],
 ) -> tuple[list[float], list[Point]]:
     """Draw one method of one space, by growing share; gives the ends of all intervals along x, and the points."""
-    panel, (colour, shape) = curve
+    panel, look = line
     points, drawn = [], []
     for cell in panel.side(space):
         share, accuracy = statistics(block.shares.get(cell.id, {})), scene.cells(PRIMARY)[cell.id]
         if share.n and accuracy.n:
             points.append((share, accuracy))
-            drawn.append(Point(axes, 100 * share.mean, cell.id, colour))
+            drawn.append(Point(axes, 100 * share.mean, cell.id, look.colour))
             if scene.counts[cell.id].lost:  # no interval says what happened there
                 values = scene.values(PRIMARY)[cell.id].values()
-                axes.scatter([100 * share.mean] * accuracy.n, [100 * value for value in values], color=colour, **DOTS)
+                axes.scatter(
+                    [100 * share.mean] * accuracy.n, [100 * value for value in values], **DOTS, color=look.colour
+                )
     points.sort(key=lambda point: point[0].mean)
     ends = []
     for share, accuracy in points:
         x, y = 100 * share.mean, 100 * accuracy.mean
-        interval(axes, x, y, 100 * accuracy.lower, 100 * accuracy.upper, colour)
+        interval(axes, x, y, 100 * accuracy.lower, 100 * accuracy.upper, look.colour)
         if share.interval != "constant":
-            interval(axes, y, x, 100 * share.lower, 100 * share.upper, colour, along="x")
+            interval(axes, y, x, 100 * share.lower, 100 * share.upper, look.colour, along="x")
         ends += [x, *(100 * end for end in (share.lower, share.upper) if math.isfinite(end))]
-    axes.plot(
-        [100 * share.mean for share, _ in points], [100 * accuracy.mean for _, accuracy in points], color=colour,
-        marker=shape, linewidth=0.9, zorder=4, markeredgecolor="white", markeredgewidth=0.4,
-    )  # fmt: skip
+    curve(axes, [100 * share.mean for share, _ in points], [100 * accuracy.mean for _, accuracy in points], look)
     return ends, drawn
 
 
 def _share_axis(panels: Sequence[Axes], places: Sequence[float]) -> None:
-    """The x-axis of all panels: in sight is what was found, and the dense net, at 100 %."""
-    low, high = min([*places, 100.0]), max([*places, 100.0])
+    """The x-axis of all panels: what was found is in sight; a line at 100 %, the dense net, where that is among it."""
+    low, high = min(places, default=0.0), max(places, default=100.0)
     margin = 0.05 * (high - low) or 5.0
     for axes in panels:
-        axes.axvline(100, color=style.GREY, linewidth=0.7, zorder=1)
+        if low - margin <= 100 <= high + margin:
+            axes.axvline(100, color=style.GREY, linewidth=0.7, zorder=1)
         axes.set_xlim(low - margin, high + margin)
         axes.margins(y=0.08)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,9 +18,7 @@ from ipbench.analysis.cells import CellStatistics
 from ipbench.analysis.comparisons import Finding
 from ipbench.analysis.figures.layout import Page, ticks
 from ipbench.analysis.figures.scene import Scene
-from ipbench.analysis.labels import labels
-from ipbench.analysis.panels import Panel, panel_title
-from ipbench.analysis.plan import FigureFile
+from ipbench.analysis.panels import Panel
 
 #: What the notes say of intervals.
 MEANS = "Mean with 95 % interval by Student's t, over seeds, not test images."
@@ -94,25 +91,6 @@ def reference(axes: Axes, dense: CellStatistics, space: str, drawn: dict[str, Ar
 def marker(text: str, colour: str, shape: str, fill: str) -> Line2D:
     """A line with a marker, for a legend."""
     return Line2D([], [], color=colour, marker=shape, markerfacecolor=fill, label=text)
-
-
-def looks(panels: Sequence[Panel]) -> list[tuple[str, str]]:
-    """Colour and marker of every method; the two cycles differ in length, so that a pair comes again late."""
-    colours, shapes = style.METHOD_COLOURS, style.METHOD_MARKERS
-    return [(colours[number % len(colours)], shapes[number % len(shapes)]) for number in range(len(panels))]
-
-
-def cut_curves(scene: Scene, file: FigureFile) -> list[tuple[Panel, tuple[str, str]]]:
-    """The methods of a figure whose channels are cut, with the colour and marker that each has among all methods.
-
-    Their titles are what tells them from each other: what all of them have in common is not said.
-    """
-    panels = scene.panels(file)
-    curves = [found for found in zip(panels, looks(panels), strict=True) if found[0].rows[0].any.cut]
-    shown = {side.id for panel, _ in curves for row in panel.rows for side in (row.sp, row.ip) if side}
-    grid = scene.collection.grid
-    names = labels(replace(grid, cells=tuple(cell for cell in grid.cells if cell.id in shown)))
-    return [(replace(panel, title=panel_title(names, panel.rows[0])), look) for panel, look in curves]
 
 
 def legend_columns(names: Sequence[str], width: float = style.PAGE_WIDTH) -> int:

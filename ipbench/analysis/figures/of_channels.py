@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ipbench.analysis import style
 from ipbench.analysis.figures.against_depth import layer_axis, tick_room
+from ipbench.analysis.figures.curves import Look, curve, cut_curves, handles, unsaid
 from ipbench.analysis.figures.layout import empty, label, page, ticks
-from ipbench.analysis.figures.marks import cut_curves, legend_columns, marker
+from ipbench.analysis.figures.marks import legend_columns
 from ipbench.analysis.figures.scene import Scene, spaces, title
 from ipbench.analysis.figures.spots import level
 from ipbench.analysis.grid import Cell, Row
@@ -32,9 +32,6 @@ _MARGINS = 0.6
 #: Between the first and the last method at a layer, where layers are 1 apart.
 _BESIDE = 0.3
 
-#: Colour and marker of a method.
-_Look = tuple[str, str]
-
 
 @dataclass(frozen=True)
 class _Level:
@@ -42,13 +39,13 @@ class _Level:
 
     Attributes:
         name: of it.
-        rows: of each method its colour and marker, and its cells.
+        rows: of each method how it is drawn, and its cells.
     """
 
     name: str
-    rows: tuple[tuple[_Look, Row], ...]
+    rows: tuple[tuple[Look, Row], ...]
 
-    def sides(self, space: str) -> list[tuple[_Look, Cell]]:
+    def sides(self, space: str) -> list[tuple[Look, Cell]]:
         """The cells of one space, each with its colour and marker."""
         cells = [(look, row.sp if space == "sp" else row.ip) for look, row in self.rows]
         return [(look, cell) for look, cell in cells if cell is not None]
@@ -80,6 +77,7 @@ def channels(scene: Scene, file: FigureFile) -> Figure:
         "Output channels of each layer in the net without the channels that were cut, as a share of the dense net's."
         f" Line: mean over seeds; band: their range.{_REACHED if any(cell.knob for cell in cells) else ''}{left_out}"
     )
+    text += unsaid(curves)
     sheet = page(
         [len(block) for block in blocks for _ in shown],
         [one.title(scene, space) for space, one in spots],
@@ -99,23 +97,22 @@ def channels(scene: Scene, file: FigureFile) -> Figure:
     layer_axis(sheet, names)
     sheet.panels[0].set_ylim(0, 105)
     ticks(sheet, anything)
-    handles: list[Artist] = [marker(panel.title, *look, look[0]) for panel, look in curves]
-    label(sheet, title(file), "layer", "channels left (%)", handles, columns)
+    label(sheet, title(file), "layer", "channels left (%)", handles(curves), columns)
     return sheet.figure
 
 
 _REACHED = " In brackets: the removed share p that was reached where another option says how much is pruned."
 
 
-def _levels(scene: Scene, curves: Sequence[tuple[Panel, _Look]]) -> tuple[list[_Level], str]:
+def _levels(scene: Scene, curves: Sequence[tuple[Panel, Look]]) -> tuple[list[_Level], str]:
     """The levels, shares by budget first, then values of knobs, each growing; and a sentence on those left out."""
-    groups: dict[tuple[str, str, str], list[tuple[_Look, Row]]] = {}
+    groups: dict[tuple[str, str, str], list[tuple[Look, Row]]] = {}
     for panel, look in curves:
         for row in panel.rows:
             groups.setdefault(_asked(row.any), []).append((look, row))
     several = len({budget for budget, *_ in groups}) > 1
 
-    def order(group: Sequence[tuple[_Look, Row]]) -> tuple[bool, str, float]:
+    def order(group: Sequence[tuple[Look, Row]]) -> tuple[bool, str, float]:
         row = group[0][1]
         place = scene.place(row)
         return bool(row.any.knob), row.any.knob or row.any.budget, math.inf if math.isnan(place) else place
@@ -141,13 +138,11 @@ def _asked(cell: Cell) -> tuple[str, str, str]:
     return cell.budget, "by layer" if "=" in cell.setting else cell.knob, cell.setting
 
 
-def _line(axes: Axes, share: NDArray[np.float64], look: _Look, beside: float) -> None:
+def _line(axes: Axes, share: NDArray[np.float64], look: Look, beside: float) -> None:
     """Draw one method over layers, from shares of shape (seeds, layers), `beside` the places of the layers."""
-    colour, shape = look
     layers, percent = np.arange(1, share.shape[1] + 1) + beside, 100 * share
-    axes.fill_between(layers, percent.min(0), percent.max(0), color=colour, alpha=0.18, linewidth=0)
-    edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.3}
-    axes.plot(layers, percent.mean(0), color=colour, marker=shape, markersize=2.8, linewidth=0.9, zorder=3, **edge)
+    axes.fill_between(layers, percent.min(0), percent.max(0), color=look.colour, alpha=0.18, linewidth=0)
+    curve(axes, layers, percent.mean(0), look, size=2.8)
 
 
 def _shares(runs: Sequence[dict[str, Any]]) -> tuple[list[str], NDArray[np.float64]]:

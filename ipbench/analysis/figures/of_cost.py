@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ipbench.analysis import style
 from ipbench.analysis.comparisons import compare
+from ipbench.analysis.figures.curves import curve, handles, looks
 from ipbench.analysis.figures.layout import empty, label, log_axis, page
-from ipbench.analysis.figures.marks import interval, legend_columns, looks, marker, sparsities
+from ipbench.analysis.figures.marks import interval, legend_columns, sparsities
 from ipbench.analysis.figures.scene import Scene, title
 from ipbench.analysis.grid import Cell, Row
 from ipbench.analysis.panels import Panel
@@ -83,10 +82,8 @@ def cost(scene: Scene, file: FigureFile) -> Figure:
             room = max(0.08 * (high - low), 0.05)
             axes.set_ylim(low - room, high + room)
             axes.yaxis.set_major_locator(MaxNLocator(6))
-    handles: list[Artist] = [
-        marker(panel.title, *look, look[0]) for panel, look in zip(panels, looks(panels), strict=True)
-    ]
-    label(sheet, title(file), share_name(cells), "IP / SP", handles, legend_columns=columns)
+    legend = handles(zip(panels, looks(panels), strict=True))
+    label(sheet, title(file), share_name(cells), "IP / SP", legend, legend_columns=columns)
     return sheet.figure
 
 
@@ -128,7 +125,7 @@ def _quantity(axes: Axes, scene: Scene, panels: Sequence[Panel], quantity: Quant
     ip, sp = scene.values(quantity.ip), scene.values(quantity.sp)
     span = [place for panel in panels for place in scene.places(panel)] or [0.0]
     step = 0.06 * (max(span) - min(span) or 1.0) / max(1, len(panels) - 1)
-    for number, (panel, (colour, shape)) in enumerate(zip(panels, looks(panels), strict=True)):
+    for number, (panel, look) in enumerate(zip(panels, looks(panels), strict=True)):
         places, means = [], []
         for row in panel.rows:
             logarithms = {seed: math.log(ratio) for seed, ratio in ratios(row, ip, sp).items()}
@@ -139,10 +136,9 @@ def _quantity(axes: Axes, scene: Scene, panels: Sequence[Panel], quantity: Quant
             lower, upper = math.exp(found.interval.lower), math.exp(found.interval.upper)
             # Beside each other, so that intervals do not cover each other.
             x = place + step * (number - (len(panels) - 1) / 2)
-            interval(axes, x, math.exp(found.mean), lower, upper, colour)
+            interval(axes, x, math.exp(found.mean), lower, upper, look.colour)
             places.append(x)
             means.append(math.exp(found.mean))
-        edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.4}
-        axes.plot(places, means, color=colour, marker=shape, linewidth=0.9, zorder=4, **edge)
+        curve(axes, places, means, look)
         anything = anything or bool(places)
     return anything

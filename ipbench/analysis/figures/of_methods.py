@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import product
 
 from matplotlib.artist import Artist
@@ -11,11 +12,11 @@ from matplotlib.figure import Figure
 
 from ipbench.analysis import style
 from ipbench.analysis.cells import PRIMARY
+from ipbench.analysis.figures.curves import Curve, curve, handles, looks
 from ipbench.analysis.figures.edge import Point, edge_note, living_axis
 from ipbench.analysis.figures.layout import empty, label, page
-from ipbench.analysis.figures.marks import DOTS, MEANS, interval, legend_columns, looks, marker, reference, sparsities
+from ipbench.analysis.figures.marks import DOTS, MEANS, interval, legend_columns, reference, sparsities
 from ipbench.analysis.figures.scene import Scene, spaces, title
-from ipbench.analysis.panels import Panel
 from ipbench.analysis.plan import FigureFile
 from ipbench.analysis.shares import SHARES_OF, budgets_of, share_name
 
@@ -65,8 +66,8 @@ def methods(scene: Scene, file: FigureFile) -> Figure:
             empty(axes, scene.nothing(cell for panel, _ in own for cell in panel.side(space)))
     sparsities(scene, sheet, panels, any(drawn) or bool(references))
     living_axis(scene, [point for found in drawn for point in found], bands)
-    handles: list[Artist] = [marker(panel.title, *look, look[0]) for panel, look in styles]
-    label(sheet, title(file), share_name(cells), f"test {scene.metric} (%)", [*handles, *references.values()], columns)
+    legend = [*handles(styles), *references.values()]
+    label(sheet, title(file), share_name(cells), f"test {scene.metric} (%)", legend, columns)
     return sheet.figure
 
 
@@ -75,12 +76,12 @@ def _title(space: str, budget: str, several: bool) -> str:
     return f"{style.LABEL[space]}, p of {SHARES_OF[budget]}" if several else style.LABEL[space]
 
 
-def _lines(axes: Axes, scene: Scene, styles: list[tuple[Panel, tuple[str, str]]], space: str) -> list[Point]:
+def _lines(axes: Axes, scene: Scene, styles: Sequence[Curve], space: str) -> list[Point]:
     """Draw the methods of one space; gives what was drawn."""
     drawn = []
     span = [place for panel, _ in styles for place in scene.places(panel)] or [0.0]
     step = 0.04 * (max(span) - min(span) or 1.0) / max(1, len(styles) - 1)
-    for number, (panel, (colour, shape)) in enumerate(styles):
+    for number, (panel, look) in enumerate(styles):
         places, means = [], []
         for cell in scene.side(panel, space):
             found = scene.cells(PRIMARY)[cell.id]
@@ -88,15 +89,12 @@ def _lines(axes: Axes, scene: Scene, styles: list[tuple[Panel, tuple[str, str]]]
                 continue
             # Beside each other, so that intervals do not cover each other.
             x = scene.position(cell) + step * (number - (len(styles) - 1) / 2)
-            interval(axes, x, 100 * found.mean, 100 * found.lower, 100 * found.upper, colour)
+            interval(axes, x, 100 * found.mean, 100 * found.lower, 100 * found.upper, look.colour)
             if scene.counts[cell.id].lost:  # no interval says what happened there
                 values = scene.values(PRIMARY)[cell.id].values()
-                axes.scatter([x] * found.n, [100 * value for value in values], color=colour, **DOTS)
-            drawn.append(Point(axes, x, cell.id, colour))
+                axes.scatter([x] * found.n, [100 * value for value in values], color=look.colour, **DOTS)
+            drawn.append(Point(axes, x, cell.id, look.colour))
             places.append(x)
             means.append(100 * found.mean)
-        axes.plot(
-            places, means, color=colour, marker=shape, linewidth=0.9, zorder=4, markeredgecolor="white",
-            markeredgewidth=0.4,
-        )  # fmt: skip
+        curve(axes, places, means, look)
     return drawn
