@@ -52,6 +52,15 @@ def test_a_run_with_the_defaults_of_the_data_set(tmp_path, capsys):
     assert json.loads(record.read_text())["run"]["recipe"]["batch_size"] == 64
 
 
+def test_status_without_an_experiment_says_what_there_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["status"]) == 2
+    assert capsys.readouterr().err.endswith("with a grid.json; name an experiment\n")
+    (tmp_path / "results" / "single" / "runs").mkdir(parents=True)
+    assert main(["status"]) == 2
+    assert "results/single has runs by hand, see ipbench summary results/single" in capsys.readouterr().err
+
+
 def test_fused_seeds_change_no_record(tmp_path, capsys):
     words = ["run", "--method", "random", "--recipe", "epochs=1", "--recipe", "warmup=0"]
     done = tmp_path / "done.json"

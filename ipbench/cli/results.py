@@ -41,7 +41,9 @@ def status(
 
     found = experiments or sorted(file.parent for file in Path("results").glob("*/grid.json"))
     if not found:
-        raise BadInput("results: no folder in it is an experiment's, with a grid.json; name an experiment")
+        by_hand = sorted(folder.parent for folder in Path("results").glob("*/runs"))
+        hint = f"{by_hand[0]} has runs by hand, see ipbench summary {by_hand[0]}" if by_hand else "name an experiment"
+        raise BadInput(f"results: no folder in it is an experiment's, with a grid.json; {hint}")
     for one in found:
         if one.suffix in (".yaml", ".yml"):
             from ipbench.planning.experiment import Experiment
