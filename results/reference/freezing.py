@@ -58,12 +58,11 @@ def differences(accuracy: pd.DataFrame) -> None:
     """Points between two methods, paired by seed: per rate, and averaged over the rates with a test."""
     others = ["snip", "grasp", "synflow", "cops"]
     pairs = [("freezenet", other) for other in others] + [("cops", other) for other in ("snip", "synflow", "grasp")]
-    there = set(accuracy.index.unique("method"))
-    pairs = [pair for pair in pairs if there.issuperset(pair)]
     averages = {}
     print("difference in points, paired by seed: mean (95 % interval), n")
-    for model in accuracy.index.unique("model"):
-        for one, other in pairs:
+    for model, group in accuracy.groupby(level="model"):
+        there = set(group.index.unique("method"))
+        for one, other in (pair for pair in pairs if there.issuperset(pair)):
             by_rate = 100 * (accuracy.loc[(model, one)] - accuracy.loc[(model, other)]).dropna(axis=1)
             for sparsity, values in by_rate.iterrows():
                 print(f"  {model:14} {one} - {other:8} {sparsity:6} {said(values)}")

@@ -126,6 +126,7 @@ def test_more_methods_than_colours_are_told_apart_by_dashes_and_open_markers(tmp
             put(tmp_path, record(c, seed, test_accuracy=0.5 + 0.01 * number, **sliced(c, seed, 0.5)))
     drawn = drawing.figure(tmp_path, "macs")
     (axes,) = drawn.axes
+    assert axes.get_xlim() == pytest.approx((40, 60), abs=0.01)  # all have 50 %: an axis is never shorter
     lines = {float(line.get_ydata()[0]): line for line in axes.get_lines() if len(line.get_ydata()) == 1}
     for number in range(12):
         line = next(line for y, line in lines.items() if y == pytest.approx(50 + number))

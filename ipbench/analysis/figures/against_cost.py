@@ -26,6 +26,8 @@ from ipbench.analysis.sliced import latency, macs_left, ratio_statistics, share_
 
 #: Inches: a panel's height, what it is higher for every method after so many, and what is beside the panels.
 _HEIGHT, _MORE, _FEW, _MARGINS = 2.4, 0.12, 8, 0.6
+#: Per cent of the dense net: no axis of shares is shorter, so that nets of equal size stand close to each other.
+_LEAST = 20
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def _line(
 def _share_axis(panels: Sequence[Axes], places: Sequence[float]) -> None:
     """The x-axis of all panels: what was found is in sight; a line at 100 %, the dense net, where that is among it."""
     low, high = min(places, default=0.0), max(places, default=100.0)
-    margin = 0.05 * (high - low) or 5.0
+    margin = max(0.05 * (high - low), (_LEAST - (high - low)) / 2)
     for axes in panels:
         if low - margin <= 100 <= high + margin:
             axes.axvline(100, color=style.GREY, linewidth=0.7, zorder=1)
