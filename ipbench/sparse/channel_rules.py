@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ipbench.sparse.measure.products import READS
 from ipbench.sparse.trace import Call, Held, Labels, Rule, Trace, spoken, squash
 
 
@@ -50,6 +51,12 @@ def unknown(trace: Trace, call: Call) -> Labels | None:
     reason = f"{spoken(call.name)} in {trace.where} is not known to keep channels apart"
     known = [trace.freeze_tensor(tensor, reason) for tensor in call.tensors]
     return np.array(trace.nodes.frozen(reason)) if any(known) else None
+
+
+def _read(trace: Trace, call: Call) -> Labels | None:
+    """A number for Python: what becomes of it is not seen."""
+    trace.reads |= any(trace.labels(tensor).any() for tensor in call.tensors)
+    return unknown(trace, call)
 
 
 def _nothing(trace: Trace, call: Call) -> None:
@@ -444,5 +451,6 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("slice", "select", "unbind", "narrow", "unfold"), _take),
     "glu": _glu,
     "index_select": _index_select,
+    **{name.removeprefix("aten."): _read for name in READS},
     **dict.fromkeys(("as_strided", "diagonal"), _whole_view),
 }  # fmt: skip

@@ -30,6 +30,7 @@ from ipbench.sparse.channels import Group, Groups, Member
 from ipbench.sparse.coupling import coupled
 from ipbench.sparse.example import Example, example_of
 from ipbench.sparse.layers import RECURRENT, Use, prunable_weights
+from ipbench.sparse.measure.products import CHOOSES, Products, used_for_some
 from ipbench.sparse.spaces import Interspace, leave_interspace
 from ipbench.sparse.trace import Trace
 from ipbench.sparse.trial import breaking, returned, settle, stir
@@ -55,7 +56,8 @@ def channel_groups(net: nn.Module, shape: Example | Sequence[int] | Sequence[Seq
         and of what the net returns cannot be removed.
 
     Raises:
-        BadInput: the net cannot be run so, or has weights that cannot be told apart (`prunable_weights`).
+        BadInput: the net cannot be run so, has weights that cannot be told apart (`prunable_weights`), or may choose by
+            values which of its layers act.
     """
     with usual_operators():
         plain = _plain_copy(net)
@@ -169,9 +171,35 @@ def _traced_once(net: nn.Module, images: Inputs) -> Trace:
                 raise BadInput(f"the net cannot be run on images of shape {sides} in {mode} mode: {line}") from error
     if not results:
         raise BadInput(f"the net returns no tensors (got {type(result).__name__})")
+    if trace.reads:
+        _refuse_choice(net, images, [held.name for held in trace.held if held.axes and not held.used])
     for tensor in results:
         trace.freeze(trace.labels(tensor), "the net returns its channels")
     return trace
+
+
+def _refuse_choice(net: nn.Module, images: Inputs, unused: Sequence[str]) -> None:
+    """Raise `BadInput` if a net that looks at values of the images may choose by them which of its layers act.
+
+    Args:
+        net: it.
+        images: what it was traced with.
+        unused: names of weights that this trace has not met: another image may.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        for training in (False, True):
+            net.train(training)
+            products = Products(net, ())
+            with products.watching(*images.tensors):
+                images.of(net)
+            if not products.reads:
+                continue
+            chooses = CHOOSES.format(type(net).__name__)
+            end = "the channels of such a net cannot be followed"
+            if unused:
+                raise BadInput(f"{unused[0]}: not used for what was tried, but perhaps for others, {chooses}; {end}")
+            if name := used_for_some(net, products, images):
+                raise BadInput(f"{name}: used for some inputs and not for others, {chooses}; {end}")
 
 
 def _freeze_states(trace: Trace, net: nn.Module) -> None:

@@ -171,6 +171,7 @@ class Trace(TorchDispatchMode):
         held: the parameters and buffers of the net.
         padding: by name of a module's attribute, a node per channel that it appends.
         splits: tensors whose labels vary along several axes.
+        reads: whether a number was read of which channels are part (an `if`, `.item()`).
     """
 
     def __init__(self, net: nn.Module, rules: Callable[[Call], Rule | None], unknown: Rule) -> None:
@@ -185,6 +186,7 @@ class Trace(TorchDispatchMode):
         self.nodes, self.splits = Nodes(), list[Split]()
         self.padding: dict[str, Labels] = {}
         self.held: list[Held] = []
+        self.reads = False
         self._net, self._rules, self._unknown = net, rules, unknown
         self._modules: list[tuple[str, nn.Module]] = []
         self._memory: dict[StorageWeakRef, _Memory] = {}

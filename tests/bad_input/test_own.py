@@ -45,6 +45,21 @@ def without(*beginnings: str, **changes: Content) -> dict[str, Content]:
 
 RUN = "run --method random --recipe epochs=1 --recipe warmup=0"
 DATA = f"{RUN} --dataset-folder"
+#: A net of which a layer acts on some images alone, or on none that is not extreme.
+CHOOSING = """
+class Choosing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 10)
+
+    def forward(self, x):
+        y = self.a(x)
+        return self.fc((self.b(y) if x.sum() > LIMIT else y).mean((2, 3)))
+
+
+def net(classes=10):
+    return Choosing()
+"""
 #: A module, and what follows it: an empty line and a function.
 HEAD = "import torch\nfrom torch import nn\n"
 LINEAR = "nn.Sequential(nn.Flatten(), nn.Linear(64, classes))"
@@ -77,6 +92,11 @@ MODELS = [
     case("count-file-gone", "count net --model-file gone.py --input 1x8x8", "gone.py: no such file"),
     case("models-of", "models --of keras", "'keras'", "ipbench, timm, torchvision"),
     case("data-weights-of-ours", "data weights vgg16 X", "vgg16", "--weights"),
+    model("choosing", CHOOSING.replace("LIMIT", "1"), "b: used for some inputs and not for others", "Choosing"),
+    model(
+        "choosing-rarely", CHOOSING.replace("LIMIT", "1e9"), "b.weight: not used for what was tried",
+        "channels of such a net cannot be followed", more="--pattern channels --budget macs --sparsity 0.5",
+    ),
     model("syntax", "def net(:\n", "m.py: does not import: SyntaxError"),
     model("no-function", "def other(shape, classes): ...\n", "unknown function 'net'", "other"),
     model("no-name", "", "a-b", "not the name of a function", name="a-b"),

@@ -17,7 +17,7 @@ from ipbench.errors import BadInput
 from ipbench.sparse import layers as kinds
 from ipbench.sparse.example import Example, example_of
 from ipbench.sparse.layers import Weight, not_prunable, origins, prunable_weights
-from ipbench.sparse.measure.products import Products
+from ipbench.sparse.measure.products import CHOOSES, Products, used_for_some
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def count(net: nn.Module, shape: Example | Sequence[int]) -> Count:
         shape: of one image, e.g. (C, H, W); or what else the net is called with: then all is of one such call.
 
     Raises:
-        BadInput: a weight is used in a way that cannot be counted, has no shape yet, or shares memory with another.
+        BadInput: a weight is used in a way that cannot be counted, or for some images and not for others, has no shape
+            yet, or shares memory with another.
     """
     weights = prunable_weights(net)
     owners = _owners(net, weights)
@@ -112,6 +113,11 @@ def count(net: nn.Module, shape: Example | Sequence[int]) -> Count:
         inputs = example_of(shape).one(first)
         with products.watching(*inputs.tensors):
             inputs.of(net)
+        if name := used_for_some(net, products, inputs):
+            raise BadInput(
+                f"{owners.get(name, name)}: used for some inputs and not for others,"
+                f" {CHOOSES.format(type(net).__name__)}; what such a net computes cannot be counted"
+            )
         parameters, buffers = _plain_values(net)
         shapes = {name: tuple(weight.weight.shape) for name, weight in weights.items()}
     left_out = not_prunable(net, weights)

@@ -8,6 +8,7 @@ tensors of the net alone.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -21,10 +22,15 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from ipbench.sparse.layers import extent
+from ipbench.tasks.inputs import Inputs
 
 #: What a tensor is made of: names of the net's tensors, none for a constant; None if the image is part of it.
 Origin = frozenset[str] | None
 _CONSTANT: frozenset[str] = frozenset()
+#: Operators that give Python a number: what it does with it is not seen, and may be to choose which layers act.
+READS = frozenset({"aten._local_scalar_dense", "aten.equal", "aten.allclose"})
+#: What messages say of the class of a net.
+CHOOSES = "since the forward of {} looks at their values"
 
 
 class Product(NamedTuple):
@@ -47,6 +53,8 @@ class Products(TorchDispatchMode):
     Attributes:
         found: all products of tensors of the net with something else.
         met: the operators that are no products known here, by the name of a tensor that they join with the image.
+        weights: names of those that belong to prunable weights.
+        reads: whether a number was read that the image is part of (an `if`, `.item()`): what is done may depend on it.
     """
 
     def __init__(self, net: nn.Module, weights: Collection[str]) -> None:
@@ -59,6 +67,7 @@ class Products(TorchDispatchMode):
         super().__init__()
         self.found: list[Product] = []
         self.met: dict[str, set[str]] = {}
+        self.reads, self.weights = False, frozenset(weights)
         self._net, self._calls = net, dict.fromkeys(weights, 0)
         self._computing = 0  # how many parametrisations are at work
         self._pending: list[Product] = []
@@ -106,6 +115,7 @@ class Products(TorchDispatchMode):
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         origins = [self._origin(tensor) for tensor in tensors]
         origin = None if None in origins else _CONSTANT.union(*filter(None, origins))
+        self.reads |= origin is None and str(func.overloadpacket) in READS
         if operands is not None and not self._computing:
             origin = None if self._note(*operands(*args, **kwargs)) else origin
         elif origin is None:
@@ -173,6 +183,34 @@ class Products(TorchDispatchMode):
         for name in names:
             if name in self._calls:
                 self._calls[name] += change
+
+
+def used_for_some(net: nn.Module, first: Products, inputs: Inputs) -> str:
+    """The first tensor by name that a net uses for some inputs and not for others, or otherwise; '' if there is none.
+
+    Args:
+        net: in the mode in which `first` watched it.
+        first: what was found with `inputs`. A net that has not looked at values then is not run again.
+        inputs: others have their shapes: ones, minus ones and random numbers.
+    """
+    fills: tuple[Callable[[Tensor], Tensor], ...] = (
+        torch.ones_like, lambda tensor: -torch.ones_like(tensor), torch.randn_like,
+    )  # fmt: skip
+    for fill in fills if first.reads else ():
+        others = inputs.mapped(_filled(fill))
+        again = Products(net, first.weights)
+        with again.watching(*others.tensors):
+            others.of(net)
+        differing = Counter(first.found)
+        differing.subtract(again.found)
+        if names := sorted(name for product, times in differing.items() if times for name in product.tensors):
+            return names[0]
+    return ""
+
+
+def _filled(fill: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`fill` of floating-point tensors; others, such as numbers of words, have values that mean something."""
+    return lambda tensor: fill(tensor) if tensor.is_floating_point() else tensor
 
 
 def _storage(tensor: Tensor) -> StorageWeakRef | None:
