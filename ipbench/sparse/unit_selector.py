@@ -244,7 +244,8 @@ class OfUnits:
 
     def _require(self) -> None:
         if not self.units.number:
-            raise Impossible(f"the net has no {self._net.run.pattern} that can be removed")
+            why = next((f": {group.reason}" for group in self._net.groups if group.reason), "")
+            raise Impossible(f"the net has no {self._net.run.pattern} that can be removed{why}")
 
     def _after_slicing(self, alive: Flags) -> dict[str, int]:
         net, sliced = self._net, self._sliced(alive)
