@@ -66,7 +66,8 @@ def differences(accuracy: pd.DataFrame) -> None:
             by_rate = 100 * (accuracy.loc[(model, one)] - accuracy.loc[(model, other)]).dropna(axis=1)
             for sparsity, values in by_rate.iterrows():
                 print(f"  {model:14} {one} - {other:8} {sparsity:6} {said(values)}")
-            averages[f"{model:14} {one} - {other:8} all   "] = by_rate
+            if not isnan(compare(by_rate.mean().to_dict()).interval.lower):  # too few seeds: no member of a family
+                averages[f"{model:14} {one} - {other:8} all   "] = by_rate
     tested(averages)
 
 
@@ -87,7 +88,8 @@ def tested(averages: dict[str, pd.DataFrame]) -> None:
 def said(values: pd.Series) -> str:
     """Mean, interval (inversion of the sign-flip test) and number of paired differences by seed."""
     found = compare(values.to_dict())
-    return f"{found.mean:+7.2f} ({found.interval.lower:+.2f} to {found.interval.upper:+.2f}), {found.n}"
+    ends = f"{found.interval.lower:+.2f} to {found.interval.upper:+.2f}"
+    return f"{found.mean:+7.2f} ({'no interval' if isnan(found.interval.lower) else ends}), {found.n}"
 
 
 def storage(runs: pd.DataFrame) -> None:
