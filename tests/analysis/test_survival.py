@@ -359,6 +359,14 @@ def test_the_figure_shows_what_is_told(results):
     assert "96 of 96 runs" in texts(drawn)
 
 
+def test_methods_of_which_nothing_is_in_have_no_row(tmp_path):
+    gains = {("snip", "none"): 0.05, ("snip", "shuffle"): 0.05, ("grasp", "none"): 0.05, ("grasp", "shuffle"): 0.05}
+    nothing = [("grasp", control, seed) for control in ("none", "shuffle") for seed in range(6)]
+    drawn = figure(chain(tmp_path, gains, methods=("snip", "grasp"), skip=nothing), "survival")
+    assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == ["snip, 0.9"]
+    assert "Left out, since nothing is in yet: 1 of 2 rows." in texts(drawn)
+
+
 def test_the_command(results, capsys):
     text, files = survive(results)
     assert all(file.stat().st_size for file in files) and len(files) == 6

@@ -44,7 +44,8 @@ _DIFFERENCE = "IP − SP"
 def survival(scene: Scene, file: FigureFile) -> Figure:
     """What each control leaves of the gains of a net's methods over random pruning, and of IP - SP."""
     net = (file.dataset, file.model)
-    lines = [line for line in scene.survival.lines if (line.row.any.dataset, line.row.any.model) == net]
+    planned = [line for line in scene.survival.lines if (line.row.any.dataset, line.row.any.model) == net]
+    lines = [line for line in planned if _begun(line)] or planned
     controls = [name for name in CONTROLS if any(name in line.controls for line in lines)]
     spaces = [space for space in SPACES if any(space in line.sides for line in lines)]
     panels = [style.LABEL[space] for space in spaces] + ([_DIFFERENCE] if any(line.apart for line in lines) else [])
@@ -57,7 +58,7 @@ def survival(scene: Scene, file: FigureFile) -> Figure:
     handles = _handles(controls)
     columns = legend_columns([str(handle.get_label()) for handle in handles])
     sheet = page(
-        [len(panels)], panels, _note(scene, lines), height=_LINE * places[-1], own_x=True,
+        [len(panels)], panels, _note(scene, planned, len(planned) - len(lines)), height=_LINE * places[-1], own_x=True,
         left=0.12 + _CHARACTER * max(len(part) for name in told for part in name.split("\n")),
         legend_rows=-(-len(handles) // columns),
     )  # fmt: skip
@@ -72,6 +73,13 @@ def survival(scene: Scene, file: FigureFile) -> Figure:
         axes.tick_params(axis="y", length=0, labelleft=axes is first)
     label(sheet, title(file), "points", "", handles, legend_columns=columns)
     return sheet.figure
+
+
+def _begun(line: Line) -> bool:
+    """Whether there is anything to draw of a method at one sparsity."""
+    found = [_found(line, panel, control)[0] for panel in (*style.LABEL.values(), _DIFFERENCE)
+             for control in (NO_CONTROL, *line.controls)]  # fmt: skip
+    return any(one is not None and one.comparison.n for one in found)
 
 
 def _places(lines: Sequence[Line]) -> list[float]:
@@ -167,7 +175,8 @@ def _handles(controls: Sequence[str]) -> list[Artist]:
     return [*marks, Patch(color=style.DIFFERENCE_COLOUR, alpha=0.15, linewidth=0, label="0 to own runs")]
 
 
-def _note(scene: Scene, lines: Sequence[Line]) -> str:
+def _note(scene: Scene, lines: Sequence[Line], empty_rows: int) -> str:
+    """What stands below the figure of all planned lines, of which so many have nothing yet to draw."""
     cells: dict[str, Cell] = {}
     for line in lines:
         for side in line.sides.values():
@@ -176,6 +185,7 @@ def _note(scene: Scene, lines: Sequence[Line]) -> str:
     counted = Scene(scene.whole)
     without = dict.fromkeys(side.beside.cell.method for line in lines for side in line.sides.values() if not side.gain)
     more = f" Without a baseline: {', '.join(without)}." if without else ""
+    more += f" Left out, since nothing is in yet: {empty_rows} of {len(lines)} rows." if empty_rows else ""
     return counted.note(cells.values(), _NOTE.format(metric=scene.metric) + more)
 
 
