@@ -296,8 +296,14 @@ NETS: tuple[Callable[[], nn.Module], ...] = (chain, lambda: Residual(5, 3), lamb
     ("values", "reason"),
     [
         ({"pattern": "7:61", "sparsity": "0.885245901639"}, "above three that 61 divides"),
-        ({"pattern": "filters", "budget": "channels", "sparsity": "0.5"}, "has no filters that can be removed: layer 1: the net returns"),
-        ({"pattern": "channels", "budget": "parameters", "sparsity": "0.5"}, "has no channels that can be removed: layer 1: the net returns"),
+        (
+            {"pattern": "filters", "budget": "channels", "sparsity": "0.5"},
+            "no filters that can be removed: layer 1: the net",
+        ),
+        (
+            {"pattern": "channels", "budget": "parameters", "sparsity": "0.5"},
+            "no channels that can be removed: layer 1: the net",
+        ),
     ],
 )
 def test_a_net_without_anything_of_the_pattern_is_impossible(method, values, reason):
