@@ -54,6 +54,14 @@ class Checked(Net):
         return self.b(x)
 
 
+class Ranged(Net):
+    """Takes no negative numbers."""
+
+    def forward(self, x):
+        assert x.amin() >= 0
+        return super().forward(x)
+
+
 class Buffered(Net):
     def chosen(self, x):
         return self.b(x) if self.ready.item() else x
@@ -87,7 +95,7 @@ def test_what_is_used_for_some_images_alone_cannot_be_counted():
     assert all(torch.equal(tensor, before[name]) for name, tensor in chosen.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", [Training, Checked])
+@pytest.mark.parametrize("kind", [Training, Checked, Ranged])
 def test_what_computes_the_same_for_all_inputs_is_counted(kind):
     assert count(net(kind), SHAPE) == count(net(Net), SHAPE)
 
@@ -113,6 +121,7 @@ def test_the_channels_of_a_net_that_chooses_cannot_be_followed(kind, message):
 
 
 def test_the_channels_of_a_net_that_only_looks_are_followed():
+    assert {group.name for group in channel_groups(net(Ranged), SHAPE).free} == {"a", "b"}
     groups = channel_groups(net(Checked), SHAPE)
     assert "b" in {group.name for group in groups.free}
     assert "all" in groups["a"].reason or "local_scalar" in groups["a"].reason  # without some, it might say otherwise

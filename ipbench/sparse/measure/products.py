@@ -199,8 +199,11 @@ def used_for_some(net: nn.Module, first: Products, inputs: Inputs) -> str:
     for fill in fills if first.reads else ():
         others = inputs.mapped(_filled(fill))
         again = Products(net, first.weights)
-        with again.watching(*others.tensors):
-            others.of(net)
+        try:
+            with again.watching(*others.tensors):
+                others.of(net)
+        except Exception:  # whatever a forward raises that checks what it is given: it takes no such inputs
+            continue
         differing = Counter(first.found)
         differing.subtract(again.found)
         if names := sorted(name for product, times in differing.items() if times for name in product.tensors):
