@@ -46,7 +46,7 @@ class _Level:
     rows: tuple[tuple[Look, Row], ...]
 
     def sides(self, space: str) -> list[tuple[Look, Cell]]:
-        """The cells of one space, each with its colour and marker."""
+        """The cells of one space, each with how it is drawn."""
         cells = [(look, row.sp if space == "sp" else row.ip) for look, row in self.rows]
         return [(look, cell) for look, cell in cells if cell is not None]
 
