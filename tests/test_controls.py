@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ipbench import keys, methods
-from ipbench.analysis.collect import load, write_runs
+from ipbench.analysis.collect import collect, load, write_runs
 from ipbench.analysis.grid import parse, to_json
 from ipbench.cli.main import main
 from ipbench.errors import BadInput
@@ -27,7 +29,7 @@ from ipbench.runs import execute as running
 from ipbench.runs.building import build_net, open_data
 from ipbench.runs.environment import Environment
 from ipbench.runs.execute import execute
-from ipbench.runs.records import end_path
+from ipbench.runs.records import end_path, record_path
 from ipbench.runs.state import read_end
 from ipbench.sparse import measure
 from ipbench.sparse.dense_shapes import of_the_dense_net
@@ -36,7 +38,7 @@ from ipbench.sparse.patterns import selector
 from ipbench.sparse.rearranging import narrowed, rearranged
 from ipbench.sparse.selection import Impossible
 from ipbench.sparse.structure import Structure
-from ipbench.spec import CONTROLS, NO_CONTROL, Recipe, Run
+from ipbench.spec import CONTROLS, NO_CONTROL, Recipe, Run, canonical_json
 from ipbench.store import tensors_digest, write_json
 from tests.tiny import builder, make_run, tiny_conv, tiny_stack
 
@@ -331,6 +333,35 @@ def test_interrupted_controls_go_on_where_they_were(tmp_path, monkeypatch, every
     assert execute(run, tmp_path / "cut", HERE)["outcome_sha256"] == whole["outcome_sha256"]
 
 
+@pytest.mark.parametrize(
+    ("method", "options"), [("ft", {}), ("ft", {"epochs": 1}), ("snip", {}), ("gmp", {"every": 2}), ("l1-filters", {})]
+)
+def test_the_records_of_all_controls_are_collected(tmp_path, method, options):
+    """Whatever its control makes of a run's trainings, its curves are as long as they have to be."""
+    entry = methods.get(method)
+    there = []
+    for control in CONTROLS:
+        try:
+            run = run_of(method, control, sparsity="0.6", options=options)
+        except BadInput:
+            continue
+        assert execute(run, tmp_path, HERE)["status"] == "done"
+        there.append(control)
+    found = collect(tmp_path)
+    assert not found.unreadable, found.unreadable[0].message
+    assert len(there) >= 4 and set(found.runs["control"].fillna(NO_CONTROL)) == set(there)
+
+
+@pytest.mark.parametrize(("epochs", "said"), [(3, "curves end at epoch 4, its training at epoch 3"), (None, "taken")])
+def test_a_scratch_run_of_another_length_is_not_collected(tmp_path, epochs, said):
+    record = execute(run_of("ft", "scratch-e"), tmp_path, HERE)
+    record["outcome"]["taken"] = {**record["outcome"]["taken"], "epochs": epochs}
+    record["outcome_sha256"] = hashlib.sha256(canonical_json(record["outcome"]).encode()).hexdigest()
+    write_json(record_path(tmp_path, run_of("ft", "scratch-e")), record)
+    (odd,) = collect(tmp_path).unreadable
+    assert said in odd.message
+
+
 def test_a_control_of_what_cannot_be_is_impossible(tmp_path):
     record = execute(run_of("snip", "shuffle", sparsity="0.99999", space="ip"), tmp_path, HERE)
     assert record["status"] == "impossible" and "the run that this one is a control of" in record["reason"]
@@ -466,6 +497,12 @@ def test_collections_know_controls_and_leave_them_out_of_comparisons(tmp_path, m
     assert main(["tables", str(results)]) == 0 and main(["verify", str(results), "--sample", "4"]) == 0
     assert "shuffle" not in (results / "tables/accuracy.csv").read_text()
     assert "4 equal" in capsys.readouterr().out
+    (shuffled,) = (cell for cell in everything.grid.cells if cell.control == "shuffle")
+    (results / "runs" / shuffled.id / "0.json").write_text("{}")
+    assert main(["collect", str(results)]) == main(["tables", str(results)]) == 0
+    assert f"left out: {results}/runs/{shuffled.id}/0.json: " in capsys.readouterr().err
+    (row,) = csv.DictReader((results / "tables/missing.csv").open())
+    assert (row["control"], row["what"], row["seeds"]) == ("shuffle", "unreadable", "0")
 
 
 def test_a_control_on_the_command_line(tmp_path, monkeypatch, capsys):

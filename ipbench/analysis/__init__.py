@@ -22,6 +22,13 @@ def write_runs(results: Path, *, complete: bool = False) -> Path:
     return collect.write_runs(results, complete=complete)
 
 
+def unreadable(results: Path) -> list[str]:
+    """The records that `results/runs.parquet` had to leave out, a line each with its reason."""
+    from ipbench.analysis import collect
+
+    return [record.message for record in collect.load(results, controls=True).unreadable]
+
+
 def status(results: Path, planned: Mapping[str, Any] | None = None) -> str:
     """How far an experiment is, of which `planned` is the grid if not `grid.json`; see `ipbench.analysis.standing`."""
     from ipbench.analysis import grid, standing

@@ -9,6 +9,7 @@ from typing import Any
 
 from ipbench import methods
 from ipbench.methods import Train
+from ipbench.spec import NO_CONTROL
 
 STATUSES = ("done", "diverged", "impossible")
 
@@ -161,13 +162,26 @@ def _epochs(row: Mapping[str, Any]) -> int | None:
     if known is None:
         return None
     try:
-        stages = known.stages(json.loads(row["options"]))
+        stages = methods.controlled(known.stages(json.loads(row["options"])), row.get("control") or NO_CONTROL)
     except Exception as error:  # whatever a method says to options that it does not have
         raise ValueError(f"options: {' '.join(str(error).split()):.100}") from None
     trainings = [stage for stage in stages if isinstance(stage, Train)]
     if not trainings:
         return None
     last = trainings[-1]
+    if last.length:  # that of the method's run, which the run has written down
+        return _of_the_methods_run(row)
     if last.until == "done" or last.steps:  # nothing is known here of how long that is
         return None
     return last.epochs or int(last.recipe.get("epochs") or json.loads(row["recipe"])["epochs"])
+
+
+def _of_the_methods_run(row: Mapping[str, Any]) -> int:
+    """The epochs of a control that trains for as long as the method's run, or with as much compute."""
+    try:
+        epochs = json.loads(row["taken"])["epochs"]
+    except (KeyError, TypeError, ValueError):
+        epochs = None
+    if type(epochs) is not int or epochs < 1:
+        raise ValueError(f"control {row['control']}: taken does not tell how many epochs it was trained for")
+    return epochs

@@ -16,6 +16,9 @@ from ipbench.errors import BadInput
 
 app = typer.Typer()
 
+#: Of records that cannot be used, as many are named when they are collected.
+_MOST_LEFT_OUT = 5
+
 Results = Annotated[
     Path, typer.Argument(metavar="RESULTS", help="An experiment's folder, such as results/quickstart.", parser=path)
 ]
@@ -59,10 +62,15 @@ def collect(
     results: Results,
     complete: Annotated[bool, typer.Option("--complete", help="Refuse if a planned run has no usable record.")] = False,
 ) -> None:
-    """Gather the records of an experiment into runs.parquet."""
-    from ipbench.analysis import write_runs
+    """Gather the records of an experiment into runs.parquet; those that cannot be used are named, and left out."""
+    from ipbench.analysis import unreadable, write_runs
 
     output.progress(write_runs(_folder(results), complete=complete))
+    left_out = unreadable(results)
+    for line in left_out[:_MOST_LEFT_OUT]:
+        output.complain(f"left out: {results}/{line}")
+    if more := len(left_out[_MOST_LEFT_OUT:]):
+        output.complain(f"left out: {more} more records; `ipbench status {results}` lists all")
 
 
 @app.command()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ipbench.errors import valid_choice
 from ipbench.methods._continuing import line_of
-from ipbench.methods._controls import FRESH, UNPRUNED, source_of
+from ipbench.methods._controls import FRESH, UNPRUNED, controlled, source_of
 from ipbench.methods._declare import OF_MODELS, OWN_AXES, before_training, cross_entropy, method
 from ipbench.methods._files import code_in, renew
 from ipbench.methods._files import load as load_files
@@ -53,6 +53,7 @@ __all__ = [
     "before_training",
     "built_in",
     "code",
+    "controlled",
     "cross_entropy",
     "filter_score",
     "get",

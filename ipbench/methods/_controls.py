@@ -147,32 +147,32 @@ _BY_CONTROL = {
 }  # fmt: skip
 
 
-def controlled(stages: list[Stage], run: Run) -> list[Stage]:
-    """The stages of a run under its control.
+def controlled(stages: list[Stage], control: str) -> list[Stage]:
+    """The stages of a run under a control.
 
     Args:
         stages: of the method.
-        run: whose control has a meaning for them.
+        control: one that has a meaning for them.
     """
-    if run.control == NO_CONTROL:
+    if control == NO_CONTROL:
         return stages
     parts = _parts(stages)
     rest, start = list(parts.rest), [parts.start] if parts.start and parts.inherits else []
-    if run.control == "invert":
+    if control == "invert":
         place = changing(stages)[-1]
         assert isinstance(parts.last, Choose | Prune)
         return [*stages[:place], replace(parts.last, inverted=True), *stages[place + 1 :]]
-    if run.control == "shuffle":
+    if control == "shuffle":
         return [*start, Take("shuffled"), *rest]
-    if run.control == "reinitialise":
+    if control == "reinitialise":
         return [Take("same"), *rest]
-    if run.control == "borrowed-ratios":
+    if control == "borrowed-ratios":
         return [Take("drawn"), Train()]
-    if run.control == "origin":
+    if control == "origin":
         return [*start, *(stage for stage in rest if isinstance(stage, Train))]
-    if run.control in ("scratch-e", "scratch-b"):
-        return [Take("same"), Train(length="compute" if run.control == "scratch-b" else "epochs")]
-    return [Take("narrow macs" if run.control == "small-dense-macs" else "narrow"), Train(length="epochs")]
+    if control in ("scratch-e", "scratch-b"):
+        return [Take("same"), Train(length="compute" if control == "scratch-b" else "epochs")]
+    return [Take("narrow macs" if control == "small-dense-macs" else "narrow"), Train(length="epochs")]
 
 
 def canonical(run: Run, knob: str = "") -> Run:

@@ -92,7 +92,7 @@ class Method:
 
     def stages_of(self, run: Run) -> list[Stage]:
         """What is executed for a run: its stages under its control, with the `Slice` that its pattern asks for."""
-        return with_slice(controlled(self.stages(run.options), run), run)
+        return with_slice(controlled(self.stages(run.options), run.control), run)
 
     def check_options(self, given: Mapping[str, Any], where: str) -> dict[str, Option]:
         """The given options that differ from the defaults, converted to the types of the defaults.

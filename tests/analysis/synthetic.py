@@ -100,6 +100,8 @@ def record(
     run = {name: cell[name] for name in axes} | {"seed": seed}
     run |= {name: cell[name] for name in ("pattern", "budget", "control") if name in cell}
     body = {} if status == "impossible" else _outcome(cell, seed) | outcome
+    if body and cell.get("control", "").startswith(("scratch", "small-dense")):
+        body = {"taken": {"of": "0" * 12, "epochs": EPOCHS}} | body
     return {
         "id": Run(**run).id,
         "cell": cell["id"],

@@ -67,7 +67,7 @@ def make_tables(
         methods_table(collection, analysis),
         global_table(collection, analysis),
         cost_table(collection, names),
-        missing_table(collection, names),
+        missing_table(whole or collection, names),
     ]
     if any(cell.cut for cell in collection.grid.cells):
         made.append(_below(structured_table(collection, names), in_short(side_by_side)))

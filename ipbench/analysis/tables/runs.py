@@ -18,6 +18,7 @@ from ipbench.analysis.render import Table
 from ipbench.analysis.settings import Settings
 from ipbench.analysis.tables.parts import axes, column_names, common_notes, raw_axes, table
 from ipbench.analysis.text import NOTHING, factor, percent, quantity, ranges, seconds
+from ipbench.spec import NO_CONTROL
 
 #: Columns of the cost table: its name in the CSV, its heading, and how a mean of it is printed.
 _COSTS = (
@@ -121,7 +122,12 @@ def _left_out(runs: pd.DataFrame) -> list[str]:
 
 
 def missing_table(collection: Collection, names: Labels) -> Table:
-    """One row per cell and kind of loss: missing, unreadable, impossible, diverged; with the reason."""
+    """One row per cell and kind of loss: missing, unreadable, impossible, diverged; with the reason.
+
+    Args:
+        collection: with its controls, which have a column if there are any.
+        names: of its methods.
+    """
     lost: dict[str, dict[tuple[str, str], list[int]]] = {}  # by cell, then by (what, reason): the seeds
 
     def note(cell: str, what: str, reason: str, seed: int) -> None:
@@ -133,21 +139,23 @@ def missing_table(collection: Collection, names: Labels) -> Table:
     failed = collection.runs[collection.runs["status"] != "done"]
     for name, status, reason, seed in failed[["cell", "status", "reason", "seed"]].itertuples(index=False, name=None):
         note(name, status, "" if pd.isna(reason) else reason, int(seed))
+    controls = ["control"] if any(cell.control != NO_CONTROL for cell in collection.grid.cells) else []
     data: list[dict[str, Any]] = []
     printed: list[dict[str, str]] = []
     for cell in collection.grid.cells:
         for (what, why), seeds in lost.get(cell.id, {}).items():
             listed = {"space": cell.space, "what": what, "runs": len(seeds), "seeds": ranges(seeds), "reason": why}
-            data.append({"cell": cell.id} | raw_axes(Row(cell, None)) | listed)
-            texts = axes(names, Row(cell, None)) | {"space": cell.space.upper(), "what": what}
+            control = {"control": cell.control} if controls else {}
+            data.append({"cell": cell.id} | raw_axes(Row(cell, None)) | control | listed)
+            texts = axes(names, Row(cell, None)) | control | {"space": cell.space.upper(), "what": what}
             printed.append(texts | {"runs": str(len(seeds)), "seeds": ranges(seeds), "reason": why or NOTHING})
     done = int((collection.runs["status"] == "done").sum())
     notes = (
         f"{done} of {collection.grid.planned} planned runs are finished.",
         "impossible: the budget cannot be met, for the reason given; diverged: a loss that is not finite.",
     )
-    order = [*column_names(names), "space", "what", "runs", "seeds", "reason"]
-    raw = ["cell", *AXES, "family", "space", "what", "runs", "seeds", "reason"]
+    order = [*column_names(names), *controls, "space", "what", "runs", "seeds", "reason"]
+    raw = ["cell", *AXES, *controls, "family", "space", "what", "runs", "seeds", "reason"]
     return table(collection, "missing", "runs without a result", data, printed, notes, order, raw)
 
 
