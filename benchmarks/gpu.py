@@ -13,7 +13,7 @@ import argparse
 import gc
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,17 +96,14 @@ def free(device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def steps(device: str, models: Sequence[str]) -> list[dict[str, Any]]:
+def steps(device: str, models: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Milliseconds of a step in both spaces, their ratio, and the most memory that a turn held."""
-    rows = []
     for model, dataset, batch, count in (net for net in NETS if net[0] in models):
         for mode, precision in SETTINGS:
             if dataset == "imagenet" and mode == "strict":
                 continue  # a step of float32 without TF32 takes most of a second
             free(device)
-            rows.append(_steps(device, model, dataset, batch, count, mode, precision))
-            print(json.dumps(rows[-1]), flush=True)
-    return rows
+            yield _steps(device, model, dataset, batch, count, mode, precision)
 
 
 def _steps(device: str, model: str, dataset: str, batch: int, count: int, mode: str, precision: str) -> dict[str, Any]:
@@ -199,6 +196,14 @@ def table(found: dict[str, Any]) -> str:
 SECTIONS = ("steps", "around")
 
 
+def write(out: Path | None, found: dict[str, Any]) -> None:
+    """All that is measured so far: what is stopped before its end has left what it found."""
+    if out:
+        out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+        if "steps" in found:
+            out.with_suffix(".md").write_text(table(found))
+
+
 def main() -> None:
     """Measure, print and, with `--out`, write `OUT.json` and the table of steps, `OUT.md`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -208,14 +213,14 @@ def main() -> None:
     models = [net[0] for net in NETS]
     parser.add_argument("--models", nargs="*", choices=models, default=models, help="whose steps are measured")
     given = parser.parse_args()
-    found: dict[str, Any] = {"steps": steps(given.device, given.models)} if "steps" in given.only else {}
+    found: dict[str, Any] = {"provenance": provenance(given.device)}
+    for row in steps(given.device, given.models) if "steps" in given.only else ():
+        print(json.dumps(row), flush=True)
+        found.setdefault("steps", []).append(row)
+        write(given.out, found)
     if "around" in given.only:
         found["around"] = around(given.device)
-    found["provenance"] = provenance(given.device)
-    if given.out:
-        given.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-        if "steps" in found:
-            given.out.with_suffix(".md").write_text(table(found))
+        write(given.out, found)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
 A small net on a GPU takes as long as the host needs to start the kernels. That time can be measured without a GPU, on
 a net so narrow that computing its values costs next to nothing: ResNet-20 with a quarter of its channels, on two images
 of 8 x 8. Both spaces are measured in turns in one process; a number is the least of the turns, milliseconds of
-processor time of this process with one thread. `select` is the time of a selection on the CPU, seconds, by numpy as it
-is done there and by the sort that is used on GPUs.
+processor time of this process with one thread. Beside them stand the operations of torch that a step calls. `select` is
+the time of a selection on the CPU, seconds, by numpy as it is done there and by the sort that is used on GPUs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from gpu import Images
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ipbench.machine.provenance import provenance
 from ipbench.models.resnet import BasicBlock, PaddedShortcut
@@ -62,6 +63,17 @@ class Small(Images):
         self.batch, self.shape = self.batch._replace(images=kept), SHAPE
 
 
+class _Counted(TorchDispatchMode):
+    """Counts operations."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One more."""
+        self.calls += 1
+        return function(*args, **(kwargs or {}))
+
+
 class Steps:
     """The net in a space, a tenth of it trained, and its steps."""
 
@@ -80,6 +92,12 @@ class Steps:
             self.net.to(memory_format=torch.channels_last)
         self.net.prune({name: self.net.uniform(name) < 0.1 for name in self.net.masks})
         self.run, self.optimiser = run, Sgd(self.net, run.recipe, {})
+
+    def calls(self) -> float:
+        """Operations of torch that a step calls."""
+        with _Counted() as counted:
+            train_steps(self.net, self.data, self.run.recipe, self.optimiser, 0, STEPS)
+        return round(counted.calls / STEPS, 1)
 
     def turn(self) -> float:
         """Milliseconds of a step, over an epoch of them."""
@@ -102,6 +120,7 @@ def steps() -> list[dict[str, Any]]:
             {"mode": mode, "precision": precision, "n": TURNS}
             | {f"{space}_ms": round(value, 3) for space, value in least.items()}
             | {"ip_over_sp": round(least["ip"] / least["sp"], 3)}
+            | {f"{space}_calls": net.calls() for space, net in both.items()}
         )
         print(json.dumps(rows[-1]), flush=True)
     return rows

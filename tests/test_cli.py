@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ipbench import methods
 from ipbench.cli.main import main
-from ipbench.cli.run import _label
 from ipbench.machine.stopping import EXIT_STATUS, Stopped
 from ipbench.planning.experiment import Experiment
 from ipbench.runs import execute as running
@@ -291,11 +291,16 @@ def test_published_results_without_records_are_tabulated_not_destroyed(tmp_path,
     assert b",1,1,0,0,0," in before[0]  # planned, done, diverged, impossible, missing: it does hold the run
 
 
-def test_lines_of_runs_name_pattern_and_budget_where_they_are_not_the_usual_ones():
+def test_runs_are_called_by_what_tells_them_apart():
     usual = Run(dataset="digits", model="small-vgg", method="snip", recipe=Recipe(), sparsity="0.5")
-    other = usual.model_copy(update={"pattern": "filters", "budget": "macs"})
-    assert _label(usual) == "digits small-vgg snip sp p=0.5 seed 0"
-    assert _label(other) == "digits small-vgg snip sp filters macs p=0.5 seed 0"
+    other = usual.model_copy(update={"pattern": "filters", "budget": "macs", "control": "shuffle"})
+    assert methods.called(usual) == "digits small-vgg snip sp p=0.5"
+    assert methods.called(usual, "0.5-0.9") == "digits small-vgg snip sp p=0.5-0.9"
+    assert methods.called(other) == "digits small-vgg snip shuffle sp filters macs p=0.5"
+    foreign = usual.model_copy(update={"method": "nobody", "options": {"ratios": "0=0.5"}})
+    assert methods.called(foreign) == "digits small-vgg nobody sp p=0.5"
+    known = foreign.model_copy(update={"method": "l1-filters", "sparsity": "0"})
+    assert methods.called(known) == "digits small-vgg l1-filters sp ratios=0=0.5"
 
 
 def test_bare_commands_print_their_help_in_lines(capsys):

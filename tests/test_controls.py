@@ -338,7 +338,6 @@ def test_interrupted_controls_go_on_where_they_were(tmp_path, monkeypatch, every
 )
 def test_the_records_of_all_controls_are_collected(tmp_path, method, options):
     """Whatever its control makes of a run's trainings, its curves are as long as they have to be."""
-    entry = methods.get(method)
     there = []
     for control in CONTROLS:
         try:

@@ -254,7 +254,7 @@ def _train_in(
     finished: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     for item in runs:
-        label = _label(item)
+        label = f"{methods.called(item)} seed {item.seed}"
         if any(parent.id in failed for parent in _line(item)):
             output.complain(f"ipbench: {label}: not trained, for a run that it needs has failed")
             record = None
@@ -281,15 +281,6 @@ def _stamp(record: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return told.st_ino, told.st_mtime_ns
-
-
-def _label(run: Run) -> str:
-    """What tells the runs of one command apart; pattern and budget where they are not the usual ones."""
-    own = [str(value) for name, value in run.differences().items() if name in ("control", "pattern", "budget")]
-    knob = methods.get(run.method).knob
-    amount = f"{knob}={run.options[knob]}" if knob in run.options else f"p={run.sparsity}"
-    words = (run.dataset, run.model, run.method, run.space, *own, amount, f"seed {run.seed}")
-    return " ".join(words)
 
 
 def _record(

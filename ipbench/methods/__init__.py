@@ -52,6 +52,7 @@ __all__ = [
     "Updater",
     "before_training",
     "built_in",
+    "called",
     "code",
     "controlled",
     "cross_entropy",
@@ -113,6 +114,24 @@ def line(run: Run) -> list[Run]:
         BadInput: one of them cannot be, or they have no beginning.
     """
     return list(line_of(get(run.method), run, methods()))
+
+
+def called(run: Run, amount: str = "") -> str:
+    """What a person reads of a run in a log: data set, net, method, control, space, structure, how much is pruned.
+
+    Control, pattern and budget are named where they are not the usual ones. The seed is left to the caller.
+
+    Args:
+        run: of any method, one that nobody has registered too.
+        amount: the sparsities of several runs, in place of that of the run.
+    """
+    told = run.differences()
+    control = [run.control] if "control" in told else []
+    structure = [told[name] for name in ("pattern", "budget") if name in told]
+    known = methods().get(run.method)
+    knob = known.knob if known else ""
+    much = f"{knob}={run.options[knob]}" if knob in run.options else f"p={amount or run.sparsity}"
+    return " ".join([run.dataset, run.model, run.method, *control, run.space, *structure, much])
 
 
 def built_in(name: str) -> bool:

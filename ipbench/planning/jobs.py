@@ -53,13 +53,8 @@ class Job:
     @property
     def label(self) -> str:
         """What a person reads in a log."""
-        first = self.cells[0]
         sparsities = _ends([run.sparsity for run in self.cells])
-        control = [first.control] if first.control != NO_CONTROL else []
-        words = " ".join([first.dataset, first.model, first.method, *control, first.space, *_structure(first).values()])
-        knob = methods.get(first.method).knob
-        amount = f"{knob}={first.options[knob]}" if knob in first.options else f"p={sparsities}"
-        return f"{words} {amount} seeds {_span(self.seeds)}"
+        return f"{methods.called(self.cells[0], sparsities)} seeds {_span(self.seeds)}"
 
     @property
     def arguments(self) -> list[str]:

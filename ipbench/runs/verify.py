@@ -174,7 +174,7 @@ def _candidate(
 ) -> Candidate:
     cell = next(cell for cell in collection.grid.cells if cell.id == row["cell"])
     run = cell.run(int(row["seed"]))
-    label = f"{folder.name}: {run.dataset} {run.model} {run.method} {run.space} p={run.sparsity} seed {run.seed}"
+    label = f"{folder.name}: {methods.called(run)} seed {run.seed}"
     runs = collection.runs
     others = runs[(runs["cell"] == cell.id) & (runs["seed"] != run.seed) & (runs["status"] == "done")]["test_accuracy"]
     accuracies = tuple(map(float, others.dropna()))
