@@ -132,6 +132,6 @@ def _side(line: Line, space: str, control: str) -> str:
     if control == ORIGIN:
         return f"dense {told(side.extra)}" if side.extra else NOTHING
     one = side.taken.get(control)
-    if one and one.share:
+    if one and one.share and not one.share.none:
         return told_share(one.share) + (CLAIMED if one.claimed else "")
     return told(_shown(side, control))

@@ -34,6 +34,11 @@ class Share:
         """Whether less than half of it is."""
         return self.interval.upper < 0.5
 
+    @property
+    def none(self) -> bool:
+        """Whether nothing of it is: what has the control is behind random pruning, by the interval."""
+        return self.interval.upper < 0
+
     def __str__(self) -> str:
         low, high = (_percent(end) for end in (self.interval.lower, self.interval.upper))
         return f"{with_interval(_percent(self.ratio), low, high)} %"

@@ -399,3 +399,21 @@ def test_a_grid_of_controls_alone_is_refused_in_a_line(tmp_path, capsys):
         assert main([command, str(tmp_path)]) == 2
         error = capsys.readouterr().err
         assert len(error.splitlines()) == 1 and "controls alone" in error
+
+
+def test_a_control_behind_random_pruning_leaves_none_of_the_gain(tmp_path):
+    gains = {("snip", "none"): 0.06, ("snip", "shuffle"): 0.03, ("snip", "invert"): -0.3}
+    results = chain(tmp_path, gains)
+    said, _ = survive(results)
+    rows = {line.split()[0]: line for line in said.splitlines() if line.strip()}
+    assert "50 [" in rows["shuffle"] and "%" in rows["shuffle"]
+    assert "%" not in rows["invert"] and "−30.00 [" in rows["invert"]
+    left = {row["control"]: row["SP left"] for row in rows_of(results / "tables/survival.md")}
+    assert left["invert"] == "none" and left["shuffle"].startswith("50 ")
+
+
+def rows_of(page: Path) -> list[dict[str, str]]:
+    """The rows of a table in Markdown."""
+    lines = [line for line in page.read_text().splitlines() if line.startswith("|")]
+    lines = [[part.strip() for part in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]

@@ -73,8 +73,8 @@ def _notes(collection: Collection, found: Survival) -> list[str]:
         f"Test {metric_name(collection.grid.cells)} after the last epoch, in percentage points, paired by seed over the"
         " seeds that all runs behind a number have. over random: a method, or its control, less random pruning at equal"
         " budget, trained as it is by itself. taken: the method less its control. left: the share of the gain that the"
-        " control has, where the interval of the gain is above zero. Row origin: what the additional training gives the"
-        " dense net, and beside it the method less the dense net.",
+        " control has, where the interval of the gain is above zero; none where that of the share is below. Row origin:"
+        " what the additional training gives the dense net, and beside it the method less the dense net.",
         DIFFERENCES,
         "Interval of a share: 95 %, all ratios of the two means that the sign-flip test does not reject (Fieller's, by"
         " flips of sign).",
@@ -158,8 +158,10 @@ def told(found: Finding | None) -> str:
 
 
 def told_share(share: Share | None) -> str:
-    """A share for a reader."""
-    return NOTHING if share is None else str(share)
+    """A share for a reader; how far behind random pruning something is, no share tells."""
+    if share is None:
+        return NOTHING
+    return "none" if share.none else str(share)
 
 
 def sentences(line: Line) -> Iterator[tuple[str, str]]:
