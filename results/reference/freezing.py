@@ -59,6 +59,7 @@ def differences(accuracy: pd.DataFrame) -> None:
     others = ["snip", "grasp", "synflow", "cops"]
     pairs = [("freezenet", other) for other in others] + [("cops", other) for other in ("snip", "synflow", "grasp")]
     averages = {}
+    rates = accuracy.drop("dense", level="method").index.unique("sparsity")
     print("difference in points, paired by seed: mean (95 % interval), n")
     for model, group in accuracy.groupby(level="model"):
         there = set(group.index.unique("method"))
@@ -66,7 +67,8 @@ def differences(accuracy: pd.DataFrame) -> None:
             by_rate = 100 * (accuracy.loc[(model, one)] - accuracy.loc[(model, other)]).dropna(axis=1)
             for sparsity, values in by_rate.iterrows():
                 print(f"  {model:14} {one} - {other:8} {sparsity:6} {said(values)}")
-            if not isnan(compare(by_rate.mean().to_dict()).interval.lower):  # too few seeds: no member of a family
+            # With too few seeds, or before all rates are in, it is no member of a family.
+            if len(by_rate) == len(rates) and not isnan(compare(by_rate.mean().to_dict()).interval.lower):
                 averages[f"{model:14} {one} - {other:8} all   "] = by_rate
     tested(averages)
 
