@@ -264,9 +264,12 @@ def write_runs(results: Path, *, complete: bool = False) -> Path:
         first = [record.message for record in collection.unreadable] or [
             f"runs/{cell}/{seed}.json: no such file" for cell, seed in collection.missing
         ]
+        again = "give the same call again, which trains them"
+        if collection.unreadable:  # what is there is not always trained again
+            again = f"delete what cannot be used, `ipbench status {results}` names all of it; then {again}"
         raise BadInput(
             f"{results}: {len(collection.missing)} of {collection.grid.planned} planned runs have no usable record:"
-            f" {first[0]}; then give the same call again, which trains them"
+            f" {first[0]}; {again}"
         )
     content = _parquet(collection)
     if not path.is_file() or path.read_bytes() != content:

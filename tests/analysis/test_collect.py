@@ -128,7 +128,7 @@ def test_a_complete_collection_has_every_run(results, capsys):
         assert main(["collect", "--complete", str(results)]) == 2
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and f"runs/{record.parent.name}/{record.name}: " in err
-        assert "1 of 9 planned runs have no usable record" in err
+        assert "1 of 9 planned runs have no usable record" in err and ("; delete what" in err) == bool(damaged)
         assert (results / "runs.parquet").read_bytes() == before
 
 
