@@ -417,3 +417,12 @@ def rows_of(page: Path) -> list[dict[str, str]]:
     lines = [line for line in page.read_text().splitlines() if line.startswith("|")]
     lines = [[part.strip() for part in line.strip("|").split("|")] for line in lines]
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+def test_what_an_inverted_score_does_to_ip_and_sp_hides_no_other_difference(tmp_path):
+    gains = {("snip", "none"): 0.06, ("snip", "shuffle"): 0.05, ("snip", "invert", "sp"): -0.2,
+             ("snip", "invert", "ip"): 0.1, ("snip", "reinitialise", "sp"): 0.1, ("snip", "reinitialise", "ip"): -0.3}  # fmt: skip
+    axes = figure(chain(tmp_path, gains, spaces=("sp", "ip")), "survival").axes[2]
+    low, high = axes.get_xlim()
+    assert -2 < low < -0.5 and 0.5 < high < 2
+    assert {text.get_text() for text in axes.texts} == {"◂ −40.00", "+30.00 ▸"}

@@ -35,7 +35,7 @@ _NOTE = (
     " images. SP, IP: test {metric} over that of random pruning at equal budget; bar: the gain of the method's own"
     " runs, of which a control leaves what is left of its mark. Filled: of a gain, that it is claimed; of a control,"
     " that it is claimed to take something (of origin: to give the dense net something); IP − SP: that it is"
-    " claimed not to be zero. Arrows: a mean far below random pruning, with its value."
+    " claimed not to be zero. Arrows: a mean that is far from those of own runs, with its value."
 )
 _OWN = "own runs"
 _DIFFERENCE = "IP − SP"
@@ -65,7 +65,7 @@ def survival(scene: Scene, file: FigureFile) -> Figure:
     ranges = {panel: _range(lines, [other for other in panels if (other == _DIFFERENCE) == (panel == _DIFFERENCE)])
               for panel in panels}  # fmt: skip
     for axes, panel in zip(sheet.panels, panels, strict=True):
-        drawn = [_line(axes, at, line, panel, ranges[panel][0]) for at, line in zip(places, lines, strict=False)]
+        drawn = [_line(axes, at, line, panel, ranges[panel]) for at, line in zip(places, lines, strict=False)]
         _finish(axes, places, ranges[panel], any(drawn))
     first = sheet.panels[0]
     first.set_yticks([_middle(places, number) for number in range(len(lines))], told)
@@ -97,21 +97,29 @@ def _middle(places: Sequence[float], number: int) -> float:
 def _range(lines: Sequence[Line], panels: Sequence[str]) -> tuple[float, float]:
     """The points that panels show: all that is above random pruning, and half as far below it, where so much is below.
 
-    What a control makes much worse than random pruning, as `invert` may, would hide all else.
+    Of IP - SP, on either side twice as far as own runs reach, and at least a point. What a control makes much worse than random pruning, as
+    `invert` may, would hide all else.
     """
-    found = [one for panel in panels for line in lines for control in (NO_CONTROL, *line.controls)
-             if (one := _found(line, panel, control)[0]) and one.comparison.n]  # fmt: skip
-    means = [100 * one.comparison.mean for one in found]
-    ends = [100 * end for one in found for end in (one.comparison.interval.lower, one.comparison.interval.upper)]
-    known = [*means, *(end for end in ends if math.isfinite(end)), 0.0]
+    known = [*_reached(lines, panels, of_controls=True), 0.0]
     low, high = min(known), max(known)
     if panels != [_DIFFERENCE]:
         low = max(low, -max(0.5 * high, 1.0))
+    elif own := _reached(lines, panels, of_controls=False):
+        low, high = max(low, 2 * min(*own, -0.5)), min(high, 2 * max(*own, 0.5))
     room = 0.05 * (high - low) or 1.0
     return low - room, high + room
 
 
-def _line(axes: Axes, top: float, line: Line, panel: str, least: float) -> bool:
+def _reached(lines: Sequence[Line], panels: Sequence[str], *, of_controls: bool) -> list[float]:
+    """Means and finite ends of intervals, in points: of own runs, and of their controls if asked for."""
+    found = [one for panel in panels for line in lines for control in (NO_CONTROL, *line.controls * of_controls)
+             if (one := _found(line, panel, control)[0]) and one.comparison.n]  # fmt: skip
+    compared = [one.comparison for one in found]
+    numbers = [end for one in compared for end in (one.mean, one.interval.lower, one.interval.upper)]
+    return [100 * number for number in numbers if math.isfinite(number)]
+
+
+def _line(axes: Axes, top: float, line: Line, panel: str, limits: tuple[float, float]) -> bool:
     """Draw a method at one sparsity in a panel; says whether there was anything to draw.
 
     Args:
@@ -119,7 +127,7 @@ def _line(axes: Axes, top: float, line: Line, panel: str, least: float) -> bool:
         top: where the line begins.
         line: what is drawn.
         panel: its title.
-        least: the left end of the panel, where a mean below it is written.
+        limits: the ends of the panel, where a mean beyond them is written.
     """
     start, drawn = top + 0.5 + _BETWEEN / _LINE / 2, False
     for number, control in enumerate((NO_CONTROL, *line.controls)):
@@ -129,9 +137,10 @@ def _line(axes: Axes, top: float, line: Line, panel: str, least: float) -> bool:
         at, mean, bar = start + number, 100 * found.comparison.mean, found.comparison.interval
         colour, shape = _look(control)
         drawn = True
-        if mean < least:
-            told = f"◂ {points(mean / 100)}"
-            axes.text(least, at, told, color=colour, size=style.FONT_SMALL - 1, va="center_baseline", ha="left")
+        if not limits[0] <= mean <= limits[1]:
+            low, told = mean < limits[0], points(mean / 100)
+            axes.text(limits[not low], at, f"◂ {told}" if low else f"{told} ▸", color=colour, size=style.FONT_SMALL - 1,
+                      va="center_baseline", ha="left" if low else "right")  # fmt: skip
             continue
         interval(axes, at, mean, 100 * bar.lower, 100 * bar.upper, colour, along="x")
         axes.plot(mean, at, marker=shape, color=colour, markerfacecolor=colour if filled else "white",
