@@ -420,8 +420,11 @@ def rows_of(page: Path) -> list[dict[str, str]]:
 
 
 def test_what_an_inverted_score_does_to_ip_and_sp_hides_no_other_difference(tmp_path):
-    gains = {("snip", "none"): 0.06, ("snip", "shuffle"): 0.05, ("snip", "invert", "sp"): -0.2,
-             ("snip", "invert", "ip"): 0.1, ("snip", "reinitialise", "sp"): 0.1, ("snip", "reinitialise", "ip"): -0.3}  # fmt: skip
+    gains = {
+        ("snip", "none"): 0.06, ("snip", "shuffle"): 0.05,
+        ("snip", "invert", "sp"): -0.2, ("snip", "invert", "ip"): 0.1,
+        ("snip", "reinitialise", "sp"): 0.1, ("snip", "reinitialise", "ip"): -0.3,
+    }  # fmt: skip
     axes = figure(chain(tmp_path, gains, spaces=("sp", "ip")), "survival").axes[2]
     low, high = axes.get_xlim()
     assert -2 < low < -0.5 and 0.5 < high < 2

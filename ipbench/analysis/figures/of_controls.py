@@ -97,8 +97,8 @@ def _middle(places: Sequence[float], number: int) -> float:
 def _range(lines: Sequence[Line], panels: Sequence[str]) -> tuple[float, float]:
     """The points that panels show: all that is above random pruning, and half as far below it, where so much is below.
 
-    Of IP - SP, on either side twice as far as own runs reach, and at least a point. What a control makes much worse than random pruning, as
-    `invert` may, would hide all else.
+    Of IP - SP, on either side twice as far as own runs reach, and at least a point. What a control makes much worse
+    than random pruning, as `invert` may, would hide all else.
     """
     known = [*_reached(lines, panels, of_controls=True), 0.0]
     low, high = min(known), max(known)
