@@ -1,6 +1,6 @@
 """What a training step costs on a GPU, in `sp` and in `ip`: time side by side, memory; and what surrounds the steps.
 
-    python benchmarks/gpu.py [--out docs/figures/gpu] [--device cuda] [--only steps around] [--models vgg16]
+    python benchmarks/gpu.py [--out docs/figures/gpu] [--device cuda] [--only steps calls] [--models vgg16]
 
 A step is all that the training loop does for a batch: forward and backward pass, masks, SGD. Both spaces are measured
 in turns in one process, on random images that lie on the device: a loader is no part of it. Every ratio is of one run
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import stats
+from torch.profiler import ProfilerActivity, profile
 
 from ipbench.data.loaders import Batch
 from ipbench.machine.provenance import provenance
@@ -46,6 +47,8 @@ NETS = (
 #: Mode and precision.
 SETTINGS = (("fast", "bf16"), ("fast", "float32"), ("strict", "float32"))
 TURNS = 7
+#: Operations of which `calls` tells.
+MOST = 20
 
 
 class Images:
@@ -157,6 +160,34 @@ def around(device: str) -> dict[str, Any]:
     return found
 
 
+def calls(device: str) -> list[dict[str, Any]]:
+    """What the host spends a step of ResNet-20 on, by operation: calls, and microseconds without those that it calls.
+
+    The operations on which `ip` spends most more than `sp`, and under `all` the sum over all of them.
+    """
+    name, dataset, batch, count = next(net for net in NETS if net[0] == "resnet20-cifar")
+    found: dict[str, dict[str, list[float]]] = {}
+    for place, space in enumerate(("sp", "ip")):
+        setting = {"model": name, "dataset": dataset, "space": space, "mode": "fast", "recipe": Recipe()}
+        training = Training(setting, count, batch, device)
+        training.turn()
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            training.turn()
+        for event in profiled.key_averages():
+            for what in (event.key, "all"):
+                row = found.setdefault(what, {"calls": [0, 0], "us": [0, 0]})
+                row["calls"][place] += event.count / count
+                row["us"][place] += event.self_cpu_time_total / count
+    more = ["all", *sorted(found.keys() - {"all"}, key=lambda what: found[what]["us"][0] - found[what]["us"][1])]
+    rows = [{"operation": what}
+            | {f"{space}_{kind}": round(found[what][kind][place], 1)
+               for kind in ("calls", "us") for place, space in enumerate(("sp", "ip"))}
+            for what in more[:MOST]]  # fmt: skip
+    for row in rows:
+        print(json.dumps(row), flush=True)
+    return rows
+
+
 def _seconds(function: Callable[[], object]) -> float:
     """The median of three calls after a first one, each waited for."""
     values = []
@@ -193,7 +224,7 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-SECTIONS = ("steps", "around")
+SECTIONS = ("steps", "around", "calls")
 
 
 def write(out: Path | None, found: dict[str, Any]) -> None:
@@ -218,9 +249,10 @@ def main() -> None:
         print(json.dumps(row), flush=True)
         found.setdefault("steps", []).append(row)
         write(given.out, found)
-    if "around" in given.only:
-        found["around"] = around(given.device)
-        write(given.out, found)
+    for section, measure in (("around", around), ("calls", calls)):
+        if section in given.only:
+            found[section] = measure(given.device)
+            write(given.out, found)
 
 
 if __name__ == "__main__":
