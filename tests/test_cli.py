@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -335,9 +336,11 @@ def test_commas_that_separate_nothing(tmp_path, capsys):
 
 
 def test_completion_is_offered():
+    """For the shell that is named: otherwise typer looks for the one that it was started from, and there may be none."""
+    named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     done = subprocess.run(
         [Path(sys.executable).parent / "ipbench", "--show-completion", "bash"],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=60, env=os.environ | named,
     )  # fmt: skip
     assert done.returncode == 0 and "_ipbench_completion" in done.stdout
 

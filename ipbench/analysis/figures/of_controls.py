@@ -95,15 +95,15 @@ def _middle(places: Sequence[float], number: int) -> float:
 
 
 def _range(lines: Sequence[Line], panels: Sequence[str]) -> tuple[float, float]:
-    """The points that panels show: all that is above random pruning, and half as far below it, where so much is below.
+    """The points that panels show: all that is above random pruning, and half as far below it where so much is below.
 
-    Of IP - SP, on either side twice as far as own runs reach, and at least a point. What a control makes much worse
-    than random pruning, as `invert` may, would hide all else.
+    At least three points below. Of IP - SP, on either side twice as far as own runs reach, and at least a point. What a
+    control makes much worse than random pruning, as `invert` may, would hide all else.
     """
     known = [*_reached(lines, panels, of_controls=True), 0.0]
     low, high = min(known), max(known)
     if panels != [_DIFFERENCE]:
-        low = max(low, -max(0.5 * high, 1.0))
+        low = max(low, -max(0.5 * high, 3.0))
     elif own := _reached(lines, panels, of_controls=False):
         low, high = max(low, 2 * min(*own, -0.5)), min(high, 2 * max(*own, 0.5))
     room = 0.05 * (high - low) or 1.0
