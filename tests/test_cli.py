@@ -336,7 +336,7 @@ def test_commas_that_separate_nothing(tmp_path, capsys):
 
 
 def test_completion_is_offered():
-    """For the shell that is named: otherwise typer looks for the one that it was started from, and there may be none."""
+    """For the shell that is named: else typer looks for the one that it was started from, and there may be none."""
     named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     done = subprocess.run(
         [Path(sys.executable).parent / "ipbench", "--show-completion", "bash"],
