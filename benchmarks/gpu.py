@@ -163,7 +163,7 @@ def around(device: str) -> dict[str, Any]:
 def calls(device: str) -> list[dict[str, Any]]:
     """What the host spends a step of ResNet-20 on, by operation: calls, and microseconds without those that it calls.
 
-    The operations on which `ip` spends most more than `sp`, and under `all` the sum over all of them.
+    Under `all` the sum over all of them; then those on which `ip` spends more than `sp`, the greatest difference first.
     """
     name, dataset, batch, count = next(net for net in NETS if net[0] == "resnet20-cifar")
     found: dict[str, dict[str, list[float]]] = {}
