@@ -241,7 +241,7 @@ def load(results: Path, *, controls: bool = False) -> Collection:
         return load_both(results)[1]
     path = results / RUNS
     collection = read_parquet(path)
-    if (results / "grid.json").exists() and read_grid(results) != collection.grid:
+    if (results / "grid.json").exists() and not read_grid(results).plans_the_same(collection.grid):
         raise BadInput(f"{path}: grid.json has changed since; collect the records again")
     return collection
 

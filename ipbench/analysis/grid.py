@@ -158,6 +158,10 @@ class Grid:
         """Number of runs."""
         return sum(len(cell.seeds) for cell in self.cells)
 
+    def plans_the_same(self, other: Grid) -> bool:
+        """Whether another grid has the same cells, in whatever order, and the same facts beside them."""
+        return replace(self, cells=()) == replace(other, cells=()) and set(self.cells) == set(other.cells)
+
     def without_controls(self) -> Grid:
         """The cells of the methods themselves."""
         return replace(self, cells=tuple(cell for cell in self.cells if cell.control == NO_CONTROL))
@@ -186,7 +190,7 @@ def options_vary(rows: Sequence[Row]) -> bool:
 def parse(value: Mapping[str, Any], where: str = "grid") -> Grid:
     """Make a `Grid` of the plain JSON value that `grid.json` holds; this process knows its users' data sets then.
 
-    Cells are ordered by data set, model, method (each by first appearance, dense first), variant and sparsity.
+    Cells are ordered by data set, model, method (dense first), variant and sparsity (`_in_order`).
 
     Raises:
         BadInput: a key is missing or of the wrong kind, a name is not a name, or a cell is listed twice.
@@ -206,18 +210,32 @@ def parse(value: Mapping[str, Any], where: str = "grid") -> Grid:
         raise BadInput(f"{where}: a grid without cells")
     if len({cell.id for cell in cells}) != len(cells):
         raise BadInput(f"{where}: a cell is listed twice")
-    ranks = {
-        axis: {text: rank for rank, text in enumerate(dict.fromkeys(getattr(cell, axis) for cell in cells))}
-        for axis in ("dataset", "model", "method", "recipe", *_VARIANT, "basis")
-    }
+    return Grid(name, title, tuple(_in_order(cells)), margin, sets)
+
+
+def _in_order(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells in the order of the tables: axis by axis, the values of an axis as they first appear among the cells that
+    agree on all axes before it. Not among all cells: cells in this order must be in order, or a grid that is written
+    and read would be another one.
+    """
+    appeared: dict[tuple[Any, ...], dict[Any, int]] = {}
 
     def place(cell: Cell) -> tuple[Any, ...]:
-        rank = {axis: ranks[axis][getattr(cell, axis)] for axis in ranks}
-        variant = tuple(rank[axis] for axis in ("recipe", *_VARIANT))
-        method = (not cell.dense, rank["method"])
-        return rank["dataset"], rank["model"], method, variant, float(cell.sparsity), cell.space != "sp", rank["basis"]
+        before: tuple[Any, ...] = ()
+        for axis in ("dataset", "model", "method", "recipe", *_VARIANT, "sparsity", "space", "basis"):
+            value = getattr(cell, axis)
+            if axis == "sparsity":
+                rank: Any = float(value)
+            elif axis == "space":
+                rank = value != "sp"
+            else:
+                known = appeared.setdefault(before, {})
+                rank = (axis == "method" and not cell.dense, known.setdefault(value, len(known)))
+            before = (*before, rank)
+        return before
 
-    return Grid(name, title, tuple(sorted(cells, key=place)), margin, sets)
+    places = {cell.id: place(cell) for cell in cells}
+    return sorted(cells, key=lambda cell: places[cell.id])
 
 
 def _datasets(told: Any, where: str) -> str:

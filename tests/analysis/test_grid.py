@@ -43,6 +43,19 @@ def test_a_grid_is_ordered_dense_first_then_by_sparsity():
     ]  # fmt: skip
 
 
+def test_cells_in_order_are_in_order(tmp_path):
+    """Of a method off frozen comes first; of dense, which is listed last and stands first, it is zero."""
+    frozen, zero = (cell("snip", "sp", "0.9") | {"off": off} for off in ("frozen", "zero"))
+    asked = [frozen | {"id": "aaaaaaaaaaaa"}, zero, cell("random", "sp", "0.9"), cell("dense", "sp", "0")]
+    found = of(*asked)
+    assert [(c.method, c.off) for c in found.cells] == [
+        ("dense", "zero"), ("snip", "frozen"), ("snip", "zero"), ("random", "zero"),
+    ]  # fmt: skip
+    assert parse(to_json(found)) == found
+    assert found.plans_the_same(of(*asked[::-1])) and of(*asked[::-1]) != found
+    assert not found.plans_the_same(of(*asked[1:])) and not found.plans_the_same(of(*asked, margin=0.25))
+
+
 def test_rows_pair_spaces_and_share_an_sp_cell_between_bases():
     sp = cell("snip", "sp", "0.9")
     standard, orthonormal = (cell("snip", "ip", "0.9", basis={"init": init}) for init in ("standard", "orthonormal"))
