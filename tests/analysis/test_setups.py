@@ -140,6 +140,18 @@ def test_a_ranking_tells_neighbours_apart_by_paired_seeds(tmp_path):
     assert one.whole and one.winner == "snip" and one.told == "snip 90.00 > synflow 81.00 ≈ random 80.00"
 
 
+def test_a_ranking_and_the_table_print_one_mean(tmp_path):
+    """A mean of 0.80855, whose last bit depends on how it is summed: 80.85, and never 80.86 beside it."""
+    of_seeds = [0.8041, 0.8, 0.8098, 0.8171, 0.8081, 0.8122]
+    cells = [cell(method, "sp", "0.9") for method in ("snip", "random")]
+    (one,), collection = found(
+        tmp_path, *cells, test_accuracy=lambda c, s: of_seeds[s] if c["method"] == "snip" else 0.7
+    )
+    assert one.told == "snip 80.85 > random 70.00"
+    printed = make_tables(collection)["accuracy"].printed
+    assert printed["SP"][printed["method"] == "snip"].item().startswith("80.85 ")
+
+
 def test_five_seeds_tell_nothing_apart(tmp_path):
     cells = [cell(method, "sp", "0.9", seeds=range(5)) for method in ("snip", "random")]
     (one,), _ = found(tmp_path, *cells, test_accuracy=accuracy({"snip": 0.9, "random": 0.8}))
