@@ -98,7 +98,8 @@ def _range(lines: Sequence[Line], panels: Sequence[str]) -> tuple[float, float]:
     """The points that panels show: all that is above random pruning, and half as far below it where so much is below.
 
     At least three points below. Of IP - SP, on either side twice as far as own runs reach, and at least a point. What a
-    control makes much worse than random pruning, as `invert` may, would hide all else.
+    control makes much worse than random pruning, as `invert` may, would hide all else. Where an interval of
+    a mean that is shown ends up to half as far again, all of it is.
     """
     known = [*_reached(lines, panels, of_controls=True), 0.0]
     low, high = min(known), max(known)
@@ -106,15 +107,24 @@ def _range(lines: Sequence[Line], panels: Sequence[str]) -> tuple[float, float]:
         low = max(low, -max(0.5 * high, 3.0))
     elif own := _reached(lines, panels, of_controls=False):
         low, high = max(low, 2 * min(*own, -0.5)), min(high, 2 * max(*own, 0.5))
+    ends = _reached(lines, panels, of_controls=True, within=(low, high))
+    near = [low, high, *(end for end in ends if 1.5 * low <= end <= 1.5 * high)]
+    low, high = min(near), max(near)
     room = 0.05 * (high - low) or 1.0
     return low - room, high + room
 
 
-def _reached(lines: Sequence[Line], panels: Sequence[str], *, of_controls: bool) -> list[float]:
-    """Means and finite ends of intervals, in points: of own runs, and of their controls if asked for."""
+def _reached(
+    lines: Sequence[Line],
+    panels: Sequence[str],
+    *,
+    of_controls: bool,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> list[float]:
+    """Means within some points and the finite ends of their intervals: of own runs, and of controls if asked for."""
     found = [one for panel in panels for line in lines for control in (NO_CONTROL, *line.controls * of_controls)
              if (one := _found(line, panel, control)[0]) and one.comparison.n]  # fmt: skip
-    compared = [one.comparison for one in found]
+    compared = [one.comparison for one in found if within[0] <= 100 * one.comparison.mean <= within[1]]
     numbers = [end for one in compared for end in (one.mean, one.interval.lower, one.interval.upper)]
     return [100 * number for number in numbers if math.isfinite(number)]
 
