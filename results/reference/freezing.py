@@ -64,12 +64,14 @@ def differences(accuracy: pd.DataFrame) -> None:
     for model, group in accuracy.groupby(level="model"):
         there = set(group.index.unique("method"))
         for one, other in (pair for pair in pairs if there.issuperset(pair)):
-            by_rate = 100 * (accuracy.loc[(model, one)] - accuracy.loc[(model, other)]).dropna(axis=1)
+            by_rate = 100 * (accuracy.loc[(model, one)] - accuracy.loc[(model, other)])
             for sparsity, values in by_rate.iterrows():
-                print(f"  {model:14} {one} - {other:8} {sparsity:6} {said(values)}")
+                if values.notna().any():
+                    print(f"  {model:14} {one} - {other:8} {sparsity:6} {said(values.dropna())}")
+            whole = by_rate.dropna(axis=1)  # seeds of which all rates are in
             # With too few seeds, or before all rates are in, it is no member of a family.
-            if len(by_rate) == len(rates) and not isnan(compare(by_rate.mean().to_dict()).interval.lower):
-                averages[f"{model:14} {one} - {other:8} all   "] = by_rate
+            if len(whole) == len(rates) and not isnan(compare(whole.mean().to_dict()).interval.lower):
+                averages[f"{model:14} {one} - {other:8} all   "] = whole
     tested(averages)
 
 
