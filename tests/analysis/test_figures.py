@@ -279,3 +279,10 @@ def test_what_would_mix_settings_is_not_drawn(tmp_path):
         assert "Not formed: 1 mean, mixed 2 numbers of processes (1, 2)." in texts(sheet)
     for name in ("difference", "cost"):
         assert "Not formed: 1 pair, mixed 2 numbers of processes (1, 2)." in texts(figure(tmp_path, name))
+
+
+@pytest.mark.parametrize("name", ["accuracy", "generalisation", "spatial-zeros", "methods"])
+def test_a_space_without_cells_is_in_no_legend(tmp_path, name):
+    write(tmp_path, grid(("snip", "grasp"), ("0.9", "0.98"), spaces=("sp",)))
+    named = [text.get_text() for text in figure(tmp_path, name).legends[0].get_texts()]
+    assert named and not any("IP" in text for text in named)

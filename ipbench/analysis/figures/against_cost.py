@@ -18,7 +18,7 @@ from ipbench.analysis.figures.curves import Curve, curve, cut_curves, handles, u
 from ipbench.analysis.figures.edge import Point, edge_note, living_axis
 from ipbench.analysis.figures.layout import empty, label, page, ticks
 from ipbench.analysis.figures.marks import DOTS, interval, legend_columns, reference
-from ipbench.analysis.figures.scene import Scene, spaces, title
+from ipbench.analysis.figures.scene import Scene, shown_spaces, title
 from ipbench.analysis.grid import Cell
 from ipbench.analysis.plan import FigureFile
 from ipbench.analysis.setting import hardware
@@ -98,7 +98,7 @@ def _figure(
 ) -> Figure:
     """Test accuracy against the shares of each block, in per cent; the dense net is a band."""
     curves = cut_curves(scene, file)
-    shown = [space for space in spaces(file) if any(panel.side(space) for panel, _ in curves)]
+    shown = shown_spaces(file, [panel for panel, _ in curves])
     dense = {
         space: {panel.dense[space].id: panel.dense[space] for panel, _ in curves if space in panel.dense}
         for space in shown

@@ -28,7 +28,7 @@ from ipbench.analysis.figures.marks import (
     sparsities,
     verdict_fill,
 )
-from ipbench.analysis.figures.scene import Scene, spaces, title
+from ipbench.analysis.figures.scene import Scene, shown_spaces, title
 from ipbench.analysis.grid import Cell
 from ipbench.analysis.panels import Panel
 from ipbench.analysis.plan import FigureFile
@@ -67,7 +67,8 @@ def difference(scene: Scene, file: FigureFile) -> Figure:
 
 def spatial_zeros(scene: Scene, file: FigureFile) -> Figure:
     """Share of zero entries of the spatial K x K filters against sparsity, before and after training."""
-    panels, shown = scene.panels(file), spaces(file)
+    panels = scene.panels(file)
+    shown = shown_spaces(file, panels)
     cells = [cell for panel in panels for space in shown for cell in panel.side(space)]
     text = f"Share of zeros among the spatial weights of K × K filters. {MEANS}"
     sheet = page(chunks(len(panels)), [panel.title for panel in panels], scene.note(cells, text))
@@ -99,7 +100,8 @@ _AFTER: dict[str, Any] = {"hollow": False, "dots": True}
 
 def _metric(scene: Scene, file: FigureFile, metric: str, y: str) -> Figure:
     """A metric that is a fraction, in per cent."""
-    panels, shown = scene.panels(file), spaces(file)
+    panels = scene.panels(file)
+    shown = shown_spaces(file, panels)
     cells = [cell for panel in panels for space in shown for cell in panel.side(space)]
     references = [cell for panel in panels for cell in _references(panel, shown).values()]
     living = metric == PRIMARY

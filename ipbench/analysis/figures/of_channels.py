@@ -17,7 +17,7 @@ from ipbench.analysis.figures.against_depth import layer_axis, tick_room
 from ipbench.analysis.figures.curves import Look, curve, cut_curves, handles, unsaid
 from ipbench.analysis.figures.layout import empty, label, page, ticks
 from ipbench.analysis.figures.marks import legend_columns
-from ipbench.analysis.figures.scene import Scene, spaces, title
+from ipbench.analysis.figures.scene import Scene, shown_spaces, title
 from ipbench.analysis.figures.spots import level
 from ipbench.analysis.grid import Cell, Row
 from ipbench.analysis.panels import Panel
@@ -63,7 +63,7 @@ class _Level:
 def channels(scene: Scene, file: FigureFile) -> Figure:
     """Share of the channels of each layer that are left, in the order of the net: a line per method."""
     curves = cut_curves(scene, file)
-    shown = [space for space in spaces(file) if any(panel.side(space) for panel, _ in curves)]
+    shown = shown_spaces(file, [panel for panel, _ in curves])
     levels, left_out = _levels(scene, curves)
     across = math.ceil(len(levels) / math.ceil(len(levels) / style.COLUMNS))  # rows of one length, or nearly
     blocks = [levels[start : start + across] for start in range(0, len(levels), across)]

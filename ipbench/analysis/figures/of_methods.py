@@ -16,7 +16,7 @@ from ipbench.analysis.figures.curves import Curve, curve, handles, looks
 from ipbench.analysis.figures.edge import Point, edge_note, living_axis
 from ipbench.analysis.figures.layout import empty, label, page
 from ipbench.analysis.figures.marks import DOTS, MEANS, interval, legend_columns, reference, sparsities
-from ipbench.analysis.figures.scene import Scene, spaces, title
+from ipbench.analysis.figures.scene import Scene, shown_spaces, title
 from ipbench.analysis.plan import FigureFile
 from ipbench.analysis.shares import SHARES_OF, budgets_of, share_name
 
@@ -30,7 +30,7 @@ def methods(scene: Scene, file: FigureFile) -> Figure:
     Shares of different budgets share no panel: each budget has a row of its own.
     """
     panels = scene.panels(file)
-    shown = [space for space in spaces(file) if any(panel.side(space) for panel in panels)]
+    shown = shown_spaces(file, panels)
     cells = [cell for panel in panels for space in shown for cell in panel.side(space)]
     # One per recipe, where there are several.
     dense = {

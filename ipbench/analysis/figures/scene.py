@@ -179,6 +179,12 @@ def spaces(file: FigureFile) -> tuple[str, ...]:
     return SPACES if file.space == BOTH else (file.space,)
 
 
+def shown_spaces(file: FigureFile, panels: Iterable[Panel]) -> tuple[str, ...]:
+    """Of the spaces that a figure shows, those in which one of its panels has cells."""
+    known = list(panels)
+    return tuple(space for space in spaces(file) if any(panel.side(space) for panel in known))
+
+
 def title(file: FigureFile) -> str:
     """The net a figure is about."""
     return f"{file.dataset}, {file.model}"
