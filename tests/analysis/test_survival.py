@@ -362,7 +362,7 @@ def test_the_figure_shows_what_is_told(results):
 
 
 def test_intervals_that_end_near_the_edge_are_shown_whole(tmp_path):
-    """Shown are three points below random pruning, and half of what is above: what reaches to -12 would take too much."""
+    """Three points below random pruning are shown, and half of what is above: an end at -12 would take too much."""
 
     def lowest(name, mean, spread):
         of_seeds = {("snip", "shuffle", seed): mean + spread * (-1) ** seed for seed in range(6)}
