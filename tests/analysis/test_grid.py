@@ -43,7 +43,7 @@ def test_a_grid_is_ordered_dense_first_then_by_sparsity():
     ]  # fmt: skip
 
 
-def test_cells_in_order_are_in_order(tmp_path):
+def test_cells_in_order_are_in_order():
     """Of a method off frozen comes first; of dense, which is listed last and stands first, it is zero."""
     frozen, zero = (cell("snip", "sp", "0.9") | {"off": off} for off in ("frozen", "zero"))
     asked = [frozen | {"id": "aaaaaaaaaaaa"}, zero, cell("random", "sp", "0.9"), cell("dense", "sp", "0")]

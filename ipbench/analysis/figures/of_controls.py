@@ -98,8 +98,8 @@ def _range(lines: Sequence[Line], panels: Sequence[str]) -> tuple[float, float]:
     """The points that panels show: all that is above random pruning, and half as far below it where so much is below.
 
     At least three points below. Of IP - SP, on either side twice as far as own runs reach, and at least a point. What a
-    control makes much worse than random pruning, as `invert` may, would hide all else. Where an interval of
-    a mean that is shown ends up to half as far again, all of it is.
+    control makes much worse than random pruning, as `invert` may, would hide all else. Where an interval of a
+    mean that is shown ends up to half as far again, all of it is shown.
     """
     known = [*_reached(lines, panels, of_controls=True), 0.0]
     low, high = min(known), max(known)
